@@ -1,0 +1,41 @@
+# A room is a folder of mezzo/ and one static library: mezzo_room(amp SOURCES a.cpp ... USES base ...).
+# A test program is tests/<room>/, one a room: mezzo_room_test(amp SOURCES a_test.cpp ... [LABELS slow]).
+
+find_package(OpenMP REQUIRED)  # at::parallel_for is an inline OpenMP loop
+
+add_library(mezzo_options INTERFACE)
+target_compile_options(mezzo_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror)
+target_include_directories(mezzo_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_link_libraries(mezzo_options INTERFACE mezzo_torch OpenMP::OpenMP_CXX)
+
+# torch's headers cost seconds in every source that sees them; they are compiled once here. A source still
+# includes what it uses: the precompiled header is speed, never a substitute for an include.
+add_library(mezzo_pch STATIC ${PROJECT_SOURCE_DIR}/cmake/pch.cpp)
+target_link_libraries(mezzo_pch PRIVATE mezzo_options)
+target_precompile_headers(mezzo_pch PRIVATE ${PROJECT_SOURCE_DIR}/cmake/pch.h)
+
+function(mezzo_room NAME)
+  cmake_parse_arguments(ARG "TORCH_FREE" "" "SOURCES;USES;LIBRARIES" ${ARGN})
+  add_library(mezzo_${NAME} STATIC ${ARG_SOURCES})
+  add_library(mezzo::${NAME} ALIAS mezzo_${NAME})
+  list(TRANSFORM ARG_USES PREPEND mezzo_)
+  target_link_libraries(mezzo_${NAME} PUBLIC mezzo_options ${ARG_USES} ${ARG_LIBRARIES})
+  if(NOT ARG_TORCH_FREE)
+    target_precompile_headers(mezzo_${NAME} REUSE_FROM mezzo_pch)
+  endif()
+endfunction()
+
+function(mezzo_room_test NAME)
+  cmake_parse_arguments(ARG "TORCH_FREE" "SUFFIX;LABELS" "SOURCES;USES" ${ARGN})
+  set(_target ${NAME}_test${ARG_SUFFIX})
+  add_executable(${_target} ${ARG_SOURCES})
+  list(TRANSFORM ARG_USES PREPEND mezzo_)
+  target_link_libraries(${_target} PRIVATE mezzo_${NAME} ${ARG_USES} mezzo_testing GTest::gmock_main)
+  target_compile_definitions(${_target} PRIVATE MEZZO_TEST_DATA="${CMAKE_CURRENT_SOURCE_DIR}/golden")
+  if(NOT ARG_TORCH_FREE)
+    target_precompile_headers(${_target} REUSE_FROM mezzo_pch)
+  endif()
+  # DISCOVERY at test time: a build of one target does not run the others' programs.
+  gtest_discover_tests(${_target} TEST_PREFIX "${NAME}." DISCOVERY_MODE PRE_TEST
+                       PROPERTIES TIMEOUT 600 LABELS "${ARG_LABELS}")
+endfunction()

@@ -1,0 +1,1 @@
+// Home of the precompiled header that the rooms share; a target needs one source.

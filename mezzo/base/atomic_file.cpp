@@ -1,0 +1,120 @@
+#include "mezzo/base/atomic_file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "mezzo/base/check.h"
+
+namespace mezzo {
+namespace {
+
+namespace fs = std::filesystem;
+
+class FileDescriptor {
+ public:
+  FileDescriptor(const fs::path& path, int flags)
+      : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+    check(fd_ >= 0, "open");
+  }
+  ~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+
+  void write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      check(written >= 0, "write");
+      bytes.remove_prefix(static_cast<size_t>(written));
+    }
+  }
+  std::string read_all() {
+    std::string bytes(fs::file_size(path_), '\0');
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t got = ::read(fd_, bytes.data() + done, bytes.size() - done);
+      if (got < 0 && errno == EINTR) continue;
+      check(got >= 0, "read");
+      if (got == 0) break;
+      done += static_cast<size_t>(got);
+    }
+    bytes.resize(done);
+    return bytes;
+  }
+  void sync() { check(::fsync(fd_) == 0, "fsync"); }
+
+ private:
+  void check(bool ok, std::string_view action) const {
+    if (!ok)
+      detail::fail<Error>("file", "cannot {} {}: {}", action, path_.string(), std::strerror(errno));
+  }
+
+  fs::path path_;
+  int fd_;
+};
+
+fs::path parent_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+fs::path temporary_name(const fs::path& path) {
+  return parent_of(path) / fmt::format(".{}.tmp-{}", path.filename().string(), ::getpid());
+}
+
+void sync_path(const fs::path& path) { FileDescriptor(path, O_RDONLY).sync(); }
+
+void rename_and_sync(const fs::path& from, const fs::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    detail::fail<Error>("file", "cannot rename {} to {}: {}", from.string(), to.string(),
+                        std::strerror(errno));
+  }
+  sync_path(parent_of(to));
+}
+
+}  // namespace
+
+void write_file_atomically(const fs::path& path, std::string_view bytes) {
+  const fs::path temporary = temporary_name(path);
+  try {
+    FileDescriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
+    file.write(bytes);
+    file.sync();
+    rename_and_sync(temporary, path);
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+}
+
+void write_folder_atomically(const fs::path& path,
+                             const std::function<void(const fs::path&)>& fill) {
+  const fs::path temporary = temporary_name(path);
+  std::error_code ignored;
+  fs::remove_all(temporary, ignored);
+  try {
+    std::error_code error;
+    fs::create_directories(temporary, error);
+    MEZZO_CHECK(!error, "file", "cannot make the folder {}: {}", temporary.string(),
+                error.message());
+    fill(temporary);
+    for (const auto& entry : fs::recursive_directory_iterator(temporary)) sync_path(entry.path());
+    sync_path(temporary);
+    rename_and_sync(temporary, path);
+  } catch (...) {
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+}
+
+std::string read_file(const fs::path& path) {
+  MEZZO_CHECK(!fs::is_directory(path), "file", "{} is a folder, not a file", path.string());
+  return FileDescriptor(path, O_RDONLY).read_all();
+}
+
+}  // namespace mezzo
