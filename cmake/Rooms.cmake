@@ -1,12 +1,11 @@
 # A room is a folder of mezzo/ and one static library: mezzo_room(amp SOURCES a.cpp ... USES base ...).
 # A test program is tests/<room>/, one a room: mezzo_room_test(amp SOURCES a_test.cpp ... [LABELS slow]).
 
-find_package(OpenMP REQUIRED)  # at::parallel_for is an inline OpenMP loop
-
 add_library(mezzo_options INTERFACE)
-target_compile_options(mezzo_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror)
+# -fPIC for programs too: a precompiled header serves only sources compiled alike.
+target_compile_options(mezzo_options INTERFACE -fPIC -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror)
 target_include_directories(mezzo_options INTERFACE ${PROJECT_SOURCE_DIR})
-target_link_libraries(mezzo_options INTERFACE mezzo_torch OpenMP::OpenMP_CXX)
+target_link_libraries(mezzo_options INTERFACE mezzo_torch)
 
 # torch's headers cost seconds in every source that sees them; they are compiled once here. A source still
 # includes what it uses: the precompiled header is speed, never a substitute for an include.

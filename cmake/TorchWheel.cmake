@@ -41,6 +41,9 @@ if(MEZZO_WITH_CUDA)
   target_link_libraries(mezzo_torch INTERFACE -Wl,--no-as-needed ${_root}/lib/libtorch_cuda.so
                                               ${_root}/lib/libc10_cuda.so -Wl,--as-needed)
 endif()
+# at::parallel_for is an inline OpenMP loop: it must run on the OpenMP runtime that libtorch itself carries.
+target_compile_options(mezzo_torch INTERFACE -fopenmp)
+target_link_libraries(mezzo_torch INTERFACE ${_root}/lib/libgomp.so.1)
 # libtorch finds NVIDIA's libraries and its own OpenMP runtime by its own RPATH at run time; the link step need not.
 target_link_options(mezzo_torch INTERFACE -Wl,--allow-shlib-undefined)
 # The wheel carries a newer fmt than Debian, in the same include folder as torch: use that one.

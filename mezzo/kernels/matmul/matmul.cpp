@@ -1,0 +1,92 @@
+#include "mezzo/kernels/matmul/matmul.h"
+
+#include <fmt/format.h>
+
+#include <ATen/ops/addmm_cpu_dispatch.h>
+#include <ATen/ops/baddbmm_cpu_dispatch.h>
+#include <ATen/ops/bmm_cpu_dispatch.h>
+#include <ATen/ops/mm_cpu_dispatch.h>
+
+#include "mezzo/base/log.h"
+#include "mezzo/kernels/matmul/onednn.h"
+
+namespace mezzo::kernels {
+namespace {
+
+bool both_are(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
+  return a.scalar_type() == dtype && b.scalar_type() == dtype;
+}
+
+// Whatever does not form a product is left to libtorch, whose error says what is wrong.
+bool forms_product(const at::Tensor& a, const at::Tensor& b) {
+  return a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && a.numel() > 0 && b.numel() > 0;
+}
+
+bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
+  if (!forms_product(a, b)) return false;
+  const std::string refusal = onednn::refusal(a, b);
+  if (log_enabled("dispatch")) {
+    log("dispatch",
+        fmt::format("fp32 mm {}x{}x{}: {}", a.size(0), b.size(1), a.size(1),
+                    refusal.empty() ? "oneDNN" : "libtorch, for oneDNN declined: " + refusal));
+  }
+  return refusal.empty();
+}
+
+at::Tensor widened(const at::Tensor& x) { return x.to(at::kFloat); }
+
+// fp32 only. The row bias is the case of every linear layer, and fits into oneDNN's product.
+at::Tensor addmm_fp32(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
+                      const at::Scalar& beta, const at::Scalar& alpha) {
+  if (!takes_onednn(a, b) || self.scalar_type() != at::kFloat)
+    return at::cpu::addmm(self, a, b, beta, alpha);
+  const bool is_plain_sum = beta.toDouble() == 1.0 && alpha.toDouble() == 1.0;
+  if (is_plain_sum && self.dim() == 1 && self.size(0) == b.size(1)) return onednn::mm(a, b, self);
+  at::Tensor product = onednn::mm(a, b);
+  if (alpha.toDouble() != 1.0) product.mul_(alpha);
+  if (beta.toDouble() != 0.0) product.add_(self, beta);
+  return product;
+}
+
+at::Tensor mm_fp32(const at::Tensor& a, const at::Tensor& b) {
+  return takes_onednn(a, b) ? onednn::mm(a, b) : at::cpu::mm(a, b);
+}
+
+}  // namespace
+
+at::Tensor mm(const at::Tensor& a, const at::Tensor& b) {
+  if (both_are(a, b, at::kHalf)) return mm_fp32(widened(a), widened(b)).to(at::kHalf);
+  if (both_are(a, b, at::kFloat)) return mm_fp32(a, b);
+  return at::cpu::mm(a, b);
+}
+
+at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
+                 const at::Scalar& beta, const at::Scalar& alpha) {
+  if (both_are(a, b, at::kHalf) && self.scalar_type() == at::kHalf) {
+    return addmm_fp32(widened(self), widened(a), widened(b), beta, alpha).to(at::kHalf);
+  }
+  if (both_are(a, b, at::kFloat)) return addmm_fp32(self, a, b, beta, alpha);
+  return at::cpu::addmm(self, a, b, beta, alpha);
+}
+
+at::Tensor bmm(const at::Tensor& a, const at::Tensor& b) {
+  if (both_are(a, b, at::kHalf)) return at::cpu::bmm(widened(a), widened(b)).to(at::kHalf);
+  return at::cpu::bmm(a, b);
+}
+
+at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
+                   const at::Scalar& beta, const at::Scalar& alpha) {
+  if (both_are(a, b, at::kHalf) && self.scalar_type() == at::kHalf) {
+    return at::cpu::baddbmm(widened(self), widened(a), widened(b), beta, alpha).to(at::kHalf);
+  }
+  return at::cpu::baddbmm(self, a, b, beta, alpha);
+}
+
+ProductRoute fp32_product_route() {
+  const std::string refusal = onednn::process_refusal();
+  if (refusal.empty())
+    return {"oneDNN", "AMD CPU, where MKL's fp32 product runs at half the speed"};
+  return {"libtorch's default", refusal};
+}
+
+}  // namespace mezzo::kernels

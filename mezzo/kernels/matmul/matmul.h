@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+namespace mezzo::kernels {
+
+// Matrix products of CPU tensors, below autograd. libtorch 2.11 computes two kinds badly:
+//   fp16  in a scalar loop, 0.2 to 48 GFLOP/s, where the CPU has no fp16 arithmetic. Here the
+//   operands are widened to
+//         fp32 (exact), multiplied and summed in fp32, and the result is rounded once, as Tensor
+//         Cores do it.
+//   fp32  through MKL, which takes a slow path on AMD: 190 GFLOP/s where oneDNN reaches 440 (2 Zen
+//   5 cores). Here
+//         through oneDNN's strict fp32 on AMD: as exact as MKL, never bf16 inside.
+// All other dtypes, and shapes that do not fit, go to libtorch's own kernel, which also makes the
+// error messages.
+//
+//   a [M, K], b [K, N] (batched: [B, M, K], [B, K, N]), any strides, one dtype; the result is
+//   dense, in that dtype. Max error against the exact product, per element: fp32 (K + 2) u |a| |b|,
+//   u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.13); fp16
+//   adds half an ULP of the rounded result.
+
+at::Tensor mm(const at::Tensor& a, const at::Tensor& b);
+at::Tensor bmm(const at::Tensor& a, const at::Tensor& b);
+
+/// beta * self + alpha * (a x b); self is broadcast to the result's shape. As in libtorch, beta = 0
+/// ignores the values of self, NaN included. One rounding for fp16.
+at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
+                 const at::Scalar& beta, const at::Scalar& alpha);
+at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
+                   const at::Scalar& beta, const at::Scalar& alpha);
+
+/// Which kernel large fp32 products take in this process, and why: {"oneDNN", "AMD CPU: ..."}.
+struct ProductRoute {
+  std::string kernel;
+  std::string reason;
+};
+ProductRoute fp32_product_route();
+
+}  // namespace mezzo::kernels

@@ -1,0 +1,55 @@
+#include "mezzo/kernels/matmul/onednn.h"
+
+#include <ATen/Context.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace mezzo::kernels::onednn {
+namespace {
+
+// Below this many multiplications the call overhead (about 5 us) outweighs the faster product.
+constexpr int64_t kSmallProduct = int64_t{1} << 18;
+
+using LinearSignature = at::Tensor(const at::Tensor&, const at::Tensor&,
+                                   const std::optional<at::Tensor>&, c10::string_view,
+                                   c10::List<std::optional<at::Scalar>>,
+                                   std::optional<c10::string_view>);
+
+// libtorch hides oneDNN's own symbols; this op is the way to its fp32 product. A wheel built
+// without oneDNN has none.
+const std::optional<c10::TypedOperatorHandle<LinearSignature>>& linear_op() {
+  static const auto op = []() -> std::optional<c10::TypedOperatorHandle<LinearSignature>> {
+    auto schema = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+    if (!schema.has_value()) return std::nullopt;
+    return schema->typed<LinearSignature>();
+  }();
+  return op;
+}
+
+bool lets_onednn_round_fp32() {
+  using at::Float32Precision;
+  const auto precision =
+      at::globalContext().float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL);
+  return precision == Float32Precision::BF16 || precision == Float32Precision::TF32;
+}
+
+}  // namespace
+
+std::string process_refusal() {
+  if (!linear_op().has_value()) return "this libtorch has no oneDNN linear op";
+  if (!__builtin_cpu_is("amd")) return "not an AMD CPU: MKL's fp32 product is as fast";
+  if (lets_onednn_round_fp32())
+    return "the float32 matmul precision in force lets oneDNN round fp32 operands";
+  return "";
+}
+
+std::string refusal(const at::Tensor& a, const at::Tensor& b) {
+  if (a.size(0) * a.size(1) * b.size(1) < kSmallProduct) return "small product";
+  return process_refusal();
+}
+
+at::Tensor mm(const at::Tensor& a, const at::Tensor& b, const std::optional<at::Tensor>& bias) {
+  return linear_op()->call(a, b.t(), bias, "none", c10::List<std::optional<at::Scalar>>(),
+                           std::nullopt);
+}
+
+}  // namespace mezzo::kernels::onednn

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+namespace mezzo::kernels::onednn {
+
+/// Empty if a x b (+ bias) may go through oneDNN's strict fp32, otherwise the reason why not.
+std::string refusal(const at::Tensor& a, const at::Tensor& b);
+
+/// The part of refusal() that holds for the whole process: the CPU and libtorch's settings.
+std::string process_refusal();
+
+/// a [M, K] x b [K, N] + bias [N], fp32, accumulated in fp32. refusal(a, b) must be empty.
+at::Tensor mm(const at::Tensor& a, const at::Tensor& b,
+              const std::optional<at::Tensor>& bias = std::nullopt);
+
+}  // namespace mezzo::kernels::onednn

@@ -1,0 +1,104 @@
+#include "mezzo/kernels/attention/attention.h"
+
+#include <cmath>
+#include <limits>
+
+#include <ATen/ATen.h>
+
+#include "mezzo/kernels/cpu_kernels.h"
+#include "tests/testing.h"
+
+namespace mezzo::kernels {
+namespace {
+
+at::Tensor random(at::IntArrayRef sizes, int64_t seed) {
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  return at::randn(sizes, generator).to(at::kHalf);
+}
+
+struct Gradients {
+  at::Tensor out, query, key, value;
+};
+
+Gradients attend(at::Tensor query, at::Tensor key, at::Tensor value, const at::Tensor& grad_out) {
+  query = query.detach().requires_grad_();
+  key = key.detach().requires_grad_();
+  value = value.detach().requires_grad_();
+  at::Tensor out = at::scaled_dot_product_attention(query, key, value, {}, 0.0, /*is_causal=*/true);
+  out.backward(grad_out);
+  return {out.detach(), query.grad(), key.grad(), value.grad()};
+}
+
+constexpr double kUnitRoundoff = 0x1p-11;  // fp16
+
+double largest(const at::Tensor& x) { return x.abs().max().item<double>(); }
+
+// What rounding to fp16 alone explains. Softmax and products are fp32 inside, whose error is lost
+// in the factor 2.
+//   out, grad_value: one rounding of the result.
+//   grad_query, grad_key: that, and the row term D = sum(grad_out * out), for which `out` arrives
+//   rounded. D is off by at most d = E u max|grad_out| max|out|; grad_query collects it times scale
+//   |key| over softmax rows (which sum to one), grad_key times scale |query| over softmax columns.
+struct Tolerances {
+  double out, query, key, value;
+};
+
+Tolerances tolerances(const Gradients& exact, const at::Tensor& query, const at::Tensor& key,
+                      const at::Tensor& grad_out) {
+  const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(-1)));
+  const double d = query.size(-1) * kUnitRoundoff * largest(grad_out) * largest(exact.out);
+  at::Tensor scores = at::matmul(query, key.transpose(-1, -2)) * scale;
+  const at::Tensor future = at::ones_like(scores, at::kBool).triu(1);
+  const at::Tensor softmax =
+      scores.masked_fill(future, -std::numeric_limits<double>::infinity()).softmax(-1);
+  const double column_sum = largest(softmax.sum(-2));
+  return {2 * kUnitRoundoff * largest(exact.out),
+          2 * (kUnitRoundoff * largest(exact.query) + d * scale * largest(key)),
+          2 * (kUnitRoundoff * largest(exact.key) + d * scale * largest(query) * column_sum),
+          2 * kUnitRoundoff * largest(exact.value)};
+}
+
+class FlashAttention : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(FlashAttention, Fp16AgreesWithFp64ForwardAndBackward) {
+  const int64_t length = GetParam();
+  const at::Tensor query = random({2, 3, length, 16}, 1), key = random({2, 3, length, 16}, 2),
+                   value = random({2, 3, length, 16}, 3), grad_out = random({2, 3, length, 16}, 4);
+  Gradients got;
+  {
+    const CpuKernels kernels;
+    got = attend(query, key, value, grad_out);
+  }
+  const at::Tensor wide_query = query.to(at::kDouble), wide_key = key.to(at::kDouble),
+                   wide_grad_out = grad_out.to(at::kDouble);
+  const Gradients exact = attend(wide_query, wide_key, value.to(at::kDouble), wide_grad_out);
+  const Tolerances tolerance = tolerances(exact, wide_query, wide_key, wide_grad_out);
+  EXPECT_EQ(got.out.scalar_type(), at::kHalf);
+  EXPECT_EQ(got.query.scalar_type(), at::kHalf);
+  EXPECT_LE(largest(got.out.to(at::kDouble) - exact.out), tolerance.out);
+  EXPECT_LE(largest(got.value.to(at::kDouble) - exact.value), tolerance.value);
+  EXPECT_LE(largest(got.query.to(at::kDouble) - exact.query), tolerance.query);
+  EXPECT_LE(largest(got.key.to(at::kDouble) - exact.key), tolerance.key);
+  // With one position softmax is constant; from two on the bounds would not let a missing gradient
+  // pass.
+  if (length > 1) {
+    EXPECT_GT(largest(exact.query), tolerance.query);
+    EXPECT_GT(largest(exact.key), tolerance.key);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Lengths, FlashAttention, ::testing::Values(1, 31, 33, 257));
+
+TEST(FlashAttention, AcceptsAnAdditiveFp16Mask) {
+  const CpuKernels kernels;
+  const at::Tensor query = random({1, 2, 5, 8}, 1);
+  const at::Tensor mask =
+      at::full({1, 1, 5, 5}, -std::numeric_limits<float>::infinity(), at::kHalf).triu(1);
+  const at::Tensor masked = at::scaled_dot_product_attention(query, query, query, mask);
+  const at::Tensor causal = at::scaled_dot_product_attention(query, query, query, {}, 0.0, true);
+  EXPECT_LE(largest((masked - causal).to(at::kDouble)),
+            2 * kUnitRoundoff * largest(query.to(at::kDouble)));
+}
+
+}  // namespace
+}  // namespace mezzo::kernels
