@@ -1,0 +1,48 @@
+#include "mezzo/amp/autocast.h"
+
+#include <ATen/autocast_mode.h>
+
+#include "mezzo/base/check.h"
+
+namespace mezzo {
+
+// Note [Two 16-bit types and one cast cache]
+// libtorch keeps one cache of cast parameters, keyed by the tensor alone. A bf16 region inside an
+// fp16 one would be handed fp16 weights and linear would throw on mixed dtypes. So a region whose
+// dtype differs from the one around it empties the cache when it begins and when it ends; the price
+// is casting those weights again. Emptying is always safe: autograd keeps alive the casts that it
+// needs.
+
+Autocast::Autocast(c10::DeviceType device, std::optional<at::ScalarType> dtype, bool enabled,
+                   std::optional<bool> cache_enabled)
+    : device_(device), outer_{}, changes_dtype_(false) {
+  MEZZO_CHECK(at::autocast::is_autocast_available(device), "Autocast", "device {} has no autocast",
+              c10::DeviceTypeName(device, true));
+  outer_ = state_now();
+  const at::ScalarType inner = dtype.value_or(outer_.dtype);
+  MEZZO_CHECK(inner == at::kHalf || inner == at::kBFloat16, "Autocast",
+              "dtype must be Half (fp16) or BFloat16, but is {}. Hint: fp32 is Autocast with "
+              "enabled = false",
+              c10::toString(inner));
+  changes_dtype_ = outer_.enabled && enabled && inner != outer_.dtype;
+  if (changes_dtype_) at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(device_, enabled);
+  at::autocast::set_autocast_dtype(device_, inner);
+  at::autocast::set_autocast_cache_enabled(cache_enabled.value_or(outer_.cache_enabled));
+  at::autocast::increment_nesting();
+}
+
+Autocast::~Autocast() {
+  const bool is_outermost = at::autocast::decrement_nesting() == 0;
+  if (is_outermost || changes_dtype_) at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(device_, outer_.enabled);
+  at::autocast::set_autocast_dtype(device_, outer_.dtype);
+  at::autocast::set_autocast_cache_enabled(outer_.cache_enabled);
+}
+
+Autocast::State Autocast::state_now() const {
+  return {at::autocast::is_autocast_enabled(device_), at::autocast::get_autocast_dtype(device_),
+          at::autocast::is_autocast_cache_enabled()};
+}
+
+}  // namespace mezzo

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+
+namespace mezzo {
+
+/// torch.amp.autocast as a scope: while it lives, the ops of libtorch's cast lists run in `dtype`
+/// (matmul, linear, convolution, attention) or in fp32 (losses, and on CUDA softmax and norms),
+/// chosen per op in the dispatcher: no change to the model. fp32 parameters are cast once a region
+/// and the casts cached.
+///
+///   { mezzo::Autocast autocast(at::kCPU, at::kBFloat16);
+///     loss = model->loss(tokens, targets); }
+///   loss.backward();                            // outside the region, as in Python; inside works
+///   too
+///
+/// Regions nest, also disabled in enabled ones and with another 16-bit type; each restores what it
+/// found, on an exception too. The state belongs to the thread. Shares libtorch's own autocast
+/// state, so at::autocast::is_autocast_ enabled() and extensions with their own autocast kernels
+/// see the region.
+class Autocast {
+ public:
+  /// dtype: at::kHalf or at::kBFloat16; left out, the device's own (CPU bf16, CUDA fp16).
+  /// cache_enabled: keep the casts of parameters until the outermost region ends; left out, as it
+  /// is now. Throws Error for a device without autocast or another dtype.
+  explicit Autocast(c10::DeviceType device, std::optional<at::ScalarType> dtype = std::nullopt,
+                    bool enabled = true, std::optional<bool> cache_enabled = std::nullopt);
+  ~Autocast();
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  struct State {
+    bool enabled;
+    at::ScalarType dtype;
+    bool cache_enabled;
+  };
+  State state_now() const;
+
+  c10::DeviceType device_;
+  State outer_;
+  bool changes_dtype_;
+};
+
+}  // namespace mezzo

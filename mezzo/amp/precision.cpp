@@ -1,0 +1,30 @@
+#include "mezzo/amp/precision.h"
+
+#include "mezzo/base/check.h"
+
+namespace mezzo {
+
+const std::vector<PrecisionMode>& precision_modes() {
+  static const std::vector<PrecisionMode> modes = {
+      {"fp32", at::kFloat, std::nullopt, false, "everything in fp32: the yardstick"},
+      {"amp-fp16", at::kFloat, at::kHalf, true, "fp32 weights, fp16 products, the loss scaled"},
+      {"amp-bf16", at::kFloat, at::kBFloat16, false,
+       "fp32 weights, bf16 products, no scaling needed"},
+      {"pure-fp16", at::kHalf, std::nullopt, false,
+       "all in fp16, nothing protected: fast where it is fast, and fragile"},
+      {"pure-bf16", at::kBFloat16, std::nullopt, false,
+       "all in bf16: half the memory, small updates get lost"},
+  };
+  return modes;
+}
+
+const PrecisionMode& precision_mode(std::string_view name) {
+  std::string known;
+  for (const PrecisionMode& mode : precision_modes()) {
+    if (mode.name == name) return mode;
+    known += (known.empty() ? "" : ", ") + std::string(mode.name);
+  }
+  detail::fail<UsageError>("precision", "must be one of {}, but is '{}'", known, name);
+}
+
+}  // namespace mezzo

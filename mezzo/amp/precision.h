@@ -1,0 +1,31 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <c10/core/ScalarType.h>
+
+namespace mezzo {
+
+/// What a precision mode means, in one place: every room that asks "which dtype" asks this table.
+struct PrecisionMode {
+  std::string_view name;   // as the command line has it: "amp-fp16"
+  at::ScalarType weights;  // dtype of parameters, gradients and optimizer state
+  std::optional<at::ScalarType>
+      autocast;              // the 16-bit type that an Autocast region runs in; none: no region
+  bool scales_loss;          // dynamic loss scaling by default
+  std::string_view meaning;  // one line for a person
+
+  /// The dtype in which matrix products run.
+  at::ScalarType compute() const { return autocast.value_or(weights); }
+};
+
+/// fp32, amp-fp16, amp-bf16, pure-fp16, pure-bf16, in this order.
+const std::vector<PrecisionMode>& precision_modes();
+
+/// Throws UsageError for an unknown name, naming the known ones.
+const PrecisionMode& precision_mode(std::string_view name);
+
+}  // namespace mezzo

@@ -1,0 +1,397 @@
+#include "mezzo/amp/grad_scaler.h"
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include <ATen/ATen.h>
+#include <torch/optim/adam.h>
+#include <torch/optim/sgd.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/scaled_step.h"
+#include "tests/testing.h"
+
+namespace mezzo {
+namespace {
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+at::Tensor parameter(at::ScalarType dtype = at::kFloat) {
+  return at::tensor({1.0, -2.0}).to(dtype).requires_grad_();
+}
+
+void set_grad(const at::Tensor& p, float first, float second = 1.0f) {
+  p.mutable_grad() = at::tensor({first, second}).to(p.scalar_type());
+}
+
+torch::optim::SGD sgd(const at::Tensor& p) {
+  return torch::optim::SGD(std::vector<at::Tensor>{p}, 0.125);
+}
+
+GradScaler scaler_with(GradScalerOptions options) {
+  GradScaler scaler(at::kCPU, options);
+  scaler.scale(at::ones({}));  // the scale is made by its first use
+  return scaler;
+}
+
+// ---- The whole trajectory, against torch.amp.GradScaler in Python
+// (tests/reference/make_scaler_goldens.py).
+
+at::Tensor scripted_gradient(char symbol, int64_t step) {
+  at::Tensor grad = at::tensor({0.5, -1.0 - static_cast<double>(step)}, at::kFloat);
+  if (symbol == 'i') grad[step % 2] = kInf;
+  if (symbol == 'n') grad[step % 2] = kNaN;
+  return grad;
+}
+
+void expect_trajectory(const nlohmann::json& scenario, double lr) {
+  // 2^-126 is the smallest floor: torch has none, and these scenarios never come near it.
+  GradScaler scaler(at::kCPU, {.init_scale = scenario["init_scale"],
+                               .growth_factor = scenario["growth_factor"],
+                               .backoff_factor = scenario["backoff_factor"],
+                               .growth_interval = scenario["growth_interval"],
+                               .min_scale = 0x1p-126});
+  const std::vector<at::Tensor> weights = {parameter(), parameter()};
+  torch::optim::SGD first({weights[0]}, lr), second({weights[1]}, lr);
+  const std::string steps = scenario["steps"];
+  for (size_t step = 0; step < steps.size(); ++step) {
+    for (size_t index = 0; index < weights.size(); ++index) {
+      const char symbol = steps[step] != 'I' ? steps[step] : (index == 1 ? 'i' : 'f');
+      weights[index].mutable_grad() = at::Tensor();
+      const auto grad = scripted_gradient(symbol, static_cast<int64_t>(step));
+      scaler.scale((weights[index] * grad).sum()).backward();
+    }
+    scaler.step(first);
+    scaler.step(second);
+    scaler.update();
+    const auto& expected = scenario["trajectory"][step];
+    ASSERT_EQ(scaler.get_scale(), expected["scale"].get<double>()) << steps << " at " << step;
+    ASSERT_EQ(scaler.get_growth_tracker(), expected["growth_tracker"].get<int64_t>())
+        << steps << " at " << step;
+    for (size_t index = 0; index < weights.size(); ++index) {
+      const auto values = expected["weights"][index].get<std::vector<double>>();
+      ASSERT_TRUE(
+          at::equal(weights[index].detach(), at::tensor(values, at::kDouble).to(at::kFloat)))
+          << steps << " at " << step << ", weight " << index << ": " << weights[index];
+    }
+  }
+}
+
+TEST(GradScaler, FollowsTorchAmpBitForBitOnScriptedGradients) {
+  std::ifstream file(MEZZO_TEST_DATA "/grad_scaler.json");
+  const auto golden = nlohmann::json::parse(file);
+  ASSERT_GE(golden["scenarios"].size(), 6u);
+  for (const auto& scenario : golden["scenarios"]) expect_trajectory(scenario, golden["lr"]);
+}
+
+// ---- Scaling and unscaling.
+
+TEST(GradScaler, ScaleMultipliesAndKeepsTheGraph) {
+  GradScaler scaler(at::kCPU, {.init_scale = 1024.0});
+  const at::Tensor x = at::full({}, 3.0).requires_grad_();
+  scaler.scale(x * 2).backward();
+  EXPECT_EQ(x.grad().item<float>(), 2048.0f);
+}
+
+TEST(GradScaler, ScaleDoesNotOverflowAnFp16LossOfAnyShape) {
+  GradScaler scaler(at::kCPU);
+  for (const at::Tensor& loss : {at::full({}, 8.0, at::kHalf), at::full({3}, 8.0, at::kHalf)}) {
+    EXPECT_EQ(scaler.scale(loss).max().item<float>(), 8.0f * 65536.0f);
+  }
+}
+
+TEST(GradScaler, ScaleTakesSeveralLosses) {
+  GradScaler scaler(at::kCPU, {.init_scale = 2.0});
+  const auto scaled = scaler.scale(std::vector<at::Tensor>{at::full({}, 3.0), at::full({}, 5.0)});
+  EXPECT_EQ(scaled.at(0).item<float>(), 6.0f);
+  EXPECT_EQ(scaled.at(1).item<float>(), 10.0f);
+}
+
+TEST(GradScaler, UnscaleGivesTheGradientsBack) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler(at::kCPU, {.init_scale = 1024.0});
+  scaler.scale((p * p).sum()).backward();
+  scaler.unscale_(optimizer);
+  EXPECT_TRUE(at::equal(p.grad(), at::tensor({2.0f, -4.0f})));
+  EXPECT_FALSE(scaler.found_inf(optimizer));
+}
+
+TEST(GradScaler, SkipsTheStepAndKeepsTheWeightsWhenAGradientIsNotFinite) {
+  for (const float bad : {kInf, -kInf, kNaN}) {
+    const at::Tensor p = parameter();
+    auto optimizer = sgd(p);
+    GradScaler scaler = scaler_with({.init_scale = 1024.0});
+    set_grad(p, bad);
+    scaler.step(optimizer);
+    EXPECT_TRUE(scaler.found_inf(optimizer));
+    scaler.update();
+    EXPECT_TRUE(at::equal(p.detach(), at::tensor({1.0f, -2.0f})));
+    EXPECT_EQ(scaler.get_scale(), 512.0);
+  }
+}
+
+TEST(GradScaler, SparseGradientsAreUnscaledAndChecked) {
+  const at::Tensor table = at::zeros({4, 1}).requires_grad_();
+  auto optimizer = sgd(table);
+  GradScaler scaler = scaler_with({.init_scale = 4.0});
+  const auto sparse = [](float value) {
+    return at::sparse_coo_tensor(at::tensor({1, 3}, at::kLong).view({1, 2}),
+                                 at::tensor({value, 8.0f}).view({2, 1}), {4, 1});
+  };
+  table.mutable_grad() = sparse(4.0f);
+  scaler.unscale_(optimizer);
+  EXPECT_TRUE(
+      at::equal(table.grad().to_dense(), at::tensor({0.0f, 1.0f, 0.0f, 2.0f}).view({4, 1})));
+  scaler.update(4.0);
+  table.mutable_grad() = sparse(kInf);
+  scaler.unscale_(optimizer);
+  EXPECT_TRUE(scaler.found_inf(optimizer));
+}
+
+TEST(GradScaler, DuplicateIndicesOfASparseFp16GradientThatOverflowWhenSummedAreFound) {
+  const at::Tensor table = at::zeros({4, 1}, at::kHalf).requires_grad_();
+  auto optimizer = sgd(table);
+  GradScaler scaler = scaler_with({.allow_fp16_grads = true});
+  table.mutable_grad() = at::sparse_coo_tensor(at::tensor({1, 1}, at::kLong).view({1, 2}),
+                                               at::full({2, 1}, 64000.0, at::kHalf), {4, 1});
+  scaler.unscale_(optimizer);
+  EXPECT_TRUE(scaler.found_inf(optimizer));
+}
+
+TEST(GradScaler, RefusesFp16GradientsUnlessAllowed) {
+  const at::Tensor p = parameter(at::kHalf);
+  auto optimizer = sgd(p);
+  set_grad(p, 2.0f, 4.0f);
+  GradScaler strict = scaler_with({.init_scale = 2.0});
+  EXPECT_THROW_WITH(strict.unscale_(optimizer), "a gradient of shape 2 is fp16");
+  GradScaler lenient = scaler_with({.init_scale = 2.0, .allow_fp16_grads = true});
+  lenient.unscale_(optimizer);
+  EXPECT_TRUE(at::equal(p.grad(), at::tensor({1.0, 2.0}).to(at::kHalf)));
+}
+
+TEST(GradScaler, Bf16GradientsAreUnscaled) {
+  const at::Tensor p = parameter(at::kBFloat16);
+  auto optimizer = sgd(p);
+  set_grad(p, 2.0f, 4.0f);
+  GradScaler scaler = scaler_with({.init_scale = 2.0});
+  scaler.unscale_(optimizer);
+  EXPECT_TRUE(at::equal(p.grad(), at::tensor({1.0, 2.0}).to(at::kBFloat16)));
+}
+
+// ---- The scale over time.
+
+TEST(GradScaler, DoublesAfterExactlyGrowthIntervalGoodSteps) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 8.0, .growth_interval = 3});
+  std::vector<double> scales;
+  for (int step = 0; step < 6; ++step) {
+    set_grad(p, 1.0f);
+    scaler.step(optimizer);
+    scaler.update();
+    scales.push_back(scaler.get_scale());
+  }
+  EXPECT_EQ(scales, (std::vector<double>{8, 8, 16, 16, 16, 32}));
+}
+
+TEST(GradScaler, NeverFallsBelowItsFloor) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 4.0, .min_scale = 1.0});
+  for (int step = 0; step < 200; ++step) {
+    set_grad(p, kInf);
+    scaler.step(optimizer);
+    scaler.update();
+  }
+  EXPECT_EQ(scaler.get_scale(), 1.0);
+}
+
+TEST(GradScaler, AnIntervalLoweredBelowTheTrackerStillGrowsAtTheNextGoodStep) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 4.0, .growth_interval = 100});
+  const auto good_step = [&] {
+    set_grad(p, 1.0f);
+    scaler.step(optimizer);
+    scaler.update();
+  };
+  for (int step = 0; step < 10; ++step) good_step();
+  scaler.set_growth_interval(3);
+  good_step();
+  EXPECT_EQ(scaler.get_scale(), 8.0);
+}
+
+TEST(GradScaler, UpdateToAGivenScaleKeepsTheTracker) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 4.0});
+  set_grad(p, 1.0f);
+  scaler.step(optimizer);
+  scaler.update();
+  scaler.update(32.0);
+  EXPECT_EQ(scaler.get_scale(), 32.0);
+  EXPECT_EQ(scaler.get_growth_tracker(), 1);
+}
+
+// ---- The state machine: every stage of an optimizer and every call.
+
+enum class Call { kUnscale, kStep, kUpdate };
+
+struct Transition {
+  std::vector<Call> before;
+  Call call;
+  const char* error;  // nullptr: allowed
+};
+
+class GradScalerStages : public ::testing::TestWithParam<Transition> {};
+
+TEST_P(GradScalerStages, AllowsOrRefusesTheCall) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  set_grad(p, 1.0f);
+  GradScaler scaler = scaler_with({.init_scale = 4.0});
+  const auto make = [&](Call call) {
+    if (call == Call::kUnscale) scaler.unscale_(optimizer);
+    if (call == Call::kStep) scaler.step(optimizer);
+    if (call == Call::kUpdate) scaler.update();
+  };
+  for (const Call call : GetParam().before) make(call);
+  if (GetParam().error == nullptr) {
+    EXPECT_NO_THROW(make(GetParam().call));
+  } else {
+    EXPECT_THROW_WITH(make(GetParam().call), GetParam().error);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Transitions, GradScalerStages,
+    ::testing::Values(
+        Transition{{}, Call::kUnscale, nullptr}, Transition{{}, Call::kStep, nullptr},
+        Transition{{}, Call::kUpdate, "no gradient was checked since the last update()"},
+        Transition{{Call::kUnscale},
+                   Call::kUnscale,
+                   "called twice for this optimizer since the last update()"},
+        Transition{{Call::kUnscale}, Call::kStep, nullptr},
+        Transition{{Call::kUnscale}, Call::kUpdate, nullptr},
+        Transition{{Call::kStep}, Call::kUnscale, "called after step() for this optimizer"},
+        Transition{
+            {Call::kStep}, Call::kStep, "called twice for this optimizer since the last update()"},
+        Transition{{Call::kStep}, Call::kUpdate, nullptr},
+        Transition{{Call::kStep, Call::kUpdate}, Call::kUnscale, nullptr},
+        Transition{{Call::kStep, Call::kUpdate}, Call::kStep, nullptr},
+        Transition{{Call::kStep, Call::kUpdate}, Call::kUpdate, "no gradient was checked"}));
+
+TEST(GradScaler, RefusesEveryCallBeforeTheFirstScale) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler(at::kCPU);
+  EXPECT_THROW_WITH(scaler.unscale_(optimizer), "[GradScaler.unscale_] called before scale()");
+  EXPECT_THROW_WITH(scaler.step(optimizer), "[GradScaler.step] called before scale()");
+  EXPECT_THROW_WITH(scaler.update(), "[GradScaler.update] called before scale()");
+}
+
+TEST(GradScaler, RefusesAStepWithoutAnyGradient) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({});
+  EXPECT_THROW_WITH(scaler.step(optimizer), "no parameter of this optimizer has a gradient");
+}
+
+TEST(GradScaler, RefusesArgumentsThatCannotWork) {
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.init_scale = 0.0}), "the scale must be > 0");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.init_scale = kNaN}), "the scale must be > 0");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.growth_factor = 1.0}),
+                    "growth_factor must be > 1, but is 1");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.backoff_factor = 1.0}),
+                    "backoff_factor must be in (0, 1), but is 1");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.growth_interval = 0}),
+                    "growth_interval must be > 0, but is 0");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.min_scale = 0.0}), "min_scale must be in");
+}
+
+// ---- Disabled.
+
+TEST(GradScaler, DisabledPassesEverythingThrough) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler(at::kCPU, {.enabled = false});
+  const at::Tensor loss = at::ones({});
+  EXPECT_TRUE(scaler.scale(loss).is_same(loss));
+  set_grad(p, 8.0f);
+  scaler.unscale_(optimizer);
+  scaler.step(optimizer);
+  scaler.update();
+  EXPECT_EQ(p[0].item<float>(), 0.0f);
+  EXPECT_EQ(scaler.get_scale(), 1.0);
+  EXPECT_FALSE(scaler.state_dict().has_value());
+}
+
+// ---- State.
+
+TEST(GradScaler, ContinuesFromItsStateAsIfNeverStopped) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 64.0, .growth_interval = 2});
+  set_grad(p, 1.0f);
+  scaler.step(optimizer);
+  scaler.update();
+  GradScaler resumed(at::kCPU);
+  resumed.load_state_dict(scaler.state_dict().value());
+  EXPECT_EQ(resumed.get_scale(), 64.0);  // also before its first scale()
+  resumed.scale(at::ones({}));
+  set_grad(p, 1.0f);
+  resumed.step(optimizer);
+  resumed.update();
+  EXPECT_EQ(resumed.get_scale(), 128.0);
+}
+
+TEST(GradScaler, RefusesAStateThatCannotWorkAndKeepsItsOwn) {
+  GradScaler scaler(at::kCPU, {.init_scale = 8.0});
+  EXPECT_THROW_WITH(scaler.load_state_dict({-1.0, 2.0, 0.5, 2000, 0}), "the scale must be > 0");
+  EXPECT_EQ(scaler.get_scale(), 8.0);
+}
+
+// ---- An optimizer that takes the scale and the skip on the device.
+
+class RecordingOptimizer : public torch::optim::SGD, public ScaledStep {
+ public:
+  explicit RecordingOptimizer(const at::Tensor& p) : SGD(std::vector<at::Tensor>{p}, 0.125) {}
+  void scaled_step(const std::optional<at::Tensor>& grad_scale,
+                   const at::Tensor& found_inf) override {
+    scale_seen = grad_scale.has_value() ? grad_scale->item<float>() : 0.0f;
+    found_inf_seen = found_inf.item<float>();
+  }
+  float scale_seen = -1.0f;
+  float found_inf_seen = -1.0f;
+};
+
+TEST(GradScaler, HandsScaleAndFoundInfToAnOptimizerThatTakesThem) {
+  const at::Tensor p = parameter();
+  RecordingOptimizer optimizer(p);
+  GradScaler scaler = scaler_with({.init_scale = 16.0});
+  set_grad(p, kInf);
+  scaler.step(optimizer);
+  EXPECT_EQ(optimizer.scale_seen, 16.0f);
+  EXPECT_EQ(optimizer.found_inf_seen, 1.0f);
+  EXPECT_EQ(p.grad()[1].item<float>(), 1.0f);  // still scaled: the optimizer's own pass divides
+}
+
+TEST(GradScaler, HandsNoScaleWhenTheGradientsAreUnscaledAlready) {
+  const at::Tensor p = parameter();
+  RecordingOptimizer optimizer(p);
+  GradScaler scaler = scaler_with({.init_scale = 16.0});
+  set_grad(p, 32.0f);
+  scaler.unscale_(optimizer);
+  scaler.step(optimizer);
+  EXPECT_EQ(optimizer.scale_seen, 0.0f);
+  EXPECT_EQ(optimizer.found_inf_seen, 0.0f);
+}
+
+}  // namespace
+}  // namespace mezzo

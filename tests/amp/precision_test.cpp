@@ -1,0 +1,39 @@
+#include "mezzo/amp/precision.h"
+
+#include "mezzo/base/check.h"
+#include "tests/testing.h"
+
+namespace mezzo {
+namespace {
+
+TEST(Precision, Fp32HasNothingIn16Bits) {
+  const PrecisionMode& mode = precision_mode("fp32");
+  EXPECT_EQ(mode.weights, at::kFloat);
+  EXPECT_EQ(mode.compute(), at::kFloat);
+  EXPECT_FALSE(mode.scales_loss);
+}
+
+TEST(Precision, AmpKeepsFp32WeightsAndComputesIn16Bits) {
+  EXPECT_EQ(precision_mode("amp-fp16").weights, at::kFloat);
+  EXPECT_EQ(precision_mode("amp-fp16").compute(), at::kHalf);
+  EXPECT_EQ(precision_mode("amp-bf16").compute(), at::kBFloat16);
+}
+
+TEST(Precision, OnlyFp16UnderAutocastScalesItsLoss) {
+  for (const PrecisionMode& mode : precision_modes())
+    EXPECT_EQ(mode.scales_loss, mode.name == "amp-fp16") << mode.name;
+}
+
+TEST(Precision, PureModesHave16BitWeightsAndNoRegion) {
+  EXPECT_EQ(precision_mode("pure-fp16").weights, at::kHalf);
+  EXPECT_EQ(precision_mode("pure-bf16").weights, at::kBFloat16);
+  EXPECT_FALSE(precision_mode("pure-fp16").autocast.has_value());
+}
+
+TEST(Precision, UnknownNameIsRefusedWithTheKnownOnes) {
+  EXPECT_THROW_WITH(precision_mode("fp17"),
+                    "must be one of fp32, amp-fp16, amp-bf16, pure-fp16, pure-bf16, but is 'fp17'");
+}
+
+}  // namespace
+}  // namespace mezzo
