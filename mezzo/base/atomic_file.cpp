@@ -80,10 +80,15 @@ void rename_and_sync(const fs::path& from, const fs::path& to) {
 }  // namespace
 
 void write_file_atomically(const fs::path& path, std::string_view bytes) {
+  write_file_atomically(path, [bytes](const ByteSink& write) { write(bytes); });
+}
+
+void write_file_atomically(const fs::path& path,
+                           const std::function<void(const ByteSink& write)>& fill) {
   const fs::path temporary = temporary_name(path);
   try {
     FileDescriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-    file.write(bytes);
+    fill([&file](std::string_view bytes) { file.write(bytes); });
     file.sync();
     rename_and_sync(temporary, path);
   } catch (...) {

@@ -13,6 +13,14 @@ namespace mezzo {
 /// permission); `path` is then untouched.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
+/// Takes the next bytes of a file that is being written.
+using ByteSink = std::function<void(std::string_view bytes)>;
+
+/// The same for a file that should not be held in memory whole: `fill` hands its bytes to the sink,
+/// piece by piece. If `fill` throws, `path` is untouched and the error goes on.
+void write_file_atomically(const std::filesystem::path& path,
+                           const std::function<void(const ByteSink& write)>& fill);
+
 /// Makes the folder `path` (which must not exist) with all that `fill` writes into the folder it is
 /// handed: filled under a temporary name, every file fsynced, then renamed. If `fill` throws,
 /// nothing is left and the error goes on.

@@ -1,0 +1,82 @@
+#include "mezzo/base/atomic_file.h"
+
+#include <stdexcept>
+
+#include "mezzo/base/check.h"
+#include "tests/testing.h"
+
+namespace mezzo {
+namespace {
+
+namespace fs = std::filesystem;
+
+size_t entries_in(const fs::path& folder) {
+  return static_cast<size_t>(
+      std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+}
+
+TEST(AtomicFile, ReplacesTheWholeFileAndLeavesNothingElse) {
+  testing::TempDir dir;
+  write_file_atomically(dir / "a", "a long first content");
+  write_file_atomically(dir / "a", std::string_view("short\0!", 7));
+  EXPECT_EQ(read_file(dir / "a"), std::string("short\0!", 7));
+  EXPECT_EQ(entries_in(dir.path()), 1u);
+}
+
+TEST(AtomicFile, JoinsThePiecesOfAFileWrittenPieceByPiece) {
+  testing::TempDir dir;
+  write_file_atomically(dir / "a", [](const ByteSink& write) {
+    write("one ");
+    write("");
+    write("two");
+  });
+  EXPECT_EQ(read_file(dir / "a"), "one two");
+}
+
+TEST(AtomicFile, LeavesTheOldFileWhenTheWriterThrowsHalfway) {
+  testing::TempDir dir;
+  write_file_atomically(dir / "a", "old");
+  EXPECT_THROW(write_file_atomically(dir / "a",
+                                     [](const ByteSink& write) {
+                                       write("half");
+                                       throw std::runtime_error("stop");
+                                     }),
+               std::runtime_error);
+  EXPECT_EQ(read_file(dir / "a"), "old");
+  EXPECT_EQ(entries_in(dir.path()), 1u);
+}
+
+TEST(AtomicFile, NamesThePathThatCannotBeWritten) {
+  testing::TempDir dir;
+  EXPECT_THROW_WITH(write_file_atomically(dir / "missing" / "a", "x"), "missing");
+}
+
+TEST(AtomicFile, FolderAppearsOnlyWhenItIsFull) {
+  testing::TempDir dir;
+  write_folder_atomically(dir / "step-1", [&](const fs::path& folder) {
+    EXPECT_FALSE(fs::exists(dir / "step-1"));
+    testing::write_file(folder / "weights", "w");
+  });
+  EXPECT_EQ(read_file(dir / "step-1" / "weights"), "w");
+  EXPECT_EQ(entries_in(dir.path()), 1u);
+}
+
+TEST(AtomicFile, FolderIsNotThereWhenItsWriterThrows) {
+  testing::TempDir dir;
+  EXPECT_THROW(write_folder_atomically(dir / "step-1",
+                                       [](const fs::path& folder) {
+                                         testing::write_file(folder / "weights", "w");
+                                         throw std::runtime_error("stop");
+                                       }),
+               std::runtime_error);
+  EXPECT_EQ(entries_in(dir.path()), 0u);
+}
+
+TEST(AtomicFile, ReadingNamesTheFileThatIsNotThereAndRefusesAFolder) {
+  testing::TempDir dir;
+  EXPECT_THROW_WITH(read_file(dir / "nothing"), "nothing: No such file");
+  EXPECT_THROW_WITH(read_file(dir.path()), "is a folder");
+}
+
+}  // namespace
+}  // namespace mezzo
