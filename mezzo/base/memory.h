@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include <c10/core/Device.h>
+
+namespace mezzo {
+
+/// The most memory this process has had resident at once since it began, in bytes, as the kernel
+/// counts it: everything, the program's code and libraries included.
+int64_t peak_rss_bytes();
+
+/// Exact bytes of tensor storage, live now and at the peak, from the allocator's own reports.
+///
+/// On a CPU: what this thread allocated while the meter lived (autograd runs a CPU backward on the
+/// calling thread, so that is included). Make it before the model: a tensor from before is not
+/// counted, not even when freed. Storage that a worker thread allocates inside at::parallel_for is
+/// not seen, and storage that another thread frees counts as live until its address is used again.
+/// Meters nest: the outer one sees what the inner one sees. Destroy them in reverse order on the
+/// thread that made them.
+///
+/// On another device (CUDA): the caching allocator's count of the bytes given out, by all threads;
+/// reset_peak() resets the allocator's own peak, which all meters of that device share.
+///
+/// Costs a lock and a hash-map entry per allocation on a CPU, nothing on a device.
+class TensorMemoryMeter {
+ public:
+  /// Throws Error if torch's profiler is running on this thread: the two use the same hook.
+  explicit TensorMemoryMeter(c10::Device device = c10::Device(c10::kCPU));
+  ~TensorMemoryMeter();
+  TensorMemoryMeter(const TensorMemoryMeter&) = delete;
+  TensorMemoryMeter& operator=(const TensorMemoryMeter&) = delete;
+
+  int64_t current_bytes() const;
+  /// The highest current_bytes() since the meter was made or the peak was reset.
+  int64_t peak_bytes() const;
+  /// The peak becomes what is live now.
+  void reset_peak();
+
+ private:
+  class CpuReports;
+  struct CpuHook;
+  c10::Device device_;
+  std::unique_ptr<CpuHook> cpu_;  // null for another device
+};
+
+}  // namespace mezzo
