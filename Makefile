@@ -1,0 +1,42 @@
+# The newcomer's door. CMake does the work: cmake --preset release.
+#
+#   make train                              from nothing to a trained model
+#   make train ARGS="--steps 50 --precision amp-fp16"
+#   make test                               build and run all tests
+#   make bench                              time a training step against Python PyTorch
+#
+# TORCH=2.11.0 chooses the wheel; CUDA=1 takes NVIDIA's packages too.
+
+ARGS  ?=
+TORCH ?= 2.11.0
+export TORCH
+export CUDA
+
+BUILD := build/release
+MEZZO := $(BUILD)/bin/mezzo
+
+.PHONY: train test bench build format clean
+
+train: build
+	@$(MEZZO) train $(ARGS)
+
+build:
+	@scripts/setup.sh
+	@test -f $(BUILD)/build.ninja || cmake --preset release -DMEZZO_TESTS=OFF
+	@cmake --build --preset release --target mezzo
+
+test:
+	@scripts/setup.sh tests
+	@cmake --preset release -DMEZZO_TESTS=ON
+	@cmake --build --preset release
+	@ctest --preset release
+
+bench: build
+	@scripts/setup.sh peers
+	@.venv-peers/bin/python bench/step.py $(ARGS)
+
+format:
+	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
+
+clean:
+	rm -rf build

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Brings a machine to where Mezzo builds: Debian packages, .venv with the torch wheel. Does only what is missing.
+#
+#   scripts/setup.sh            what `mezzo` itself needs
+#   scripts/setup.sh tests      and what its tests need
+#   scripts/setup.sh peers      and .venv-peers, Python PyTorch with all it imports, to compare with (2.5 GB)
+#
+# TORCH=2.11.0  the wheel's version      CUDA=1  with NVIDIA's packages (by itself where nvidia-smi works)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TORCH=${TORCH:-2.11.0}
+purpose=${1:-build}
+
+fail() {
+  echo "setup: $*" >&2
+  exit 1
+}
+
+need_packages() {
+  local packages=(g++ cmake ninja-build python3 libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libpcre2-dev
+                  libxxhash-dev)
+  [ "$purpose" = tests ] && packages+=(libgtest-dev libgmock-dev)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+  command -v dpkg-query >/dev/null || fail "this is no Debian or Ubuntu machine; install what these packages hold by" \
+    "your system's means and build with cmake --preset release: ${packages[*]}"
+
+  local missing=()
+  for package in "${packages[@]}"; do
+    case $package in  # a tool from elsewhere is as good
+      g++ | cmake | python3) command -v "$package" >/dev/null && continue ;;
+      ninja-build) command -v ninja >/dev/null && continue ;;
+    esac
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+
+  local sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
+    fail "missing Debian packages, and no right to install them; ask an administrator for: apt-get install ${missing[*]}"
+  echo "setup: installing ${missing[*]}"
+  { "${sudo[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "${missing[@]}"; } \
+    >/tmp/mezzo-apt.$$ 2>&1 || {
+    tail -n 5 /tmp/mezzo-apt.$$ >&2
+    fail "could not install ${missing[*]} (offline, or no rights); get them with: apt-get install ${missing[*]}"
+  }
+  rm -f /tmp/mezzo-apt.$$
+}
+
+# make_venv FOLDER STAMP PIP-ARGUMENTS...: a virtual environment that holds just what the stamp names.
+make_venv() {
+  local folder=$1 stamp=$2
+  shift 2
+  [ "$(cat "$folder/.mezzo-stamp" 2>/dev/null)" = "$stamp" ] && return
+  echo "setup: making $folder ($stamp)"
+  rm -rf "$folder"
+  python3 -m venv "$folder" || fail "python3 -m venv failed; get it with: apt-get install python3-venv"
+  "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" 2>"$folder/pip.log" || {
+    tail -n 3 "$folder/pip.log" >&2
+    fail "could not fetch $stamp from PyPI (offline?); connect and run this again, or point PIP_FIND_LINKS at a" \
+      "folder that holds the wheels"
+  }
+  echo "$stamp" >"$folder/.mezzo-stamp"
+}
+
+need_torch() {
+  if [ "${CUDA:-0}" = 1 ] || { [ -z "${CUDA:-}" ] && nvidia-smi -L >/dev/null 2>&1; }; then
+    make_venv .venv "torch $TORCH with CUDA" "torch==$TORCH"
+  else
+    # libtorch_cpu.so of the PyPI wheel asks for these two of NVIDIA's libraries, and for no other.
+    make_venv .venv "torch $TORCH for the CPU" --no-deps "torch==$TORCH" "nvidia-cuda-runtime~=13.0" \
+      "nvidia-cuda-cupti~=13.0"
+  fi
+}
+
+need_packages
+need_torch
+[ "$purpose" != peers ] ||
+  make_venv .venv-peers "torch $TORCH for comparison" "torch==$TORCH" -r tests/reference/requirements.txt
