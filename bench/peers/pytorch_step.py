@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""One training step in Python PyTorch, written as its users write it; the peer of `mezzo bench step`.
+
+Same model, batch, random tokens, AdamW, clipping and timing rule; prints the same JSON keys.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import resource
+import statistics
+import sys
+import time
+
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests/reference"))
+from gpt2 import GPT2, Config  # noqa: E402
+
+# name: layers, width, heads, context of the model, vocabulary, and batch x length of the bench (bench/README.md)
+MODELS = {
+    "nano": (Config(layers=4, width=256, heads=4, context=256, vocab_size=4096), 8, 256),
+    "mini": (Config(layers=6, width=384, heads=6, context=256, vocab_size=8192), 16, 256),
+    "gpt2": (Config(layers=12, width=768, heads=12, context=1024, vocab_size=50304), 2, 512),
+}
+DTYPES = {"fp32": None, "amp-bf16": torch.bfloat16, "amp-fp16": torch.float16,
+          "pure-bf16": torch.bfloat16, "pure-fp16": torch.float16}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=MODELS, default="nano")
+    parser.add_argument("--precision", choices=DTYPES, default="amp-bf16")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(1)
+
+    config, batch, length = MODELS[options.model]
+    dtype = DTYPES[options.precision]
+    is_amp = options.precision.startswith("amp")
+    model = GPT2(config)
+    if options.precision.startswith("pure"):
+        model = model.to(dtype)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", enabled=options.precision == "amp-fp16")
+    tokens = torch.randint(config.vocab_size, (batch, length + 1))
+
+    def step():
+        with torch.autocast("cpu", dtype=dtype) if is_amp else contextlib.nullcontext():
+            _, loss = model(tokens[:, :-1], tokens[:, 1:])
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    for _ in range(min(3, options.steps)):
+        step()
+    times = []
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - start))
+
+    result = {"min_ms": min(times), "median_ms": statistics.median(times),
+              "tokens_per_s": 1e3 * batch * length / statistics.median(times), "peak_tensor_bytes": None,
+              "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    print(json.dumps(result) if options.json else result)
+
+
+main()

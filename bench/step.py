@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""Times a training step of Mezzo against Python PyTorch on this machine, in turn, and prints the ratios.
+
+Each round starts one process of either side after the other, so that a machine whose speed drifts harms both alike. The
+figure of a side is the best median over its rounds. Run it through `make bench`, which builds and sets up both sides:
+
+    make bench                                        nano in fp32, amp-bf16 and amp-fp16
+    make bench ARGS="--models nano,mini --precisions amp-bf16 --rounds 5"
+    make bench ARGS="--tuned"                         PyTorch with the allocator settings its experts use
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MEZZO = ROOT / "build/release/bin/mezzo"
+PEER = ROOT / "bench/peers/pytorch_step.py"
+
+# What a PyTorch user can set from outside to make freed memory be reused; see bench/README.md.
+TUNED = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
+
+# PyTorch multiplies fp16 on a CPU in a scalar loop: one of its steps takes longer than a hundred of the others.
+SLOW_STEPS = 1
+
+
+def run(command, environment):
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    if done.returncode != 0:
+        sys.exit(f"bench: {' '.join(map(str, command))} failed:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def measure(model, precision, options):
+    arguments = ["--model", model, "--precision", precision, "--json", "--threads", str(options.threads)]
+    peer_steps = SLOW_STEPS if "fp16" in precision else options.steps
+    peer_environment = TUNED if options.tuned else {}
+    ours, theirs = [], []
+    for _ in range(options.rounds):
+        ours.append(run([MEZZO, "bench", "step", *arguments, "--steps", str(options.steps)], {}))
+        if not (theirs and "fp16" in precision):
+            theirs.append(run([sys.executable, PEER, *arguments, "--steps", str(peer_steps)], peer_environment))
+    return {"model": model, "precision": precision, "mezzo": ours, "pytorch": theirs}
+
+
+def best(rows, key):
+    return min(row[key] for row in rows)
+
+
+def print_row(result):
+    ours, theirs = best(result["mezzo"], "median_ms"), best(result["pytorch"], "median_ms")
+    rss = [best(result[side], "peak_rss_bytes") / 2**20 for side in ("mezzo", "pytorch")]
+    print(f"{result['model']:<8} {result['precision']:<10} {ours:>10.1f} {theirs:>12.1f} {theirs / ours:>8.2f}x"
+          f" {rss[0]:>10.0f} {rss[1]:>12.0f}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="nano")
+    parser.add_argument("--precisions", default="fp32,amp-bf16,amp-fp16")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--tuned", action="store_true", help="PyTorch with its allocator tuned by environment variables")
+    parser.add_argument("--out", type=pathlib.Path, help="write every sample to this JSON file")
+    options = parser.parse_args()
+
+    print(f"{'model':<8} {'precision':<10} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
+          f"{'pytorch MiB':>12}", flush=True)
+    results = []
+    for model in options.models.split(","):
+        for precision in options.precisions.split(","):
+            results.append(measure(model, precision, options))
+            print_row(results[-1])
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+main()
