@@ -152,11 +152,15 @@ void GradScaler::update(std::optional<double> new_scale) {
     MEZZO_CHECK(
         found_inf.defined(), "GradScaler.update",
         "no gradient was checked since the last update(). Hint: call step() or unscale_() first");
-    at::_amp_update_scale_(scale_, growth_tracker_, found_inf, options_.growth_factor,
-                           options_.backoff_factor, options_.growth_interval);
-    scale_.clamp_min_(options_.min_scale);
+    if (options_.is_dynamic) adjust_scale(found_inf);
   }
   per_optimizer_.clear();
+}
+
+void GradScaler::adjust_scale(const at::Tensor& found_inf) {
+  at::_amp_update_scale_(scale_, growth_tracker_, found_inf, options_.growth_factor,
+                         options_.backoff_factor, options_.growth_interval);
+  scale_.clamp_min_(options_.min_scale);
 }
 
 bool GradScaler::found_inf(const torch::optim::Optimizer& optimizer) const {

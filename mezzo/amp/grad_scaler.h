@@ -18,9 +18,9 @@ struct GradScalerOptions {
   double backoff_factor = 0.5;     // in (0, 1)
   int64_t growth_interval = 2000;  // consecutive good steps before the scale grows
   bool enabled = true;             // false: every method passes through
-  double min_scale =
-      1.0;  // floor: below 2^-127 the inverse overflows and finite gradients turn infinite
-  bool allow_fp16_grads = false;  // unscale gradients of 16-bit weights, which torch.amp refuses
+  double min_scale = 1.0;          // floor; below 2^-127 the inverse would be infinite
+  bool is_dynamic = true;          // false: init_scale for good; overflowed steps are still skipped
+  bool allow_fp16_grads = false;   // unscale fp16 gradients, which torch.amp refuses
 };
 
 /// What torch.amp.GradScaler.state_dict() holds, key for key ("_growth_tracker" there).
@@ -83,6 +83,7 @@ class GradScaler {
   /// An interval at or below the good steps counted so far makes the next good step grow the scale.
   void set_growth_interval(int64_t interval);
   bool is_enabled() const { return options_.enabled; }
+  bool is_dynamic() const { return options_.is_dynamic; }
 
   /// Take it after update(). None when disabled.
   std::optional<GradScalerState> state_dict() const;
@@ -102,6 +103,7 @@ class GradScaler {
                                         const at::Tensor& inv_scale, bool allow_fp16) const;
   at::Tensor combined_found_inf(const PerOptimizer& state) const;
   void step_on_device(torch::optim::Optimizer& optimizer, PerOptimizer& state);
+  void adjust_scale(const at::Tensor& found_inf);
   void step_on_host(torch::optim::Optimizer& optimizer, PerOptimizer& state);
 
   at::Device device_;

@@ -212,6 +212,19 @@ TEST(GradScaler, NeverFallsBelowItsFloor) {
   EXPECT_EQ(scaler.get_scale(), 1.0);
 }
 
+TEST(GradScaler, StaticScaleSkipsButNeverMoves) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 8.0, .growth_interval = 1, .is_dynamic = false});
+  for (const float grad : {1.0f, kInf, 1.0f}) {
+    set_grad(p, grad);
+    scaler.step(optimizer);
+    scaler.update();
+    EXPECT_EQ(scaler.get_scale(), 8.0);
+  }
+  EXPECT_EQ(p[0].item<float>(), 1.0f - 2 * 0.125f / 8);  // two steps of three
+}
+
 TEST(GradScaler, AnIntervalLoweredBelowTheTrackerStillGrowsAtTheNextGoodStep) {
   const at::Tensor p = parameter();
   auto optimizer = sgd(p);
