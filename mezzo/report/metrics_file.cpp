@@ -1,0 +1,78 @@
+#include "mezzo/report/metrics_file.h"
+
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "mezzo/base/atomic_file.h"
+#include "mezzo/base/check.h"
+#include "mezzo/report/json_number.h"
+
+namespace mezzo::report {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The step of a row, or nothing if the line is no row.
+std::optional<int64_t> step_of(std::string_view line) {
+  const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) return {};
+  return row["step"].get<int64_t>();
+}
+
+std::string rows_up_to(int64_t last_step, std::string_view text, const std::string& path) {
+  std::string kept;
+  for (int64_t number = 1; !text.empty(); ++number) {
+    const size_t length = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, length);
+    text.remove_prefix(std::min(length + 1, text.size()));
+    const auto step = step_of(line);
+    if (!step && text.empty()) break;  // killed while it wrote this line
+    MEZZO_CHECK(step, path,
+                "line {} must be a JSON object with a \"step\", but is \"{}\". Hint: move the file "
+                "away; the run starts a new one",
+                number, line.substr(0, 60));
+    if (*step <= last_step) kept.append(line).append("\n");
+  }
+  return kept;
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(std::filesystem::path path, int64_t start_step) : path_(std::move(path)) {
+  if (std::filesystem::exists(path_)) {
+    const std::string text = read_file(path_);
+    const std::string kept = rows_up_to(start_step, text, path_.string());
+    if (kept != text) write_file_atomically(path_, kept);
+  }
+  out_.open(path_, std::ios::binary | std::ios::app);
+  MEZZO_CHECK(out_.good(), path_.string(), "cannot be opened for writing");
+}
+
+void MetricsFile::on_step(const StepRecord& record) {
+  Json row;
+  row["step"] = record.step;
+  row["loss"] = json_number(record.loss);
+  row["lr"] = json_number(record.lr);
+  row["grad_norm"] = json_number(record.grad_norm);
+  row["scale"] = json_number(record.scale);
+  row["skipped"] = record.skipped;
+  row["step_ms"] = json_number(record.step_ms);
+  row["tokens_per_s"] = json_number(record.tokens_per_s);
+  write_row(row.dump());
+}
+
+void MetricsFile::on_eval(const EvalRecord& record) {
+  Json row;
+  row["step"] = record.step;
+  row["val_loss"] = json_number(record.val_loss);
+  row["val_accuracy"] = json_number(record.val_accuracy);
+  write_row(row.dump());
+}
+
+void MetricsFile::write_row(const std::string& json) {
+  out_ << json << '\n' << std::flush;
+  MEZZO_CHECK(out_.good(), path_.string(), "a row cannot be written: is the disk full?");
+}
+
+}  // namespace mezzo::report

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+
+#include "mezzo/report/sink.h"
+
+namespace mezzo::report {
+
+/// metrics.jsonl: one JSON object a line (docs/run-folder.md).
+///   a step       {"step", "loss", "lr", "grad_norm", "scale", "skipped", "step_ms",
+///   "tokens_per_s"} an evaluation {"step", "val_loss", "val_accuracy"}
+/// Numbers that are not finite are the strings "nan", "inf", "-inf". Each row is handed to the
+/// system at once, so a run that is killed loses none.
+class MetricsFile : public Sink {
+ public:
+  /// Opens the file to append to it. Rows after `start_step` are dropped first: a run killed some
+  /// steps after its checkpoint does those steps again. A last line cut short is dropped too.
+  /// Throws Error, naming the path and the line, for a file that is something else, and if the file
+  /// cannot be written.
+  MetricsFile(std::filesystem::path path, int64_t start_step);
+
+  std::string name() const override { return path_.filename().string(); }
+  /// These throw Error if the row cannot be written (disk full).
+  void on_step(const StepRecord& record) override;
+  void on_eval(const EvalRecord& record) override;
+
+ private:
+  void write_row(const std::string& json);
+
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+}  // namespace mezzo::report

@@ -1,0 +1,61 @@
+#include "mezzo/report/sink.h"
+
+#include <exception>
+
+#include <fmt/format.h>
+
+namespace mezzo::report {
+namespace {
+
+/// Why the event could not be told, or "" if it was.
+std::string failure_of(Sink& sink, const std::function<void(Sink&)>& event) {
+  try {
+    event(sink);
+    return "";
+  } catch (const std::exception& error) {
+    return fmt::format("{} stopped, training goes on without it: {}", sink.name(), error.what());
+  } catch (...) {
+    return fmt::format("{} stopped, training goes on without it", sink.name());
+  }
+}
+
+}  // namespace
+
+void Sinks::add(std::unique_ptr<Sink> sink) { sinks_.push_back(std::move(sink)); }
+
+void Sinks::tell(const std::function<void(Sink&)>& event) {
+  std::vector<std::string> notes;
+  std::vector<std::unique_ptr<Sink>> kept;
+  for (std::unique_ptr<Sink>& sink : sinks_) {
+    std::string failure = failure_of(*sink, event);
+    if (failure.empty()) {
+      kept.push_back(std::move(sink));
+    } else {
+      notes.push_back(std::move(failure));
+    }
+  }
+  sinks_ = std::move(kept);
+  // Another sink may fail at hearing this; the recursion ends because each failure leaves one less.
+  for (const std::string& note : notes) {
+    failures_.push_back(note);
+    on_note(note);
+  }
+}
+
+void Sinks::on_start(const RunInfo& info) {
+  tell([&](Sink& sink) { sink.on_start(info); });
+}
+void Sinks::on_step(const StepRecord& record) {
+  tell([&](Sink& sink) { sink.on_step(record); });
+}
+void Sinks::on_eval(const EvalRecord& record) {
+  tell([&](Sink& sink) { sink.on_eval(record); });
+}
+void Sinks::on_note(const std::string& text) {
+  tell([&](Sink& sink) { sink.on_note(text); });
+}
+void Sinks::on_end(const Summary& summary) {
+  tell([&](Sink& sink) { sink.on_end(summary); });
+}
+
+}  // namespace mezzo::report

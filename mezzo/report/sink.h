@@ -1,0 +1,51 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mezzo/report/step_record.h"
+
+namespace mezzo::report {
+
+/// Somebody who wants to hear how a run goes: a progress line, a file, a test. Called from the
+/// training thread, in the order of events: on_start first, on_end last and only once.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  /// How the sink is called in a note about its failure: "metrics.jsonl".
+  virtual std::string name() const = 0;
+
+  virtual void on_start(const RunInfo&) {}
+  virtual void on_step(const StepRecord&) {}
+  virtual void on_eval(const EvalRecord&) {}
+  /// One line, without its newline, about something worth knowing: a skipped step, a checkpoint.
+  virtual void on_note(const std::string&) {}
+  virtual void on_end(const Summary&) {}
+};
+
+/// Tells several sinks, in the order they were added. A sink that throws never stops training: it
+/// is dropped, and the others hear of it once, by a note.
+class Sinks : public Sink {
+ public:
+  void add(std::unique_ptr<Sink> sink);
+  std::string name() const override { return "sinks"; }
+
+  void on_start(const RunInfo& info) override;
+  void on_step(const StepRecord& record) override;
+  void on_eval(const EvalRecord& record) override;
+  void on_note(const std::string& text) override;
+  void on_end(const Summary& summary) override;
+
+  /// The notes about the sinks that were dropped: for the caller to say where no sink is left to.
+  const std::vector<std::string>& failures() const { return failures_; }
+
+ private:
+  void tell(const std::function<void(Sink&)>& event);
+
+  std::vector<std::unique_ptr<Sink>> sinks_;
+  std::vector<std::string> failures_;
+};
+
+}  // namespace mezzo::report

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mezzo::report {
+
+/// What is known before the first step.
+struct RunInfo {
+  std::string model;
+  std::string precision;
+  std::string device;
+  std::string run_dir;
+  int64_t parameters = 0;
+  int64_t steps_total = 0;
+  int64_t start_step =
+      0;  // steps done before this start: 0, or those of the checkpoint resumed from
+  int64_t tokens_per_step = 0;
+  std::vector<std::pair<std::string, std::string>> settings;  // name, value: the table at start
+};
+
+/// One training step that is over. The first step of a run is 1.
+struct StepRecord {
+  int64_t step = 0;
+  double loss = 0;       // nats per token, of this step's tokens, not scaled
+  double lr = 0;         // the learning rate it used
+  double grad_norm = 0;  // global, unscaled, before clipping; may be inf or nan on a skipped step
+  double scale = 1;      // the loss scale it used; 1 where the loss is not scaled
+  bool skipped = false;  // an overflow: the weights have not moved
+  int retries = 0;       // how often it was repeated at a lower scale
+  double step_ms = 0;
+  double tokens_per_s = 0;
+  int64_t peak_tensor_bytes = 0;  // since the run began
+};
+
+/// The model's quality on held-out text after `step` steps.
+struct EvalRecord {
+  int64_t step = 0;
+  double val_loss = 0;      // nats per token
+  double val_accuracy = 0;  // share of next tokens guessed right, 0 to 1
+};
+
+enum class Status { kDone, kInterrupted, kDiverged };
+
+/// What a run came to.
+struct Summary {
+  Status status = Status::kDone;
+  std::string model;
+  std::string precision;
+  std::string device;
+  int64_t parameters = 0;
+  int64_t steps = 0;   // the last step done
+  int64_t tokens = 0;  // trained on
+  double median_step_ms = 0;
+  double tokens_per_s = 0;
+  int64_t peak_tensor_bytes = 0;
+  int64_t peak_rss_bytes = 0;
+  double train_loss = 0;
+  std::optional<double> val_loss;      // absent: never evaluated
+  std::optional<double> val_accuracy;  // 0 to 1
+  int64_t skipped_steps = 0;
+  double final_scale = 1;
+  std::optional<int64_t> diverged_at;  // the step, if status is kDiverged
+};
+
+}  // namespace mezzo::report
