@@ -1,0 +1,100 @@
+#include "mezzo/models/generate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/multinomial.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/topk.h>
+
+#include "mezzo/base/check.h"
+
+namespace mezzo::models {
+namespace {
+
+/// eval() for a scope.
+class EvalGuard {
+ public:
+  explicit EvalGuard(torch::nn::Module& model) : model_(model), was_training_(model.is_training()) {
+    model_.eval();
+  }
+  ~EvalGuard() { model_.train(was_training_); }
+  EvalGuard(const EvalGuard&) = delete;
+  EvalGuard& operator=(const EvalGuard&) = delete;
+
+ private:
+  torch::nn::Module& model_;
+  bool was_training_;
+};
+
+void check_options(const std::vector<int64_t>& prompt, int64_t count, const SampleOptions& options,
+                   int64_t vocab_size) {
+  MEZZO_CHECK(!prompt.empty(), "sample",
+              "prompt must hold at least one token, but is empty. Hint: start with the "
+              "end-of-text token");
+  for (const int64_t id : prompt) {
+    MEZZO_CHECK(id >= 0 && id < vocab_size, "sample", "a prompt id must be in [0, {}), but is {}",
+                vocab_size, id);
+  }
+  MEZZO_CHECK(count >= 0, "sample", "count must be >= 0, but is {}", count);
+  MEZZO_CHECK(options.temperature >= 0 && std::isfinite(options.temperature), "sample",
+              "temperature must be >= 0 (0: greedy), but is {}", options.temperature);
+  MEZZO_CHECK(options.top_k >= 0, "sample", "top_k must be >= 0 (0: all), but is {}",
+              options.top_k);
+  MEZZO_CHECK(options.vocab_size >= 0 && options.vocab_size <= vocab_size, "sample",
+              "vocab_size must be in [0, {}] (0: all), but is {}", vocab_size, options.vocab_size);
+}
+
+/// logits [1, V] of the token after the last `context` of `text`, on the CPU and in the default
+/// dtype: probabilities in 16 bits would be coarser than the differences between them.
+at::Tensor next_logits(GPT2& model, const std::vector<int64_t>& text) {
+  const auto length = std::min<int64_t>(std::ssize(text), model->config().context);
+  const auto window = at::tensor(at::ArrayRef<int64_t>(text).slice(text.size() - length));
+  const auto features = model->features(window.unsqueeze(0).to(model->wte->weight.device()));
+  const auto logits = model->head(features.select(1, length - 1));
+  return logits.to(at::kCPU, c10::get_default_dtype_as_scalartype());
+}
+
+int64_t draw(const at::Tensor& logits, const SampleOptions& options, at::Generator& generator) {
+  if (options.temperature == 0) {
+    return logits.argmax(-1).item<int64_t>();
+  }
+  const int64_t V = logits.size(-1);
+  const int64_t k = options.top_k == 0 ? V : std::min(options.top_k, V);
+  const auto [values, ids] = at::topk(logits, k, -1);
+  const auto likeliest = values.select(-1, 0).unsqueeze(-1);
+  // The difference first: a tiny temperature then gives 0 and -inf, never inf - inf.
+  const auto probabilities = at::softmax((values - likeliest) / options.temperature, -1);
+  const auto rank = at::multinomial(probabilities, 1, /*replacement=*/false, generator);
+  return ids.gather(-1, rank).item<int64_t>();
+}
+
+}  // namespace
+
+std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int64_t count,
+                            const SampleOptions& options) {
+  check_options(prompt, count, options, model->config().vocab_size);
+  const at::NoGradGuard no_grad;
+  const EvalGuard eval(*model);
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(options.seed);
+  std::vector<int64_t> text = prompt;
+  for (int64_t i = 0; i < count; ++i) {
+    auto logits = next_logits(model, text);
+    if (options.vocab_size > 0) {
+      logits = logits.slice(-1, 0, options.vocab_size);
+    }
+    MEZZO_CHECK(at::isfinite(logits).all().item<bool>(), "sample",
+                "logits must be finite, but are not at token {}. Hint: the weights may have "
+                "diverged; look at them with `mezzo doctor`",
+                i);
+    text.push_back(draw(logits, options, generator));
+  }
+  return {text.begin() + std::ssize(prompt), text.end()};
+}
+
+}  // namespace mezzo::models

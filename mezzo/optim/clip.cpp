@@ -1,0 +1,75 @@
+#include "mezzo/optim/clip.h"
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include "mezzo/base/check.h"
+
+namespace mezzo::optim {
+namespace {
+
+/// Gradients by device and dtype: what one foreach call takes.
+using Groups = std::map<std::pair<std::string, at::ScalarType>, std::vector<at::Tensor>>;
+
+at::ScalarType norm_dtype(at::ScalarType dtype) {
+  return dtype == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+at::Tensor total_norm(const Groups& groups, at::Device device) {
+  std::vector<at::Tensor> norms;
+  for (const auto& [place, grads] : groups) {
+    const auto own = at::_foreach_norm(grads, 2, norm_dtype(place.second));
+    norms.push_back(at::linalg_vector_norm(at::stack(own)).to(device, /*non_blocking=*/true));
+  }
+  auto dtype = at::kFloat;
+  for (const auto& norm : norms) {
+    dtype = at::promote_types(dtype, norm.scalar_type());
+  }
+  for (auto& norm : norms) {
+    norm = norm.to(dtype);
+  }
+  return at::linalg_vector_norm(at::stack(norms));
+}
+
+/// Reading a number is free on a CPU, and multiplying by one is a pass over all memory.
+bool is_known_to_be_one(const at::Tensor& factor) {
+  return factor.is_cpu() && factor.item<double>() == 1.0;
+}
+
+}  // namespace
+
+at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_norm) {
+  MEZZO_CHECK(max_norm > 0, "clip_grad_norm_", "max_norm must be > 0, but is {}", max_norm);
+  const at::NoGradGuard no_grad;
+  Groups groups;
+  std::optional<at::Device> device;
+  for (const at::Tensor& param : params) {
+    if (const at::Tensor& grad = param.grad(); grad.defined()) {
+      groups[{grad.device().str(), grad.scalar_type()}].push_back(grad);
+      device = device.value_or(grad.device());
+    }
+  }
+  if (groups.empty()) {
+    return at::zeros({}, at::kFloat);
+  }
+  const at::Tensor norm = total_norm(groups, *device);
+  const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
+  if (is_known_to_be_one(factor)) {
+    return norm;
+  }
+  for (auto& [place, grads] : groups) {
+    at::_foreach_mul_(grads, factor.to(grads.front().device(), /*non_blocking=*/true));
+  }
+  return norm;
+}
+
+}  // namespace mezzo::optim
