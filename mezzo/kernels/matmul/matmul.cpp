@@ -82,11 +82,4 @@ at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor
   return at::cpu::baddbmm(self, a, b, beta, alpha);
 }
 
-ProductRoute fp32_product_route() {
-  const std::string refusal = onednn::process_refusal();
-  if (refusal.empty())
-    return {"oneDNN", "AMD CPU, where MKL's fp32 product runs at half the speed"};
-  return {"libtorch's default", refusal};
-}
-
 }  // namespace mezzo::kernels

@@ -1,0 +1,59 @@
+#include <algorithm>
+#include <chrono>
+
+#include <ATen/ops/ones.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/kernels/matmul/matmul.h"
+#include "mezzo/kernels/matmul/onednn.h"
+
+namespace mezzo::kernels {
+namespace {
+
+ProductRoute fp32_route() {
+  const std::string refusal = onednn::process_refusal();
+  if (refusal.empty()) return {"oneDNN, strict fp32", "AMD CPU: MKL's fp32 product takes a slow path here"};
+  return {"libtorch's default", refusal};
+}
+
+ProductRoute bf16_route() {
+  if (__builtin_cpu_supports("amx-bf16")) return {"oneDNN", "the CPU multiplies bf16 in tiles (AMX)"};
+  if (__builtin_cpu_supports("avx512bf16")) return {"oneDNN", "the CPU has bf16 arithmetic (AVX512-BF16)"};
+  return {"libtorch's default", "the CPU has no bf16 arithmetic: it is emulated, slower than fp32"};
+}
+
+ProductRoute fp16_route() {
+  return {fp32_route().kernel + ", widened from fp16",
+          "operands widened to fp32 and the sum rounded once: saves memory, not time"};
+}
+
+}  // namespace
+
+ProductRoute product_route(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return fp32_route();
+    case at::kBFloat16:
+      return bf16_route();
+    case at::kHalf:
+      return fp16_route();
+    default:
+      detail::fail<Error>("product_route", "dtype must be Float, Half or BFloat16, but is {}", c10::toString(dtype));
+  }
+}
+
+double measure_product_rate(at::ScalarType dtype, int64_t size) {
+  constexpr int kRepetitions = 5;
+  const at::Tensor a = at::ones({size, size}, dtype), b = at::ones({size, size}, dtype);
+  double best_s = 1e9;
+  for (int i = 0; i <= kRepetitions; ++i) {  // the first one warms up
+    const auto begin = std::chrono::steady_clock::now();
+    kernels::mm(a, b);  // at::mm is visible here too
+    const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (i > 0) best_s = std::min(best_s, s);
+  }
+  const double operations = 2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size);
+  return 1e-9 * operations / best_s;
+}
+
+}  // namespace mezzo::kernels
