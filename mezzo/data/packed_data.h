@@ -1,0 +1,27 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "mezzo/data/pack.h"
+#include "mezzo/data/token_file.h"
+#include "mezzo/data/tokenizer.h"
+
+namespace mezzo::data {
+
+struct PackedData {
+  Tokenizer tokenizer;
+  TokenFile tokens;
+  std::filesystem::path folder;              // holds tokenizer.json and data.tokens
+  std::optional<PackStatistics> statistics;  // nothing: they were there
+};
+
+/// The tokenizer and the token file of a corpus, out of the cache folder; packed first if they are
+/// not there for these very files (paths, sizes, times of change), vocabulary size and options.
+/// With `tokenizer`, that file's tokenizer is used instead of training one.
+/// What was packed before stays; the user may remove any folder of the cache.
+PackedData open_or_pack(const std::filesystem::path& corpus,
+                        const std::filesystem::path& cache_folder, const PackOptions& options = {},
+                        const std::optional<std::filesystem::path>& tokenizer = std::nullopt);
+
+}  // namespace mezzo::data
