@@ -1,0 +1,233 @@
+#include "mezzo/train/run_config.h"
+
+#include <filesystem>
+
+#include <CLI/CLI.hpp>
+#include <fmt/ranges.h>  // fmt::join
+#include <nlohmann/json.hpp>
+#include <toml++/toml.h>
+
+#include "mezzo/base/atomic_file.h"
+#include "mezzo/base/check.h"
+#include "mezzo/base/nearest.h"
+#include "mezzo/train/run_options.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kWhere = "config";
+
+std::string default_text(const Option& option) {
+  if (!option.absent.empty()) return option.absent;
+  return plain(get(RunConfig{}, option).value());
+}
+
+const Option& known_option(const std::string& name, const std::string& source) {
+  const Option* option = find_option(name);
+  MEZZO_CHECK_USAGE(option, kWhere,
+                    "{} is not an option{} ({}). docs/configuration.md has them all", name,
+                    did_you_mean(name, option_names()), source);
+  return *option;
+}
+
+// ---- TOML
+
+std::string line_of(const toml::node& node, const std::string& file) {
+  return fmt::format("{}, line {}", file, node.source().begin.line);
+}
+
+Value value_of(const toml::node& node, const std::string& name, const std::string& source) {
+  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* number = node.as_integer()) return number->get();
+  if (const auto* number = node.as_floating_point()) return number->get();
+  const auto* flag = node.as_boolean();
+  MEZZO_CHECK_USAGE(flag, kWhere, "{} must be a single value, but is {} ({})", name,
+                    node.is_table()   ? "a table"
+                    : node.is_array() ? "an array"
+                                      : "a date or time",
+                    source);
+  return flag->get();
+}
+
+toml::table parse_toml(std::string_view text, const std::string& file) {
+  try {
+    return toml::parse(text, file);
+  } catch (const toml::parse_error& error) {
+    detail::fail<UsageError>(kWhere, "{} must be TOML, but line {} is not: {}", file,
+                             error.source().begin.line, error.description());
+  }
+}
+
+std::string quoted(const std::string& text) {
+  // Without control characters (the check of a path sees to that) JSON's string is TOML's.
+  return nlohmann::json(text).dump();
+}
+
+std::string toml_text(const Value& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return quoted(*text);
+  std::string text = plain(value);
+  const bool is_float = std::holds_alternative<double>(value);
+  if (is_float && text.find_first_of(".en") == text.npos) text += ".0";  // 1 would be an integer
+  return text;
+}
+
+// ---- Layers
+
+std::string text_of_file(const fs::path& path, const std::string& key) {
+  MEZZO_CHECK_USAGE(fs::is_regular_file(path), kWhere, "{} must be a file, but {} is {} (--{})",
+                    key, path.string(), fs::exists(path) ? "something else" : "not there", key);
+  return read_file(path);
+}
+
+RunConfig config_of_run(const std::string& dir) {
+  const fs::path file = fs::path(dir) / "config.toml";
+  MEZZO_CHECK_USAGE(fs::is_regular_file(file), kWhere,
+                    "resume must be the folder of a run, but {} has no config.toml (--resume)",
+                    dir);
+  RunConfig config = config_from_toml(read_file(file), file.string());
+  config.resume = dir;
+  config.out = dir;  // the folder may have been moved since
+  return config;
+}
+
+void apply_given(RunConfig& config, const GivenOptions& given) {
+  for (const auto& [name, text] : given.values) {
+    const std::string source = "--" + name;
+    set_from_text(config, known_option(name, source), text, source);
+  }
+}
+
+std::string names_that_may_change() {
+  std::vector<std::string> names;
+  for (const Option& option : options()) {
+    if (option.on_resume == OnResume::kMayChange && option.is_stored) names.push_back(option.name);
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+/// `stored` is what the run was started with, `config` the same with the command line over it.
+void check_only_changes_what_may(const RunConfig& stored, const RunConfig& config) {
+  for (const Option& option : options()) {
+    if (option.on_resume == OnResume::kMayChange) continue;
+    const auto before = get(stored, option), now = get(config, option);
+    MEZZO_CHECK_USAGE(
+        before == now, kWhere,
+        "{} must stay {} when a run is resumed, but is {} (--{}). What may change: {}", option.name,
+        before ? plain(*before) : "as the preset has it", now ? plain(*now) : "absent", option.name,
+        names_that_may_change());
+  }
+}
+
+}  // namespace
+
+RunConfig config_from_toml(std::string_view text, const std::string& file) {
+  RunConfig config;
+  std::map<std::string, std::string> seen;
+  for (const auto& [key, node] : parse_toml(text, file)) {
+    const std::string name(key.str());
+    const std::string source = line_of(node, file);
+    const Option& option = known_option(name, source);
+    MEZZO_CHECK_USAGE(option.is_stored, kWhere, "{} can only be given on the command line ({})",
+                      option.name, source);
+    const bool is_new = seen.emplace(option.name, name).second;
+    MEZZO_CHECK_USAGE(is_new, kWhere, "{} is given twice, as {} and {} ({})", option.name,
+                      seen[option.name], name, source);
+    set(config, option, value_of(node, option.name, source), source);
+  }
+  return config;
+}
+
+RunConfig resolve_config(const GivenOptions& given) {
+  const auto given_text = [&](const std::string& name) {
+    const auto found = given.values.find(name);
+    return found == given.values.end() ? std::string() : found->second;
+  };
+  const std::string resume = given_text("resume"), file = given_text("config");
+  MEZZO_CHECK_USAGE(resume.empty() || file.empty(), kWhere,
+                    "config must not be given with resume, but is {} (--config): {}/config.toml "
+                    "is the configuration of that run",
+                    file, resume);
+
+  RunConfig config;
+  if (!resume.empty()) config = config_of_run(resume);
+  if (!file.empty()) config = config_from_toml(text_of_file(file, "config"), file);
+  const RunConfig stored = config;
+  apply_given(config, given);
+  if (!resume.empty()) check_only_changes_what_may(stored, config);
+
+  if (!config.min_lr) config.min_lr = config.lr / 10;
+  if (config.out.empty()) config.out = fmt::format("runs/{}-{}", config.model, config.precision);
+  check_config(config);
+  MEZZO_CHECK_USAGE(config.data.empty() || fs::exists(config.data), kWhere,
+                    "data must be there, but {} is not", config.data);
+  return config;
+}
+
+void check_config(const RunConfig& config) {
+  RunConfig copy;
+  for (const Option& option : options()) {
+    if (const auto value = get(config, option)) set(copy, option, *value, "in this configuration");
+  }
+  MEZZO_CHECK_USAGE(config.min_lr.value_or(0) <= config.lr, kWhere,
+                    "min-lr must be at most lr ({}), but is {}", config.lr, *config.min_lr);
+}
+
+std::string to_toml(const RunConfig& config) {
+  std::string text, group;
+  for (const Option& option : options()) {
+    const auto value = get(config, option);
+    if (!option.is_stored || !value) continue;
+    if (option.group != group)
+      text += fmt::format("{}# {}\n", text.empty() ? "" : "\n", option.group);
+    group = option.group;
+    text += fmt::format("{:<32} # {}\n", fmt::format("{} = {}", option.name, toml_text(*value)),
+                        option.help);
+  }
+  return text;
+}
+
+std::vector<std::pair<std::string, std::string>> settings_of(const RunConfig& config) {
+  std::vector<std::pair<std::string, std::string>> settings;
+  for (const Option& option : options()) {
+    const auto value = get(config, option);
+    if (option.is_stored && value) settings.emplace_back(option.name, plain(*value));
+  }
+  return settings;
+}
+
+std::vector<std::string> option_names() {
+  std::vector<std::string> names;
+  for (const Option& option : options()) names.push_back(option.name);
+  return names;
+}
+
+void add_options(CLI::App& app, GivenOptions& given) {
+  for (const Option& option : options()) {
+    const std::string name = option.name;
+    app.add_option_function<std::string>(
+           "--" + name, [&given, name](const std::string& text) { given.values[name] = text; },
+           option.help)
+        ->group(option.group)
+        ->type_name(fmt::format("({})", default_text(option)));
+  }
+}
+
+std::string options_markdown() {
+  std::string text, group;
+  for (const Option& option : options()) {
+    if (option.group != group) {
+      text += fmt::format(
+          "{}### {}\n\n| option | default | accepted | meaning |\n"
+          "| --- | --- | --- | --- |\n",
+          text.empty() ? "" : "\n", option.group);
+    }
+    group = option.group;
+    text += fmt::format("| `--{}` | {} | {} | {} |\n", option.name, default_text(option),
+                        option.check.accepted, option.help);
+  }
+  return text;
+}
+
+}  // namespace mezzo::train

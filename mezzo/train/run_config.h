@@ -1,0 +1,97 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace mezzo::train {
+
+/// Everything that decides a training run. run_options.cpp has the name, the meaning and the check
+/// of each member; docs/configuration.md is made from there.
+struct RunConfig {
+  std::string model = "nano";
+  std::optional<int64_t> context, layers, heads, width, vocab_size;  // absent: the preset's
+  std::optional<double> dropout;
+  std::optional<bool> bias;
+
+  std::string data;
+  int64_t batch = 8;
+  int64_t accumulate = 1;
+
+  std::string precision = "amp-bf16";
+  std::string loss_scale = "auto";
+  std::string on_overflow = "skip";
+
+  int64_t steps = 1000;
+  double lr = 3e-4;
+  std::optional<double> min_lr;  // absent only before resolve_config: then lr / 10
+  int64_t warmup = 50;
+  std::string schedule = "cosine";
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip = 1.0;
+
+  int64_t seed = 1337;
+  std::string device = "cpu";
+  int64_t threads = 0;
+
+  std::string out;  // empty only before resolve_config
+  std::string resume;
+  std::string config;
+  int64_t checkpoint_every = 250;
+  int64_t keep_checkpoints = 2;
+  int64_t eval_every = 100;
+  int64_t eval_batches = 20;
+  int64_t sample_tokens = 0;
+
+  bool operator==(const RunConfig&) const = default;
+
+  /// The fixed scale where --loss-scale is a number; otherwise nothing.
+  std::optional<double> static_loss_scale() const;
+};
+
+/// What was said on the command line: option names without dashes, values as they were typed.
+struct GivenOptions {
+  std::map<std::string, std::string> values;
+};
+
+/// Adds every option to `app`, whose parse then fills `given` (it must outlive the parse).
+void add_options(CLI::App& app, GivenOptions& given);
+
+/// The configuration of a run: the command line over the file of --config over the defaults; or,
+/// with --resume DIR, DIR/config.toml with those few options over it that may change on a resume.
+/// Throws UsageError, naming the key, its value, where it came from and what is accepted.
+RunConfig resolve_config(const GivenOptions& given);
+
+/// Reads TOML text over the defaults. `file` names it in errors. Throws UsageError as above.
+RunConfig config_from_toml(std::string_view toml, const std::string& file);
+
+/// The configuration as TOML with a comment a line; config_from_toml gives the identical one back
+/// (but for `config` and `resume`, which say how to start and are not part of it).
+std::string to_toml(const RunConfig& config);
+
+/// Checks each value alone and those that must agree (min-lr is at most lr). Throws UsageError. For
+/// a configuration made in code; resolve_config has done it. What only one room can know (whether
+/// heads divides width) is checked there.
+void check_config(const RunConfig& config);
+
+/// Name and value of everything that is set: the table shown at the start of a run.
+std::vector<std::pair<std::string, std::string>> settings_of(const RunConfig& config);
+
+/// Every option's name, without dashes.
+std::vector<std::string> option_names();
+
+/// The table of docs/configuration.md.
+std::string options_markdown();
+
+}  // namespace mezzo::train
