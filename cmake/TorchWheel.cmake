@@ -30,6 +30,7 @@ set(MEZZO_WITH_CUDA OFF)
 if(MEZZO_CUDA STREQUAL "ON" OR (MEZZO_CUDA STREQUAL "AUTO" AND EXISTS "${_root}/../nvidia/cudnn"))
   set(MEZZO_WITH_CUDA ON)
 endif()
+set(MEZZO_TORCH_PACKAGE ${_root})
 message(STATUS "libtorch ${MEZZO_TORCH_VERSION} in ${_root}, CUDA half linked: ${MEZZO_WITH_CUDA}")
 
 add_library(mezzo_torch INTERFACE)

@@ -1,6 +1,7 @@
 #include "mezzo/base/heap.h"
 
 #include <cstdlib>
+
 #include <malloc.h>
 
 namespace mezzo {

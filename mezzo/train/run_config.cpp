@@ -1,8 +1,10 @@
 #include "mezzo/train/run_config.h"
 
+#include <ctime>
 #include <filesystem>
 
 #include <CLI/CLI.hpp>
+#include <fmt/chrono.h>
 #include <fmt/ranges.h>  // fmt::join
 #include <nlohmann/json.hpp>
 #include <toml++/toml.h>
@@ -81,15 +83,27 @@ std::string text_of_file(const fs::path& path, const std::string& key) {
   return read_file(path);
 }
 
-RunConfig config_of_run(const std::string& dir) {
-  const fs::path file = fs::path(dir) / "config.toml";
-  MEZZO_CHECK_USAGE(fs::is_regular_file(file), kWhere,
-                    "resume must be the folder of a run, but {} has no config.toml (--resume)",
-                    dir);
+// A run's folder, or one of its checkpoints, run/checkpoints/step-N.
+RunConfig config_of_run(const std::string& place) {
+  const fs::path given = fs::weakly_canonical(place);
+  const bool is_checkpoint = fs::exists(given / "state.json");
+  const fs::path folder = is_checkpoint ? given.parent_path().parent_path() : given;
+  const fs::path file = folder / "config.toml";
+  MEZZO_CHECK_USAGE(
+      fs::is_regular_file(file), kWhere,
+      "resume must be the folder of a run, or one of its checkpoints, but {} has no config.toml "
+      "(--resume)",
+      folder.string());
   RunConfig config = config_from_toml(read_file(file), file.string());
-  config.resume = dir;
-  config.out = dir;  // the folder may have been moved since
+  config.resume = place;
+  config.out = folder.string();  // the folder may have been moved since
   return config;
+}
+
+std::string new_run_folder(const RunConfig& config) {
+  const std::time_t now = std::time(nullptr);
+  return fmt::format("runs/{:%Y%m%d-%H%M%S}-{}-{}", *std::localtime(&now), config.model,
+                     config.precision);
 }
 
 void apply_given(RunConfig& config, const GivenOptions& given) {
@@ -158,10 +172,12 @@ RunConfig resolve_config(const GivenOptions& given) {
   if (!resume.empty()) check_only_changes_what_may(stored, config);
 
   if (!config.min_lr) config.min_lr = config.lr / 10;
-  if (config.out.empty()) config.out = fmt::format("runs/{}-{}", config.model, config.precision);
+  if (config.out.empty()) config.out = new_run_folder(config);
   check_config(config);
   MEZZO_CHECK_USAGE(config.data.empty() || fs::exists(config.data), kWhere,
                     "data must be there, but {} is not", config.data);
+  // A resume may start in another folder.
+  if (!config.data.empty()) config.data = fs::absolute(config.data).lexically_normal().string();
   return config;
 }
 

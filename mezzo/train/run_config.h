@@ -52,7 +52,7 @@ struct RunConfig {
   int64_t keep_checkpoints = 2;
   int64_t eval_every = 100;
   int64_t eval_batches = 20;
-  int64_t sample_tokens = 0;
+  int64_t sample_tokens = 120;
 
   bool operator==(const RunConfig&) const = default;
 
@@ -69,8 +69,8 @@ struct GivenOptions {
 void add_options(CLI::App& app, GivenOptions& given);
 
 /// The configuration of a run: the command line over the file of --config over the defaults; or,
-/// with --resume DIR, DIR/config.toml with those few options over it that may change on a resume.
-/// Throws UsageError, naming the key, its value, where it came from and what is accepted.
+/// with --resume DIR, the run's config.toml with those few options over it that may change on a
+/// resume. Throws UsageError, naming the key, its value, where it came from and what is accepted.
 RunConfig resolve_config(const GivenOptions& given);
 
 /// Reads TOML text over the defaults. `file` names it in errors. Throws UsageError as above.

@@ -162,9 +162,9 @@ std::vector<Option> make_options() {
       {machine, "threads", &C::threads, "CPU threads; 0: one for each core", "", whole(0, 4096),
        kMayChange},
 
-      {run, "out", &C::out, "folder of the run", "runs/MODEL-PRECISION", path()},
-      {run, "resume", &C::resume, "folder of a run to go on with", "none", path(),
-       OnResume::kMayChange, false},
+      {run, "out", &C::out, "folder of the run", "runs/DATE-TIME-MODEL-PRECISION", path()},
+      {run, "resume", &C::resume, "folder of a run to go on with, or one of its checkpoints",
+       "none", path(), OnResume::kMayChange, false},
       {run, "config", &C::config, "TOML file with any of these options but config and resume",
        "none", path(), OnResume::kMustStay, false},
       {run, "checkpoint-every", &C::checkpoint_every,

@@ -32,7 +32,8 @@ at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& 
 at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                    const at::Scalar& beta, const at::Scalar& alpha);
 
-/// Which kernel large products of a dtype take in this process, and what that means for their speed:
+/// Which kernel large products of a dtype take in this process, and what that means for their
+/// speed:
 /// {"oneDNN", "AMD CPU, where ..."}. dtype: fp32, fp16 or bf16; throws Error for another.
 struct ProductRoute {
   std::string kernel;
@@ -40,8 +41,8 @@ struct ProductRoute {
 };
 ProductRoute product_route(at::ScalarType dtype);
 
-/// The rate of a square product of `size` in `dtype` through mm(), in GFLOP/s: the best of a few, some milliseconds in
-/// all. 2 size^3 operations count.
+/// The rate of a square product of `size` in `dtype` through mm(), in GFLOP/s: the best of a few,
+/// some milliseconds in all. 2 size^3 operations count.
 double measure_product_rate(at::ScalarType dtype, int64_t size);
 
 }  // namespace mezzo::kernels

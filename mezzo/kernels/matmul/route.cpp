@@ -12,13 +12,16 @@ namespace {
 
 ProductRoute fp32_route() {
   const std::string refusal = onednn::process_refusal();
-  if (refusal.empty()) return {"oneDNN, strict fp32", "AMD CPU: MKL's fp32 product takes a slow path here"};
+  if (refusal.empty())
+    return {"oneDNN, strict fp32", "AMD CPU: MKL's fp32 product takes a slow path here"};
   return {"libtorch's default", refusal};
 }
 
 ProductRoute bf16_route() {
-  if (__builtin_cpu_supports("amx-bf16")) return {"oneDNN", "the CPU multiplies bf16 in tiles (AMX)"};
-  if (__builtin_cpu_supports("avx512bf16")) return {"oneDNN", "the CPU has bf16 arithmetic (AVX512-BF16)"};
+  if (__builtin_cpu_supports("amx-bf16"))
+    return {"oneDNN", "the CPU multiplies bf16 in tiles (AMX)"};
+  if (__builtin_cpu_supports("avx512bf16"))
+    return {"oneDNN", "the CPU has bf16 arithmetic (AVX512-BF16)"};
   return {"libtorch's default", "the CPU has no bf16 arithmetic: it is emulated, slower than fp32"};
 }
 
@@ -38,7 +41,8 @@ ProductRoute product_route(at::ScalarType dtype) {
     case at::kHalf:
       return fp16_route();
     default:
-      detail::fail<Error>("product_route", "dtype must be Float, Half or BFloat16, but is {}", c10::toString(dtype));
+      detail::fail<Error>("product_route", "dtype must be Float, Half or BFloat16, but is {}",
+                          c10::toString(dtype));
   }
 }
 
@@ -49,10 +53,12 @@ double measure_product_rate(at::ScalarType dtype, int64_t size) {
   for (int i = 0; i <= kRepetitions; ++i) {  // the first one warms up
     const auto begin = std::chrono::steady_clock::now();
     kernels::mm(a, b);  // at::mm is visible here too
-    const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double s =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (i > 0) best_s = std::min(best_s, s);
   }
-  const double operations = 2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size);
+  const double operations =
+      2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size);
   return 1e-9 * operations / best_s;
 }
 

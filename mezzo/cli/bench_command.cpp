@@ -1,0 +1,73 @@
+#include <cstdio>
+#include <memory>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <ATen/Parallel.h>
+
+#include "mezzo/cli/commands.h"
+#include "mezzo/train/bench_step.h"
+
+namespace mezzo::cli {
+namespace {
+
+struct BenchOptions {
+  train::StepBenchOptions step;
+  int threads = 0;
+  bool is_json = false;
+};
+
+void print(const BenchOptions& options, const train::StepBenchResult& result) {
+  if (options.is_json) {
+    const nlohmann::ordered_json json = {
+        {"model", options.step.model},
+        {"precision", options.step.precision},
+        {"batch", result.batch},
+        {"length", result.length},
+        {"threads", at::get_num_threads()},
+        {"min_ms", result.min_ms},
+        {"median_ms", result.median_ms},
+        {"tokens_per_s", result.tokens_per_s},
+        {"peak_tensor_bytes", result.peak_tensor_bytes},
+        {"peak_rss_bytes", result.peak_rss_bytes},
+    };
+    fmt::print("{}\n", json.dump());
+    return;
+  }
+  fmt::print(
+      "mezzo bench step --model {} --precision {} --threads {} | {} x {} | {:.1f} ms ({:.2f}x "
+      "best) | "
+      "{:.0f} tok/s | tensors {:.0f} MiB, process {:.0f} MiB\n",
+      options.step.model, options.step.precision, at::get_num_threads(), result.batch,
+      result.length, result.median_ms, result.median_ms / result.min_ms, result.tokens_per_s,
+      static_cast<double>(result.peak_tensor_bytes) / 0x1p20,
+      static_cast<double>(result.peak_rss_bytes) / 0x1p20);
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, int& exit_code) {
+  CLI::App* bench = app.add_subcommand("bench", "time parts of Mezzo on this machine");
+  bench->require_subcommand(1);
+  CLI::App* step = bench->add_subcommand(
+      "step", "time whole training steps (forward, backward, clip, optimizer) on random tokens");
+  auto options = std::make_shared<BenchOptions>();
+  step->add_option("--model", options->step.model,
+                   "nano (8 x 256 tokens), mini (16 x 256) or gpt2 (2 x 512)")
+      ->capture_default_str();
+  step->add_option("--precision", options->step.precision,
+                   "fp32, amp-fp16, amp-bf16, pure-fp16 or pure-bf16")
+      ->capture_default_str();
+  step->add_option("--steps", options->step.steps, "how many are timed, after 3 of warm-up")
+      ->capture_default_str();
+  step->add_option("--threads", options->threads, "CPU threads; 0: all")->capture_default_str();
+  step->add_flag("--json", options->is_json, "one JSON object instead of a line");
+  step->callback([options, &exit_code] {
+    if (options->threads > 0) at::set_num_threads(options->threads);
+    print(*options, train::bench_step(options->step));
+    exit_code = kOk;
+  });
+}
+
+}  // namespace mezzo::cli

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <atomic>
+
+#include <CLI/CLI.hpp>
+
+namespace mezzo::cli {
+
+/// What a process answers with. An interrupted run has left a checkpoint.
+enum ExitCode { kOk = 0, kFailed = 1, kWrongUsage = 2, kInterrupted = 130 };
+
+// Each adds one command to `app`; when the command line names it, it runs, and sets `exit_code`.
+void add_train_command(CLI::App& app, int& exit_code);
+void add_generate_command(CLI::App& app, int& exit_code);
+void add_data_command(CLI::App& app, int& exit_code);
+void add_info_command(CLI::App& app, int& exit_code);
+void add_bench_command(CLI::App& app, int& exit_code);
+
+/// True from the first Ctrl-C (SIGINT) or SIGTERM on; a second one ends the process at once, as if
+/// nobody listened.
+const std::atomic<bool>& interrupted();
+
+}  // namespace mezzo::cli

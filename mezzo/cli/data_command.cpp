@@ -1,0 +1,123 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/cli/commands.h"
+#include "mezzo/cli/data_progress.h"
+#include "mezzo/data/pack.h"
+#include "mezzo/data/token_file.h"
+#include "mezzo/data/tokenizer.h"
+
+namespace mezzo::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PackArguments {
+  fs::path corpus;
+  fs::path out;
+  data::PackOptions options;
+};
+
+void print_statistics(const data::PackStatistics& statistics) {
+  fmt::print("{} files, {} documents ({} held out), {} bytes\n", statistics.files,
+             statistics.documents, statistics.held_out_documents, statistics.bytes);
+  fmt::print("{} train tokens, {} held-out tokens, {:.2f} bytes a token\n", statistics.train_tokens,
+             statistics.held_out_tokens, statistics.bytes_per_token());
+  for (const data::SkippedFile& file : statistics.skipped) {
+    fmt::print("skipped {}: {}\n", file.path.string(), file.reason);
+  }
+}
+
+void pack(PackArguments& arguments) {
+  std::error_code error;
+  fs::create_directories(arguments.out, error);
+  MEZZO_CHECK(!error, "data pack", "cannot make {}: {}", arguments.out.string(), error.message());
+  const fs::path tokenizer = arguments.out / "tokenizer.json",
+                 tokens = arguments.out / "data.tokens";
+  DataProgress progress;
+  arguments.options.progress = std::ref(progress);
+  const data::PackStatistics statistics =
+      data::pack(arguments.corpus, tokenizer, tokens, arguments.options);
+  progress.finish();
+  print_statistics(statistics);
+  fmt::print("{}\n{}\n", tokenizer.string(), tokens.string());
+}
+
+void print_split(const char* name, const data::TokenView& view, const data::Tokenizer* tokenizer) {
+  constexpr int64_t kShown = 16;
+  std::vector<int64_t> first(static_cast<size_t>(std::min(kShown, view.size())));
+  view.read(0, first);
+  fmt::print("{:<10} {} tokens, beginning {} ...\n", name, view.size(), fmt::join(first, " "));
+  if (tokenizer == nullptr) return;
+  fmt::print("           {}\n",
+             tokenizer->decode(std::vector<int32_t>(first.begin(), first.end())));
+}
+
+void show(const fs::path& path, int64_t vocab_size) {
+  const data::TokenFile file = data::TokenFile::open(path, {.vocab_size = vocab_size});
+  std::unique_ptr<data::Tokenizer> tokenizer;
+  const fs::path beside = (fs::is_directory(path) ? path : path.parent_path()) / "tokenizer.json";
+  if (fs::exists(beside))
+    tokenizer = std::make_unique<data::Tokenizer>(data::Tokenizer::load(beside));
+  fmt::print("vocabulary {} tokens", file.vocab_size());
+  if (file.vocab_hash().has_value()) fmt::print(", hash {:016x}", *file.vocab_hash());
+  fmt::print("\n");
+  print_split("train", file.split(data::Split::train), tokenizer.get());
+  print_split("held out", file.split(data::Split::held_out), tokenizer.get());
+}
+
+void add_pack(CLI::App& data, int& exit_code) {
+  CLI::App* command =
+      data.add_subcommand("pack", "text to a token file, with a tokenizer trained on it");
+  auto arguments = std::make_shared<PackArguments>();
+  command->add_option("corpus", arguments->corpus, "a text file, or a folder of them")->required();
+  command
+      ->add_option("--out", arguments->out,
+                   "folder for tokenizer.json (used, if it is there) and data.tokens")
+      ->required();
+  command->add_option("--vocab-size", arguments->options.vocab_size, "of the tokenizer to train")
+      ->capture_default_str();
+  command->add_option("--extension", arguments->options.corpus.extensions,
+                      "take only files that end so, such as .py; may be given often");
+  command
+      ->add_option("--held-out", arguments->options.held_out_fraction,
+                   "share of the text that training never sees")
+      ->capture_default_str();
+  command->callback([arguments, &exit_code] {
+    pack(*arguments);
+    exit_code = kOk;
+  });
+}
+
+void add_show(CLI::App& data, int& exit_code) {
+  CLI::App* command =
+      data.add_subcommand("show", "what a token file holds: Mezzo's, llm.c's or nanoGPT's");
+  auto path = std::make_shared<fs::path>();
+  auto vocab_size = std::make_shared<int64_t>(0);
+  command->add_option("file", *path, "a token file, or a folder with a train and val pair")
+      ->required();
+  command->add_option("--vocab-size", *vocab_size, "for raw files, which do not say");
+  command->callback([path, vocab_size, &exit_code] {
+    show(*path, *vocab_size);
+    exit_code = kOk;
+  });
+}
+
+}  // namespace
+
+void add_data_command(CLI::App& app, int& exit_code) {
+  CLI::App* data =
+      app.add_subcommand("data", "pack text into a token file; show what a token file holds");
+  data->require_subcommand(1);
+  add_pack(*data, exit_code);
+  add_show(*data, exit_code);
+}
+
+}  // namespace mezzo::cli

@@ -1,0 +1,56 @@
+#include <cstdio>
+#include <string>
+
+#include <fmt/format.h>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <torch/version.h>
+
+#include "mezzo/amp/precision.h"
+#include "mezzo/cli/commands.h"
+#include "mezzo/kernels/matmul/matmul.h"
+
+namespace mezzo::cli {
+namespace {
+
+void print_machine() {
+  const bool has_cuda = at::globalContext().hasCUDA();
+  fmt::print("mezzo      {}\n", MEZZO_VERSION);
+  fmt::print("libtorch   {}\n", TORCH_VERSION);
+  fmt::print("CPU        {}, {} threads\n", at::get_cpu_capability(), at::get_num_threads());
+  fmt::print("CUDA       {}\n\n", has_cuda ? "yes" : "no usable GPU, or a CPU-only build");
+}
+
+void print_precisions() {
+  constexpr int64_t kSize = 1024;
+  const double fp32_rate = kernels::measure_product_rate(at::kFloat, kSize);
+  fmt::print("{:<10}  {:>8}  {:>8}  {}\n", "precision", "GFLOP/s", "vs fp32",
+             "how its products are computed on the CPU");
+  for (const PrecisionMode& mode : precision_modes()) {
+    const at::ScalarType dtype = mode.compute();
+    const double rate =
+        dtype == at::kFloat ? fp32_rate : kernels::measure_product_rate(dtype, kSize);
+    const kernels::ProductRoute route = kernels::product_route(dtype);
+    fmt::print("{:<10}  {:>8.0f}  {:>7.2f}x  {}: {}\n", mode.name, rate, rate / fp32_rate,
+               route.kernel, route.reason);
+  }
+  fmt::print("\n");
+  for (const PrecisionMode& mode : precision_modes())
+    fmt::print("{:<10}  {}\n", mode.name, mode.meaning);
+}
+
+}  // namespace
+
+void add_info_command(CLI::App& app, int& exit_code) {
+  CLI::App* info = app.add_subcommand(
+      "info", "this machine: device, instruction set, which precisions are fast and why");
+  info->callback([&exit_code] {
+    print_machine();
+    print_precisions();
+    exit_code = kOk;
+  });
+}
+
+}  // namespace mezzo::cli

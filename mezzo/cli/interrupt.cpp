@@ -1,0 +1,29 @@
+#include <csignal>
+
+#include "mezzo/cli/commands.h"
+
+namespace mezzo::cli {
+namespace {
+
+std::atomic<bool> flag{false};
+static_assert(std::atomic<bool>::is_always_lock_free,
+              "a signal handler may only touch lock-free atomics");
+
+void on_signal(int number) {
+  flag = true;
+  std::signal(number, SIG_DFL);
+}
+
+}  // namespace
+
+const std::atomic<bool>& interrupted() {
+  static const bool installed = [] {
+    std::signal(SIGINT, on_signal);
+    std::signal(SIGTERM, on_signal);
+    return true;
+  }();
+  static_cast<void>(installed);
+  return flag;
+}
+
+}  // namespace mezzo::cli

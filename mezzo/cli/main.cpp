@@ -1,0 +1,59 @@
+#include <cstdio>
+#include <exception>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/heap.h"
+#include "mezzo/base/log.h"
+#include "mezzo/cli/commands.h"
+#include "mezzo/kernels/cpu_kernels.h"
+
+namespace mezzo::cli {
+namespace {
+
+constexpr const char* kDescription =
+    "Mezzo: mixed-precision training of language models.\n\n"
+    "  mezzo train                        train a small GPT on the Python sources at hand\n"
+    "  mezzo train --precision amp-fp16 --data book.txt\n"
+    "  mezzo generate --run runs/my-run --prompt 'def '\n"
+    "  mezzo info                         which precisions are fast here, and why\n";
+
+int run(int argc, char** argv) {
+  CLI::App app(kDescription, "mezzo");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", std::string("mezzo ") + MEZZO_VERSION);
+  int exit_code = kOk;
+  add_train_command(app, exit_code);
+  add_generate_command(app, exit_code);
+  add_data_command(app, exit_code);
+  add_info_command(app, exit_code);
+  add_bench_command(app, exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kWrongUsage;
+  }
+  return exit_code;
+}
+
+int report_failure(const char* what, int exit_code) {
+  fmt::print(stderr, "mezzo: {}\n", what);
+  return exit_code;
+}
+
+}  // namespace
+}  // namespace mezzo::cli
+
+int main(int argc, char** argv) {
+  mezzo::keep_freed_memory();
+  const mezzo::kernels::CpuKernels kernels;
+  try {
+    return mezzo::cli::run(argc, argv);
+  } catch (const mezzo::UsageError& error) {
+    return mezzo::cli::report_failure(error.what(), mezzo::cli::kWrongUsage);
+  } catch (const std::exception& error) {
+    return mezzo::cli::report_failure(error.what(), mezzo::cli::kFailed);
+  }
+}

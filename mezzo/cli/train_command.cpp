@@ -1,0 +1,73 @@
+#include <cstdio>
+#include <iostream>
+#include <memory>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <ATen/Parallel.h>
+
+#include "mezzo/cli/commands.h"
+#include "mezzo/cli/data_progress.h"
+#include "mezzo/report/progress.h"
+#include "mezzo/train/run.h"
+#include "mezzo/train/run_config.h"
+
+namespace mezzo::cli {
+namespace {
+
+std::unique_ptr<report::Progress> terminal_progress() {
+  report::ProgressOptions options;
+  options.terminal = report::terminal_at(STDOUT_FILENO);
+  options.width = [] { return report::terminal_width(STDOUT_FILENO); };
+  return std::make_unique<report::Progress>(std::cout, options);
+}
+
+int answer_to(const report::Summary& summary, const train::RunConfig& config) {
+  switch (summary.status) {
+    case report::Status::kDone:
+      fmt::print("files in {}\nlet it write: mezzo generate --run {} --prompt 'def '\n", config.out,
+                 config.out);
+      return kOk;
+    case report::Status::kInterrupted:
+      fmt::print("interrupted after step {}; go on with: mezzo train --resume {}\n", summary.steps,
+                 config.out);
+      return kInterrupted;
+    case report::Status::kDiverged:
+      fmt::print(
+          "diverged at step {}; the last good checkpoint is kept in {}/checkpoints\n"
+          "what to try: --precision amp-bf16 or amp-fp16 instead of a pure mode, a lower --lr, a "
+          "longer "
+          "--warmup, --loss-scale dynamic for pure-fp16\n",
+          summary.diverged_at.value_or(summary.steps), config.out);
+      return kFailed;
+  }
+  return kFailed;
+}
+
+int run_training(const train::GivenOptions& given) {
+  const std::atomic<bool>& stop = interrupted();
+  const train::RunConfig config = train::resolve_config(given);
+  if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
+  DataProgress data_progress;
+  const train::RunData data = train::open_data(config, std::ref(data_progress));
+  data_progress.finish();
+  report::Sinks sinks;
+  sinks.add(terminal_progress());
+  const report::Summary summary = train::train(config, data, sinks, stop);
+  std::cout.flush();
+  return answer_to(summary, config);
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("train",
+                                         "train a language model; without options, a small GPT on "
+                                         "the Python sources at hand in 3 minutes");
+  auto given = std::make_shared<train::GivenOptions>();
+  train::add_options(*command, *given);
+  command->callback([given, &exit_code] { exit_code = run_training(*given); });
+}
+
+}  // namespace mezzo::cli

@@ -1,0 +1,83 @@
+#include "mezzo/train/bench_step.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <string_view>
+#include <vector>
+
+#include <ATen/ops/randint.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/median.h"
+#include "mezzo/base/memory.h"
+#include "mezzo/optim/parameter_groups.h"
+#include "mezzo/train/step.h"
+
+namespace mezzo::train {
+namespace {
+
+constexpr int64_t kWarmUpSteps = 3;
+constexpr double kLr = 3e-4;
+
+struct Shape {
+  std::string_view model;
+  int64_t batch;
+  int64_t length;
+};
+
+// The same table stands in bench/README.md and bench/peers/pytorch_step.py.
+constexpr std::array<Shape, 3> kShapes = {{{"nano", 8, 256}, {"mini", 16, 256}, {"gpt2", 2, 512}}};
+
+const Shape& shape_of(const std::string& model) {
+  for (const Shape& shape : kShapes) {
+    if (shape.model == model) return shape;
+  }
+  detail::fail<UsageError>("bench step", "--model must be one of nano, mini, gpt2, but is '{}'",
+                           model);
+}
+
+double milliseconds_of(Step& step, const std::vector<Batch>& batches) {
+  const auto begin = std::chrono::steady_clock::now();
+  step.run(batches, kLr);
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
+      .count();
+}
+
+}  // namespace
+
+StepBenchResult bench_step(const StepBenchOptions& options) {
+  const Shape& shape = shape_of(options.model);
+  const PrecisionMode& mode = precision_mode(options.precision);
+  MEZZO_CHECK_USAGE(options.steps >= 1, "bench step", "--steps must be at least 1, but is {}",
+                    options.steps);
+
+  const TensorMemoryMeter memory;
+  models::GPT2 model(models::gpt2_preset(options.model), /*seed=*/1);
+  model->to(mode.weights);
+  const auto adamw = optim::AdamWOptions(kLr).betas({0.9, 0.95}).weight_decay(0.1);
+  optim::AdamW optimizer(optim::decay_groups(model->named_parameters(), adamw), adamw);
+  GradScaler scaler(at::kCPU, {.enabled = mode.scales_loss});
+  Step step(model, optimizer, scaler, mode, {.clip = 1.0});
+  const at::Tensor windows =
+      at::randint(model->config().vocab_size, {shape.batch, shape.length + 1}, at::kLong);
+  const std::vector<Batch> batches = {{windows.narrow(1, 0, shape.length).contiguous(),
+                                       windows.narrow(1, 1, shape.length).contiguous()}};
+
+  for (int64_t i = 0; i < std::min(kWarmUpSteps, options.steps); ++i)
+    milliseconds_of(step, batches);
+  std::vector<double> times;
+  for (int64_t i = 0; i < options.steps; ++i) times.push_back(milliseconds_of(step, batches));
+
+  StepBenchResult result;
+  result.batch = shape.batch;
+  result.length = shape.length;
+  result.min_ms = *std::min_element(times.begin(), times.end());
+  result.median_ms = median(times);
+  result.tokens_per_s = 1e3 * static_cast<double>(shape.batch * shape.length) / result.median_ms;
+  result.peak_tensor_bytes = memory.peak_bytes();
+  result.peak_rss_bytes = peak_rss_bytes();
+  return result;
+}
+
+}  // namespace mezzo::train

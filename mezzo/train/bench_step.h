@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace mezzo::train {
+
+struct StepBenchOptions {
+  std::string model = "nano";
+  std::string precision = "amp-bf16";
+  int64_t steps = 10;  // timed, after the warm-up
+};
+
+struct StepBenchResult {
+  int64_t batch = 0;
+  int64_t length = 0;
+  double min_ms = 0.0;
+  double median_ms = 0.0;
+  double tokens_per_s = 0.0;  // at the median
+  int64_t peak_tensor_bytes = 0;
+  int64_t peak_rss_bytes = 0;
+};
+
+/// Times whole training steps (forward, backward, clip, optimizer) on random tokens, with the
+/// shapes of bench/README.md; three steps of warm-up (as many as are timed, if fewer) do not count.
+/// Throws UsageError for a model that has no bench shape, an unknown precision, or steps < 1.
+StepBenchResult bench_step(const StepBenchOptions& options);
+
+}  // namespace mezzo::train

@@ -1,0 +1,188 @@
+#include "mezzo/train/checkpoint.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "mezzo/base/atomic_file.h"
+#include "mezzo/base/check.h"
+#include "mezzo/base/checksum.h"
+#include "mezzo/base/safetensors.h"
+#include "mezzo/report/json_number.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::ordered_json;
+
+constexpr int kFormat = 1;
+constexpr const char* kState = "state.json";
+constexpr const char* kModel = "model.safetensors";
+constexpr const char* kOptimizer = "optimizer.safetensors";
+constexpr const char* kRng = "rng.safetensors";
+
+json to_json(const GradScalerState& state) {
+  return {{"scale", state.scale},
+          {"growth_factor", state.growth_factor},
+          {"backoff_factor", state.backoff_factor},
+          {"growth_interval", state.growth_interval},
+          {"_growth_tracker", state.growth_tracker}};  // torch.amp's key
+}
+
+GradScalerState scaler_from_json(const json& j) {
+  return {j.at("scale"), j.at("growth_factor"), j.at("backoff_factor"), j.at("growth_interval"),
+          j.at("_growth_tracker")};
+}
+
+json to_json(const Checkpoint& checkpoint) {
+  return {{"format", kFormat},
+          {"step", checkpoint.step},
+          {"skipped_steps", checkpoint.skipped_steps},
+          {"train_loss", report::json_number(checkpoint.train_loss)},
+          {"val_loss", report::json_number(checkpoint.val_loss)},
+          {"val_accuracy", report::json_number(checkpoint.val_accuracy)},
+          {"sampler",
+           {{"seed", checkpoint.sampler.seed},
+            {"epoch", checkpoint.sampler.epoch},
+            {"position", checkpoint.sampler.position}}},
+          {"scaler", checkpoint.scaler.has_value() ? to_json(*checkpoint.scaler) : json(nullptr)}};
+}
+
+Checkpoint from_json(const json& j) {
+  Checkpoint checkpoint;
+  checkpoint.step = j.at("step");
+  checkpoint.skipped_steps = j.at("skipped_steps");
+  checkpoint.train_loss = report::number_of(j.at("train_loss"));
+  checkpoint.val_loss = report::number_of(j.at("val_loss"));
+  checkpoint.val_accuracy = report::number_of(j.at("val_accuracy"));
+  checkpoint.sampler.seed = j.at("sampler").at("seed");
+  checkpoint.sampler.epoch = j.at("sampler").at("epoch");
+  checkpoint.sampler.position = j.at("sampler").at("position");
+  if (!j.at("scaler").is_null()) checkpoint.scaler = scaler_from_json(j.at("scaler"));
+  return checkpoint;
+}
+
+json read_state(const fs::path& folder) {
+  const fs::path file = folder / kState;
+  try {
+    json state = json::parse(read_file(file));
+    const int format = state.at("format");
+    MEZZO_CHECK(format == kFormat, "checkpoint", "{} has format {}, but this build reads format {}",
+                folder.string(), format, kFormat);
+    return state;
+  } catch (const json::exception& error) {
+    detail::fail<Error>("checkpoint", "{} is damaged: {}", file.string(), error.what());
+  }
+}
+
+std::map<std::string, at::Tensor> read_tensors(const fs::path& folder, const json& state,
+                                               const char* name) {
+  const fs::path file = folder / name;
+  const std::string expected = state.value("/checksums"_json_pointer / name, std::string());
+  MEZZO_CHECK(file_checksum_hex(file) == expected, "checkpoint",
+              "{} is not the file that was written: its checksum differs (truncated or altered)",
+              file.string());
+  return load_safetensors(file).tensors;
+}
+
+// The step is the number after "step-"; a folder with another name is none of ours.
+std::optional<int64_t> step_of(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  if (name.rfind("step-", 0) != 0 || name.find_first_not_of("0123456789", 5) != std::string::npos)
+    return {};
+  if (name.size() == 5 || name.size() > 20) return {};
+  return std::stoll(name.substr(5));
+}
+
+}  // namespace
+
+void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
+  MEZZO_CHECK(!fs::exists(folder), "checkpoint", "{} is there already", folder.string());
+  std::error_code error;
+  fs::create_directories(folder.parent_path(), error);
+  MEZZO_CHECK(!error, "checkpoint", "cannot make {}: {}", folder.parent_path().string(),
+              error.message());
+  write_folder_atomically(folder, [&](const fs::path& temporary) {
+    json state = to_json(checkpoint);
+    const auto write = [&](const char* name, const std::map<std::string, at::Tensor>& tensors) {
+      save_safetensors(temporary / name, {tensors, {{"format", "pt"}}});
+      state["checksums"][name] = file_checksum_hex(temporary / name);
+    };
+    write(kModel, checkpoint.model);
+    write(kOptimizer, checkpoint.optimizer);
+    write(kRng, checkpoint.rng);
+    write_file_atomically(temporary / kState, state.dump(2) + "\n");
+  });
+}
+
+Checkpoint load_checkpoint(const fs::path& folder) {
+  const json state = read_state(folder);
+  Checkpoint checkpoint;
+  try {
+    checkpoint = from_json(state);
+  } catch (const json::exception& error) {
+    detail::fail<Error>("checkpoint", "{} is damaged: {}", (folder / kState).string(),
+                        error.what());
+  }
+  checkpoint.model = read_tensors(folder, state, kModel);
+  checkpoint.optimizer = read_tensors(folder, state, kOptimizer);
+  checkpoint.rng = read_tensors(folder, state, kRng);
+  return checkpoint;
+}
+
+std::map<std::string, at::Tensor> load_model_tensors(const fs::path& folder) {
+  return read_tensors(folder, read_state(folder), kModel);
+}
+
+fs::path checkpoint_folder(const fs::path& run_dir, int64_t step) {
+  return run_dir / "checkpoints" / fmt::format("step-{:06}", step);
+}
+
+std::vector<fs::path> list_checkpoints(const fs::path& run_dir) {
+  std::vector<fs::path> found;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(run_dir / "checkpoints", none)) {
+    if (entry.is_directory() && step_of(entry.path()).has_value()) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return step_of(a) < step_of(b); });
+  return found;
+}
+
+fs::path find_checkpoint(const fs::path& place) {
+  if (fs::exists(place / kState)) return place;
+  const std::vector<fs::path> all = list_checkpoints(place);
+  MEZZO_CHECK_USAGE(!all.empty(), "checkpoint",
+                    "{} holds no checkpoint; expected a run's folder (with checkpoints/step-N "
+                    "inside) or one of its "
+                    "checkpoints",
+                    place.string());
+  return all.back();
+}
+
+void prune_checkpoints(const fs::path& run_dir, int64_t keep) {
+  const std::vector<fs::path> all = list_checkpoints(run_dir);
+  std::map<double, fs::path> by_val_loss;
+  for (const fs::path& folder : all) {
+    try {
+      const double val_loss = report::number_of(read_state(folder).at("val_loss"));
+      if (std::isfinite(val_loss)) by_val_loss.emplace(val_loss, folder);
+    } catch (const std::exception&) {
+      continue;  // unreadable: not the best, and not ours to delete
+    }
+  }
+  const auto is_newest = [&](size_t index) {
+    return index + static_cast<size_t>(keep) >= all.size();
+  };
+  for (size_t index = 0; index < all.size(); ++index) {
+    const bool is_best = !by_val_loss.empty() && by_val_loss.begin()->second == all[index];
+    const bool is_known = std::any_of(by_val_loss.begin(), by_val_loss.end(),
+                                      [&](const auto& item) { return item.second == all[index]; });
+    if (is_known && !is_best && !is_newest(index)) fs::remove_all(all[index]);
+  }
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "mezzo/amp/grad_scaler.h"
+#include "mezzo/data/sampler.h"
+
+namespace mezzo::train {
+
+/// All that a run needs to go on bit for bit as if it had never stopped.
+struct Checkpoint {
+  int64_t step = 0;  // steps done, skipped ones included
+  int64_t skipped_steps = 0;
+  double train_loss = 0.0;  // of the last step
+  double val_loss = 0.0;    // at this step; NaN if not evaluated
+  double val_accuracy = 0.0;
+  data::SamplerState sampler;
+  std::optional<GradScalerState> scaler;  // none: the run does not scale its loss
+
+  std::map<std::string, at::Tensor> model;      // by parameter name
+  std::map<std::string, at::Tensor> optimizer;  // as AdamW names its state
+  std::map<std::string, at::Tensor> rng;        // generator state by device: "cpu", "cuda"
+};
+
+/// `folder` (which must not exist) with model.safetensors, optimizer.safetensors, rng.safetensors
+/// and state.json, which holds the checksums of the others. Written under a temporary name,
+/// fsynced, renamed: a crash at any instant, or a full disk, leaves no half checkpoint. Throws
+/// Error, naming the path and the reason.
+void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
+
+/// Throws Error that names the file if any is missing, truncated, altered, or of another format.
+Checkpoint load_checkpoint(const std::filesystem::path& folder);
+
+/// Just the model's tensors of a checkpoint, checked like the whole.
+std::map<std::string, at::Tensor> load_model_tensors(const std::filesystem::path& folder);
+
+/// A run's checkpoints, oldest first: run_dir/checkpoints/step-000400.
+std::filesystem::path checkpoint_folder(const std::filesystem::path& run_dir, int64_t step);
+std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& run_dir);
+
+/// The checkpoint that `place` names: itself, if it is one, or the newest of the run's folder.
+/// Throws UsageError if there is none.
+std::filesystem::path find_checkpoint(const std::filesystem::path& place);
+
+/// Deletes all but the newest `keep` and the one with the lowest validation loss. One that cannot
+/// be read is kept.
+void prune_checkpoints(const std::filesystem::path& run_dir, int64_t keep);
+
+}  // namespace mezzo::train

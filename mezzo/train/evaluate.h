@@ -1,0 +1,21 @@
+#pragma once
+
+#include <vector>
+
+#include "mezzo/amp/precision.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/train/batch.h"
+
+namespace mezzo::train {
+
+struct Evaluation {
+  double loss = 0.0;      // mean cross entropy a token, in nats
+  double accuracy = 0.0;  // share of tokens that the model ranks first, 0 to 1
+};
+
+/// The model on batches of equal size, in the mode's dtypes, without gradients and without dropout;
+/// the model is left in training mode. Moves no random generator.
+Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,
+                    const std::vector<Batch>& batches);
+
+}  // namespace mezzo::train

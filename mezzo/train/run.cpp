@@ -1,0 +1,140 @@
+#include "mezzo/train/run.h"
+
+#include <cstdlib>
+
+#include <fmt/format.h>
+
+#include "mezzo/amp/autocast.h"
+#include "mezzo/base/atomic_file.h"
+#include "mezzo/base/check.h"
+#include "mezzo/data/packed_data.h"
+#include "mezzo/models/generate.h"
+#include "mezzo/report/metrics_file.h"
+#include "mezzo/report/summary_file.h"
+#include "mezzo/train/trainer.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kConfigFile = "config.toml";
+constexpr const char* kTokenizerFile = "tokenizer.json";
+
+fs::path default_corpus() {
+  const fs::path corpus = MEZZO_DEFAULT_CORPUS;
+  MEZZO_CHECK_USAGE(fs::is_directory(corpus), "train",
+                    "the default corpus, the Python sources in {}, is not there. Hint: --data PATH "
+                    "takes any text "
+                    "file, folder or token file",
+                    corpus.string());
+  return corpus;
+}
+
+void make_run_folder(const fs::path& folder) {
+  MEZZO_CHECK_USAGE(!fs::exists(folder) || fs::is_empty(folder), "train",
+                    "--out {} is not empty. Hint: take another folder, or go on with --resume {}",
+                    folder.string(), folder.string());
+  std::error_code error;
+  fs::create_directories(folder, error);
+  MEZZO_CHECK(!error, "train", "cannot make the run's folder {}: {}", folder.string(),
+              error.message());
+}
+
+void generate_sample(Trainer& trainer, const RunConfig& config, const RunData& data,
+                     report::Sinks& sinks) {
+  if (config.sample_tokens == 0 || !data.tokenizer.has_value()) return;
+  const std::vector<int32_t> start = data.tokenizer->encode("\n");
+  models::SampleOptions options;
+  options.temperature = 0.8;
+  options.top_k = 50;
+  options.vocab_size = data.tokenizer->vocab_size();
+  options.seed = static_cast<uint64_t>(config.seed);
+  const Autocast autocast(at::Device(config.device).type(), trainer.mode().autocast,
+                          trainer.mode().autocast.has_value());
+  const std::vector<int64_t> tokens =
+      models::sample(trainer.model(), {start.begin(), start.end()}, config.sample_tokens, options);
+  const std::vector<int32_t> ids(tokens.begin(), tokens.end());
+  sinks.on_note("a sample of what the model writes:\n" + data.tokenizer->decode(ids));
+}
+
+}  // namespace
+
+fs::path cache_folder() {
+  const auto variable = [](const char* name) -> fs::path {
+    const char* value = std::getenv(name);
+    return value == nullptr ? "" : value;
+  };
+  if (const fs::path own = variable("MEZZO_CACHE"); !own.empty()) return own;
+  if (const fs::path xdg = variable("XDG_CACHE_HOME"); !xdg.empty()) return xdg / "mezzo";
+  const fs::path home = variable("HOME");
+  MEZZO_CHECK(!home.empty(), "data",
+              "there is no place for packed corpora: neither HOME nor XDG_CACHE_HOME is set. Hint: "
+              "set MEZZO_CACHE");
+  return home / ".cache" / "mezzo";
+}
+
+RunData open_data(const RunConfig& config, const DataProgress& progress) {
+  const fs::path path = config.data.empty() ? default_corpus() : fs::path(config.data);
+  const models::GPT2Config model = model_config(config);
+  if (data::is_token_data(path)) {
+    data::TokenFile tokens = data::TokenFile::open(
+        path, {.vocab_size = model.vocab_size, .min_held_out = model.context + 1});
+    const fs::path beside = (fs::is_directory(path) ? path : path.parent_path()) / kTokenizerFile;
+    if (!fs::exists(beside)) return {std::nullopt, std::move(tokens)};
+    return {data::Tokenizer::load(beside), std::move(tokens)};
+  }
+  data::PackOptions options;
+  options.vocab_size = model.vocab_size;
+  options.progress = progress;
+  if (config.data.empty()) options.corpus.extensions = {".py"};
+  data::PackedData packed = data::open_or_pack(path, cache_folder(), options);
+  return {std::move(packed.tokenizer), std::move(packed.tokens)};
+}
+
+report::Summary train(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+                      const std::atomic<bool>& stop) {
+  const fs::path folder = config.out;
+  Trainer trainer(config, folder, data.tokens,
+                  sinks);  // if it refuses the configuration, no folder is left behind
+  if (config.resume.empty()) {
+    make_run_folder(folder);
+  } else {
+    trainer.resume(find_checkpoint(config.resume));
+  }
+  write_file_atomically(folder / kConfigFile, to_toml(config));
+  if (data.tokenizer.has_value()) data.tokenizer->save(folder / kTokenizerFile);
+  sinks.add(std::make_unique<report::MetricsFile>(folder / "metrics.jsonl", trainer.step()));
+  sinks.add(std::make_unique<report::SummaryFile>(folder / "summary.json"));
+  const report::Summary summary = trainer.run(stop);
+  if (summary.status == report::Status::kDone) generate_sample(trainer, config, data, sinks);
+  return summary;
+}
+
+std::string generate(const GenerateOptions& options) {
+  const fs::path checkpoint = find_checkpoint(options.run);
+  const fs::path folder = fs::weakly_canonical(checkpoint).parent_path().parent_path();
+  const fs::path config_file = folder / kConfigFile, tokenizer_file = folder / kTokenizerFile;
+  const RunConfig config = config_from_toml(read_file(config_file), config_file.string());
+  MEZZO_CHECK(fs::exists(tokenizer_file), "generate",
+              "{} has no tokenizer.json: the run was trained on tokens alone. Hint: put its "
+              "tokenizer.json there",
+              folder.string());
+  const data::Tokenizer tokenizer = data::Tokenizer::load(tokenizer_file);
+
+  const PrecisionMode& mode = precision_mode(config.precision);
+  models::GPT2 model(model_config(config));
+  model->to(mode.weights);
+  load_parameters(model, load_model_tensors(checkpoint), checkpoint.string());
+  const std::vector<int32_t> prompt = tokenizer.encode(options.prompt);
+  const Autocast autocast(at::kCPU, mode.autocast, mode.autocast.has_value());
+  const std::vector<int64_t> tokens =
+      models::sample(model, {prompt.begin(), prompt.end()}, options.tokens,
+                     {.temperature = options.temperature,
+                      .top_k = options.top_k,
+                      .vocab_size = tokenizer.vocab_size(),
+                      .seed = options.seed});
+  return tokenizer.decode(std::vector<int32_t>(tokens.begin(), tokens.end()));
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string_view>
+
+#include "mezzo/data/token_file.h"
+#include "mezzo/data/tokenizer.h"
+#include "mezzo/report/sink.h"
+#include "mezzo/train/run_config.h"
+
+namespace mezzo::train {
+
+using DataProgress = std::function<void(std::string_view phase, double fraction)>;
+
+/// What a run trains on. Foreign token files (llm.c, nanoGPT) come without a tokenizer.
+struct RunData {
+  std::optional<data::Tokenizer> tokenizer;
+  data::TokenFile tokens;
+};
+
+/// Opens config.data: a token file as it is; text or a folder of text packed into the cache first,
+/// with a tokenizer of the model's vocabulary size trained on it, once; without --data the default
+/// corpus, the *.py sources inside the torch wheel this program was built with. Throws UsageError
+/// if there is no such data.
+RunData open_data(const RunConfig& config, const DataProgress& progress);
+
+/// Where packed corpora are kept: $MEZZO_CACHE, else $XDG_CACHE_HOME/mezzo, else ~/.cache/mezzo.
+std::filesystem::path cache_folder();
+
+/// Trains as `config` says: makes the run's folder (config.toml, tokenizer.json), or goes on in the
+/// one that config.resume names; adds metrics.jsonl and summary.json to `sinks`; ends with a sample
+/// of generated text, as a note.
+report::Summary train(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+                      const std::atomic<bool>& stop);
+
+/// Text that the newest checkpoint of a run, or the checkpoint given, writes after `prompt`.
+struct GenerateOptions {
+  std::filesystem::path run;  // a run's folder or one of its checkpoints
+  std::string prompt;
+  int64_t tokens = 200;
+  double temperature = 0.8;
+  int64_t top_k = 50;  // 0: all
+  uint64_t seed = 1;
+};
+std::string generate(const GenerateOptions& options);
+
+}  // namespace mezzo::train

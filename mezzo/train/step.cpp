@@ -1,0 +1,68 @@
+#include "mezzo/train/step.h"
+
+#include <limits>
+
+#include "mezzo/amp/autocast.h"
+#include "mezzo/optim/clip.h"
+#include "mezzo/optim/parameter_groups.h"
+
+namespace mezzo::train {
+
+Step::Step(models::GPT2& model, optim::AdamW& optimizer, GradScaler& scaler,
+           const PrecisionMode& mode, StepOptions options)
+    : model_(model),
+      optimizer_(optimizer),
+      scaler_(scaler),
+      mode_(mode),
+      options_(options),
+      parameters_(model->parameters()) {
+  device_ = parameters_.front().device().type();
+}
+
+StepResult Step::run(const std::vector<Batch>& batches, double lr) {
+  optim::set_lr(optimizer_, lr);
+  StepResult result = attempt(batches);
+  int64_t retries = 0;
+  while (result.is_skipped && retries < options_.max_retries) {
+    result = attempt(batches);
+    ++retries;
+  }
+  result.retries = retries;
+  return result;
+}
+
+StepResult Step::attempt(const std::vector<Batch>& batches) {
+  StepResult result;
+  result.scale = scaler_.get_scale();
+  const at::Tensor loss = forward_backward(batches);
+  scaler_.unscale_(optimizer_);
+  const double max_norm =
+      options_.clip > 0.0 ? options_.clip : std::numeric_limits<double>::infinity();
+  const at::Tensor norm = optim::clip_grad_norm_(parameters_, max_norm);
+  scaler_.step(optimizer_);
+  result.is_skipped = scaler_.found_inf(optimizer_);
+  scaler_.update();
+  optimizer_.zero_grad();
+  result.loss = loss.item<double>();
+  result.grad_norm = norm.item<double>();
+  return result;
+}
+
+// Leaves the scaled gradients in the parameters; returns the unscaled mean loss.
+at::Tensor Step::forward_backward(const std::vector<Batch>& batches) {
+  at::Tensor total;
+  for (const Batch& batch : batches) {
+    at::Tensor loss;
+    {
+      const Autocast autocast(device_, mode_.autocast, /*enabled=*/mode_.autocast.has_value());
+      loss = model_->loss(batch.tokens, batch.targets) / static_cast<double>(batches.size());
+    }
+    scaler_.scale(loss).backward();
+    // Summed in fp32: with pure 16-bit losses the mean of many would lose its last digits.
+    const at::Tensor part = loss.detach().to(at::kFloat);
+    total = total.defined() ? total + part : part;
+  }
+  return total;
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mezzo/amp/grad_scaler.h"
+#include "mezzo/amp/precision.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/optim/adamw.h"
+#include "mezzo/train/batch.h"
+
+namespace mezzo::train {
+
+struct StepOptions {
+  double clip = 1.0;  // largest global gradient norm; 0: gradients are not clipped, the norm is
+                      // still measured
+  int64_t max_retries = 0;  // how often an overflowed step runs its batch again at the lowered
+                            // scale before it is skipped
+};
+
+struct StepResult {
+  double loss = 0.0;       // mean over the step's batches, unscaled
+  double grad_norm = 0.0;  // before clipping, unscaled
+  double scale = 1.0;      // that this step's gradients were computed with
+  bool is_skipped = false;
+  int64_t retries = 0;
+};
+
+/// The step of mixed-precision training: forward under Autocast, scaled backward, unscale, clip,
+/// step or skip, update. Owns nothing: model, optimizer and scaler outlive it.
+class Step {
+ public:
+  Step(models::GPT2& model, optim::AdamW& optimizer, GradScaler& scaler, const PrecisionMode& mode,
+       StepOptions options);
+
+  /// One optimizer step at the learning rate `lr` on the mean loss over `batches` (more than one:
+  /// accumulation). A skipped step leaves weights and optimizer state as they were, bit for bit;
+  /// the scale is updated either way. Reads the loss, the norm and whether an overflow was found
+  /// from the device at the end.
+  StepResult run(const std::vector<Batch>& batches, double lr);
+
+ private:
+  StepResult attempt(const std::vector<Batch>& batches);
+  at::Tensor forward_backward(const std::vector<Batch>& batches);
+
+  models::GPT2& model_;
+  optim::AdamW& optimizer_;
+  GradScaler& scaler_;
+  const PrecisionMode& mode_;
+  StepOptions options_;
+  c10::DeviceType device_;
+  std::vector<at::Tensor> parameters_;
+};
+
+}  // namespace mezzo::train

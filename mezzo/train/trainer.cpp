@@ -1,0 +1,306 @@
+#include "mezzo/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include <ATen/Context.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/median.h"
+#include "mezzo/optim/parameter_groups.h"
+#include "mezzo/report/format.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// An overflow halves the scale; eight halvings find any scale that a batch can bear after a sudden
+// spike.
+constexpr int64_t kMaxRetries = 8;
+constexpr size_t kTrainLossWindow = 50;
+
+at::Device device_of(const RunConfig& config) {
+  const at::Device device(config.device);
+  MEZZO_CHECK_USAGE(
+      device.is_cpu() || at::globalContext().hasCUDA(), "train",
+      "--device is cuda, but this build or this machine has no usable GPU. Hint: --device cpu");
+  return device;
+}
+
+models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
+  models::GPT2 model(model_config(config), static_cast<uint64_t>(config.seed));
+  model->to(device, mode.weights);
+  return model;
+}
+
+optim::AdamW make_optimizer(const models::GPT2& model, const RunConfig& config) {
+  const auto options = optim::AdamWOptions(config.lr)
+                           .betas({config.beta1, config.beta2})
+                           .eps(config.eps)
+                           .weight_decay(config.weight_decay);
+  return optim::AdamW(optim::decay_groups(model->named_parameters(), options), options);
+}
+
+GradScalerOptions scaler_options(const RunConfig& config, const PrecisionMode& mode) {
+  GradScalerOptions options;
+  options.allow_fp16_grads = mode.weights == at::kHalf;
+  if (const std::optional<double> scale = config.static_loss_scale()) {
+    options.init_scale = *scale;
+    options.is_dynamic = false;
+    options.min_scale = std::min(options.min_scale, *scale);
+  } else {
+    options.enabled =
+        config.loss_scale == "dynamic" || (config.loss_scale == "auto" && mode.scales_loss);
+  }
+  return options;
+}
+
+StepOptions step_options(const RunConfig& config) {
+  return {.clip = config.clip, .max_retries = config.on_overflow == "retry" ? kMaxRetries : 0};
+}
+
+optim::Schedule make_schedule(const RunConfig& config) {
+  optim::Schedule schedule{optim::schedule_kind(config.schedule), config.lr,
+                           config.min_lr.value_or(config.lr / 10), config.warmup, config.steps};
+  optim::validate(schedule);
+  return schedule;
+}
+
+std::map<std::string, at::Tensor> parameters_by_name(const models::GPT2& model) {
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& item : model->named_parameters()) tensors[item.key()] = item.value().detach();
+  return tensors;
+}
+
+at::Generator default_generator(at::Device device) {
+  return at::globalContext().defaultGenerator(device);
+}
+
+}  // namespace
+
+models::GPT2Config model_config(const RunConfig& config) {
+  models::GPT2Config shape = models::gpt2_preset(config.model);
+  shape.layers = config.layers.value_or(shape.layers);
+  shape.heads = config.heads.value_or(shape.heads);
+  shape.width = config.width.value_or(shape.width);
+  shape.context = config.context.value_or(shape.context);
+  shape.vocab_size = config.vocab_size.value_or(shape.vocab_size);
+  shape.dropout = config.dropout.value_or(shape.dropout);
+  shape.bias = config.bias.value_or(shape.bias);
+  models::validate(shape);
+  return shape;
+}
+
+void load_parameters(models::GPT2& model, const std::map<std::string, at::Tensor>& tensors,
+                     const std::string& source) {
+  const auto parameters = model->named_parameters();
+  MEZZO_CHECK(tensors.size() == parameters.size(), "checkpoint",
+              "{} holds {} tensors, but the model has {} parameters", source, tensors.size(),
+              parameters.size());
+  for (const auto& item : parameters) {
+    const auto found = tensors.find(item.key());
+    MEZZO_CHECK(found != tensors.end() && found->second.sizes() == item.value().sizes() &&
+                    found->second.scalar_type() == item.value().scalar_type(),
+                "checkpoint", "{} does not fit the model at {}", source, item.key());
+  }
+  at::NoGradGuard no_grad;
+  for (const auto& item : parameters) item.value().copy_(tensors.at(item.key()));
+}
+
+Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFile& tokens,
+                 report::Sinks& sinks)
+    : config_(config),
+      run_dir_(std::move(run_dir)),
+      tokens_(tokens),
+      sinks_(sinks),
+      mode_(precision_mode(config.precision)),
+      device_(device_of(config)),
+      memory_(device_),
+      model_(make_model(config, mode_, device_)),
+      optimizer_(make_optimizer(model_, config)),
+      scaler_(device_, scaler_options(config, mode_)),
+      train_step_(model_, optimizer_, scaler_, mode_, step_options(config)),
+      schedule_(make_schedule(config)),
+      sampler_(tokens.split(data::Split::train).size(), model_->config().context,
+               static_cast<uint64_t>(config.seed)),
+      divergence_(scaler_.is_dynamic() ? scaler_.get_min_scale() : 0.0) {
+  const int64_t vocab_size = model_->config().vocab_size, context = model_->config().context;
+  MEZZO_CHECK_USAGE(
+      tokens.vocab_size() <= vocab_size, "train",
+      "the data has {} different tokens, but the model's vocabulary only {}. Hint: --vocab-size {}",
+      tokens.vocab_size(), vocab_size, tokens.vocab_size());
+  default_generator(at::kCPU).set_current_seed(static_cast<uint64_t>(config.seed));
+  default_generator(device_).set_current_seed(static_cast<uint64_t>(config.seed));
+
+  const data::TokenView& held_out = tokens.split(data::Split::held_out);
+  const std::vector<int64_t> windows =
+      data::held_out_windows(held_out.size(), context, config.eval_batches * config.batch);
+  for (size_t begin = 0; begin < windows.size(); begin += static_cast<size_t>(config.batch)) {
+    const size_t end = std::min(windows.size(), begin + static_cast<size_t>(config.batch));
+    eval_batches_.push_back(read_batch(held_out,
+                                       {windows.begin() + static_cast<std::ptrdiff_t>(begin),
+                                        windows.begin() + static_cast<std::ptrdiff_t>(end)},
+                                       context, device_));
+  }
+}
+
+void Trainer::resume(const fs::path& folder) {
+  const Checkpoint checkpoint = load_checkpoint(folder);
+  load_parameters(model_, checkpoint.model, folder.string());
+  optimizer_.load_named_state(model_->named_parameters(), checkpoint.optimizer);
+  if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
+  sampler_.restore(checkpoint.sampler);
+  for (const auto& [device, state] : checkpoint.rng)
+    default_generator(at::Device(device)).set_state(state);
+  step_ = checkpoint.step;
+  skipped_steps_ = checkpoint.skipped_steps;
+  evaluated_at_ = checkpoint.step;
+  evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
+  losses_ = {checkpoint.train_loss};
+}
+
+report::Summary Trainer::run(const std::atomic<bool>& stop) {
+  sinks_.on_start(info());
+  while (step_ < config_.steps && !stop && diverged_because_.empty()) {
+    take_step();
+    if (!diverged_because_.empty()) break;
+    if (is_due(config_.eval_every)) evaluate_if_needed();
+    if (is_due(config_.checkpoint_every)) write_checkpoint();
+  }
+  report::Status status = report::Status::kDone;
+  if (!diverged_because_.empty()) {
+    status = report::Status::kDiverged;
+    sinks_.on_note(fmt::format("diverged at step {}: {}", step_, diverged_because_));
+  } else {
+    if (stop && step_ < config_.steps) status = report::Status::kInterrupted;
+    write_checkpoint();
+  }
+  const report::Summary result = summary(status);
+  sinks_.on_end(result);
+  return result;
+}
+
+void Trainer::take_step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const double lr = schedule_.lr_at(step_);
+  const StepResult result = train_step_.run(next_batches(), lr);
+  const double step_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  ++step_;
+  skipped_steps_ += result.is_skipped ? 1 : 0;
+  step_ms_.push_back(step_ms);
+  losses_.push_back(result.loss);
+  if (losses_.size() > kTrainLossWindow) losses_.erase(losses_.begin());
+
+  report::StepRecord record;
+  record.step = step_;
+  record.loss = result.loss;
+  record.lr = lr;
+  record.grad_norm = result.grad_norm;
+  record.scale = result.scale;
+  record.skipped = result.is_skipped;
+  record.retries = static_cast<int>(result.retries);
+  record.step_ms = step_ms;
+  record.tokens_per_s = 1e3 * static_cast<double>(info().tokens_per_step) / step_ms;
+  record.peak_tensor_bytes = memory_.peak_bytes();
+  sinks_.on_step(record);
+  if (result.is_skipped) {
+    sinks_.on_note(report::format_skip_note(step_, config_.steps, "overflow", result.scale,
+                                            scaler_.get_scale()));
+  }
+  diverged_because_ = divergence_.observe(result);
+}
+
+std::vector<Batch> Trainer::next_batches() {
+  std::vector<Batch> batches;
+  for (int64_t micro = 0; micro < config_.accumulate; ++micro) {
+    std::vector<int64_t> offsets(static_cast<size_t>(config_.batch));
+    for (int64_t& offset : offsets) offset = sampler_.next();
+    batches.push_back(
+        read_batch(tokens_.split(data::Split::train), offsets, model_->config().context, device_));
+  }
+  return batches;
+}
+
+bool Trainer::is_due(int64_t every) const { return every > 0 && step_ % every == 0; }
+
+void Trainer::evaluate_if_needed() {
+  if (evaluated_at_ == step_) return;
+  evaluation_ = evaluate(model_, mode_, eval_batches_);
+  evaluated_at_ = step_;
+  sinks_.on_eval({step_, evaluation_.loss, evaluation_.accuracy});
+}
+
+// A checkpoint is what one goes back to: one with broken weights would only push a good one out.
+void Trainer::write_checkpoint() {
+  evaluate_if_needed();
+  const fs::path folder = checkpoint_folder(run_dir_, step_);
+  if (fs::exists(folder)) return;
+  if (!std::isfinite(evaluation_.loss)) {
+    sinks_.on_note(fmt::format("no checkpoint at step {}: the held-out loss is not finite", step_));
+    return;
+  }
+  Checkpoint checkpoint;
+  checkpoint.step = step_;
+  checkpoint.skipped_steps = skipped_steps_;
+  checkpoint.train_loss = summary(report::Status::kDone).train_loss;
+  checkpoint.val_loss = evaluation_.loss;
+  checkpoint.val_accuracy = evaluation_.accuracy;
+  checkpoint.sampler = sampler_.state();
+  checkpoint.scaler = scaler_.state_dict();
+  checkpoint.model = parameters_by_name(model_);
+  checkpoint.optimizer = optimizer_.named_state(model_->named_parameters());
+  checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
+  if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
+  save_checkpoint(folder, checkpoint);
+  prune_checkpoints(run_dir_, config_.keep_checkpoints);
+}
+
+report::RunInfo Trainer::info() const {
+  report::RunInfo info;
+  info.model = config_.model;
+  info.precision = config_.precision;
+  info.device = config_.device;
+  info.run_dir = run_dir_.string();
+  info.parameters = models::parameter_count(model_->config());
+  info.steps_total = config_.steps;
+  info.start_step = step_;
+  info.tokens_per_step = config_.batch * config_.accumulate * model_->config().context;
+  info.settings = settings_of(config_);
+  return info;
+}
+
+report::Summary Trainer::summary(report::Status status) const {
+  report::Summary result;
+  const report::RunInfo about = info();
+  result.status = status;
+  result.model = about.model;
+  result.precision = about.precision;
+  result.device = about.device;
+  result.parameters = about.parameters;
+  result.steps = step_;
+  result.tokens = step_ * about.tokens_per_step;
+  result.median_step_ms = median(step_ms_);
+  if (!step_ms_.empty()) {
+    result.tokens_per_s = 1e3 * static_cast<double>(about.tokens_per_step) / result.median_step_ms;
+  }
+  result.peak_tensor_bytes = memory_.peak_bytes();
+  result.peak_rss_bytes = peak_rss_bytes();
+  result.train_loss =
+      std::accumulate(losses_.begin(), losses_.end(), 0.0) / static_cast<double>(losses_.size());
+  if (evaluated_at_.has_value()) {
+    result.val_loss = evaluation_.loss;
+    result.val_accuracy = evaluation_.accuracy;
+  }
+  result.skipped_steps = skipped_steps_;
+  result.final_scale = scaler_.get_scale();
+  if (status == report::Status::kDiverged) result.diverged_at = step_;
+  return result;
+}
+
+}  // namespace mezzo::train

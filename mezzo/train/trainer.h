@@ -1,0 +1,91 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mezzo/amp/grad_scaler.h"
+#include "mezzo/amp/precision.h"
+#include "mezzo/base/memory.h"
+#include "mezzo/data/sampler.h"
+#include "mezzo/data/token_file.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/optim/adamw.h"
+#include "mezzo/optim/schedule.h"
+#include "mezzo/report/sink.h"
+#include "mezzo/train/checkpoint.h"
+#include "mezzo/train/divergence.h"
+#include "mezzo/train/evaluate.h"
+#include "mezzo/train/run_config.h"
+#include "mezzo/train/step.h"
+
+namespace mezzo::train {
+
+/// The model that a configuration names: the preset with the overrides applied.
+models::GPT2Config model_config(const RunConfig& config);
+
+/// Copies `tensors` into the model's parameters. Throws Error, and changes nothing, unless names,
+/// shapes and dtypes are the model's; `source` names them in errors.
+void load_parameters(models::GPT2& model, const std::map<std::string, at::Tensor>& tensors,
+                     const std::string& source);
+
+/// One run: its model, optimizer, scaler and sampler, and the loop over steps.
+class Trainer {
+ public:
+  /// Builds everything from `config`; nothing is written yet. `tokens` and `sinks` outlive the
+  /// trainer. Throws UsageError if the pieces do not fit (more tokens in the vocabulary than the
+  /// model has, a corpus shorter than one window).
+  Trainer(const RunConfig& config, std::filesystem::path run_dir, const data::TokenFile& tokens,
+          report::Sinks& sinks);
+
+  /// Continues where the checkpoint was written, bit for bit. Throws Error if it is damaged or of
+  /// another model.
+  void resume(const std::filesystem::path& checkpoint);
+
+  /// Steps until the configured number is reached, the run diverges, or `stop` becomes true; then
+  /// the step is finished and a checkpoint written. Tells the sinks all of it.
+  report::Summary run(const std::atomic<bool>& stop);
+
+  models::GPT2& model() { return model_; }
+  const PrecisionMode& mode() const { return mode_; }
+  int64_t step() const { return step_; }
+
+ private:
+  std::vector<Batch> next_batches();
+  void take_step();
+  void evaluate_if_needed();
+  bool is_due(int64_t every) const;
+  void write_checkpoint();
+  report::RunInfo info() const;
+  report::Summary summary(report::Status status) const;
+
+  const RunConfig config_;
+  const std::filesystem::path run_dir_;
+  const data::TokenFile& tokens_;
+  report::Sinks& sinks_;
+  const PrecisionMode& mode_;
+  const at::Device device_;
+
+  TensorMemoryMeter memory_;  // before the model, whose tensors it counts
+  models::GPT2 model_;
+  optim::AdamW optimizer_;
+  GradScaler scaler_;
+  Step train_step_;
+  optim::Schedule schedule_;
+  data::Sampler sampler_;
+  std::vector<Batch> eval_batches_;
+  DivergenceWatch divergence_;
+  std::string diverged_because_;
+
+  int64_t step_ = 0;  // done
+  int64_t skipped_steps_ = 0;
+  std::vector<double> step_ms_;
+  std::vector<double> losses_;
+  std::optional<int64_t> evaluated_at_;
+  Evaluation evaluation_;
+};
+
+}  // namespace mezzo::train
