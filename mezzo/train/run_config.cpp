@@ -7,11 +7,11 @@
 #include <fmt/chrono.h>
 #include <fmt/ranges.h>  // fmt::join
 #include <nlohmann/json.hpp>
-#include <toml++/toml.h>
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/nearest.h"
+#include "mezzo/base/toml.h"
 #include "mezzo/train/run_options.h"
 
 namespace mezzo::train {
@@ -172,6 +172,7 @@ RunConfig resolve_config(const GivenOptions& given) {
   if (!resume.empty()) check_only_changes_what_may(stored, config);
 
   if (!config.min_lr) config.min_lr = config.lr / 10;
+  if (!config.warmup) config.warmup = config.steps / 20;
   if (config.out.empty()) config.out = new_run_folder(config);
   check_config(config);
   MEZZO_CHECK_USAGE(config.data.empty() || fs::exists(config.data), kWhere,

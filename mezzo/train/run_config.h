@@ -32,8 +32,8 @@ struct RunConfig {
 
   int64_t steps = 1000;
   double lr = 3e-4;
-  std::optional<double> min_lr;  // absent only before resolve_config: then lr / 10
-  int64_t warmup = 50;
+  std::optional<double> min_lr;   // absent only before resolve_config: then lr / 10
+  std::optional<int64_t> warmup;  // absent only before resolve_config: then steps / 20
   std::string schedule = "cosine";
   double beta1 = 0.9;
   double beta2 = 0.95;

@@ -66,7 +66,8 @@ StepOptions step_options(const RunConfig& config) {
 
 optim::Schedule make_schedule(const RunConfig& config) {
   optim::Schedule schedule{optim::schedule_kind(config.schedule), config.lr,
-                           config.min_lr.value_or(config.lr / 10), config.warmup, config.steps};
+                           config.min_lr.value_or(config.lr / 10),
+                           config.warmup.value_or(config.steps / 20), config.steps};
   optim::validate(schedule);
   return schedule;
 }

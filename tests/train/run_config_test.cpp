@@ -104,7 +104,7 @@ TEST(RunConfig, AWholeNumberServesWhereANumberIsWanted) {
 TEST(RunConfig, WhatIsNotGivenFollowsFromTheRest) {
   const RunConfig config = resolve({{"lr", "0.5"}, {"precision", "fp32"}});
   EXPECT_EQ(config.min_lr, 0.05);
-  EXPECT_EQ(config.out, "runs/nano-fp32");
+  EXPECT_THAT(config.out, ::testing::MatchesRegex("runs/[0-9]{8}-[0-9]{6}-nano-fp32"));
   EXPECT_FALSE(config.layers.has_value()) << "the preset's";
 }
 
@@ -138,6 +138,19 @@ TEST(RunConfig, AnUnknownKeyOffersTheNearest) {
 TEST(RunConfig, TextThatIsNotTomlNamesTheLine) {
   EXPECT_THROW_WITH(config_from_toml("steps = 3\nbatch = = 4", "run.toml"),
                     "run.toml must be TOML, but line 2 is not");
+}
+
+// Each of these was undefined behaviour or an abort in the parser itself (mezzo/base/toml.h).
+TEST(RunConfig, LettersBeyondAsciiOutsideAStringAreRefusedLikeAnyOther) {
+  EXPECT_THROW_WITH(config_from_toml("größe = 3", "x"), "x must be TOML, but line 1 is not");
+  EXPECT_THROW_WITH(config_from_toml("steps = 3 \xef\xb8\x8f", "x"), "must be TOML");
+  EXPECT_THROW_WITH(config_from_toml("\xe3\x81\x82 = 1", "x"), "must be TOML");
+  EXPECT_THROW_WITH(config_from_toml("a.\xc3\xbc = 1", "x"), "must be TOML");
+  EXPECT_EQ(config_from_toml("# gr\xc3\xb6\xc3\x9f"
+                             "er \xef\xb8\x8f\nsteps = 3",
+                             "x")
+                .steps,
+            3);
 }
 
 TEST(RunConfig, AnImpossibleValueIsRefusedWithWhatIsAccepted) {

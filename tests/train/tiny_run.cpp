@@ -36,7 +36,7 @@ TinyRun::TinyRun(const std::filesystem::path& folder) : tokens(write_tokens(fold
   config.dropout = 0.1;  // so that the random generator's state matters
   config.batch = 4;
   config.steps = 12;
-  config.warmup = 2;
+  config.warmup = 1;
   config.lr = 1e-2;
   config.precision = "fp32";
   config.checkpoint_every = 0;

@@ -39,6 +39,7 @@ TEST_P(Resume, ContinuesBitForBit) {
 
   RunConfig until_checkpoint = run.config;
   until_checkpoint.checkpoint_every = 5;
+  until_checkpoint.keep_checkpoints = 9;
   Heard first;
   {
     Trainer killed(until_checkpoint, dir / "parts", run.tokens, first.sinks);
@@ -62,7 +63,11 @@ TEST_P(Resume, ContinuesBitForBit) {
   EXPECT_EQ(a.sampler, b.sampler);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, Resume, ::testing::Values("fp32", "amp-fp16", "amp-bf16"));
+INSTANTIATE_TEST_SUITE_P(Modes, Resume, ::testing::Values("fp32", "amp-fp16", "amp-bf16"),
+                         [](const auto& mode) {
+                           std::string name = mode.param;
+                           return name.erase(std::min(name.find('-'), name.size()), 1);
+                         });
 
 TEST(Trainer, LearnsTheRuleOfItsTokens) {
   const TempDir dir;
