@@ -12,6 +12,7 @@ namespace mezzo::train {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 
 RunConfig resolve(std::map<std::string, std::string> values) {
   return resolve_config({std::move(values)});
@@ -104,7 +105,7 @@ TEST(RunConfig, AWholeNumberServesWhereANumberIsWanted) {
 TEST(RunConfig, WhatIsNotGivenFollowsFromTheRest) {
   const RunConfig config = resolve({{"lr", "0.5"}, {"precision", "fp32"}});
   EXPECT_EQ(config.min_lr, 0.05);
-  EXPECT_EQ(config.out, "runs/nano-fp32");
+  EXPECT_THAT(config.out, MatchesRegex("runs/[0-9]{8}-[0-9]{6}-nano-fp32"));
   EXPECT_FALSE(config.layers.has_value()) << "the preset's";
 }
 
@@ -138,6 +139,19 @@ TEST(RunConfig, AnUnknownKeyOffersTheNearest) {
 TEST(RunConfig, TextThatIsNotTomlNamesTheLine) {
   EXPECT_THROW_WITH(config_from_toml("steps = 3\nbatch = = 4", "run.toml"),
                     "run.toml must be TOML, but line 2 is not");
+}
+
+// Each of these was undefined behaviour or an abort in the parser itself (mezzo/base/toml.h).
+TEST(RunConfig, LettersBeyondAsciiOutsideAStringAreRefusedLikeAnyOther) {
+  EXPECT_THROW_WITH(config_from_toml("größe = 3", "x"), "x must be TOML, but line 1 is not");
+  EXPECT_THROW_WITH(config_from_toml("steps = 3 \xef\xb8\x8f", "x"), "must be TOML");
+  EXPECT_THROW_WITH(config_from_toml("\xe3\x81\x82 = 1", "x"), "must be TOML");
+  EXPECT_THROW_WITH(config_from_toml("a.\xc3\xbc = 1", "x"), "must be TOML");
+  EXPECT_EQ(config_from_toml("# gr\xc3\xb6\xc3\x9f"
+                             "er \xef\xb8\x8f\nsteps = 3",
+                             "x")
+                .steps,
+            3);
 }
 
 TEST(RunConfig, AnImpossibleValueIsRefusedWithWhatIsAccepted) {
@@ -238,6 +252,16 @@ TEST(RunConfigResume, SayingAgainWhatTheRunHasIsFine) {
   testing::TempDir dir;
   const std::string run = run_folder(dir, {{"lr", "0.001"}});
   EXPECT_NO_THROW(resolve({{"resume", run}, {"lr", "1e-3"}, {"out", run}}));
+}
+
+TEST(RunConfigResume, ThePathsAreTheSameHoweverTheyAreWritten) {
+  testing::TempDir dir;
+  testing::write_file(dir / "text", "once");
+  const std::string run = run_folder(dir, {{"data", dir / "text"}});
+  EXPECT_NO_THROW(resolve({{"resume", run}, {"data", std::filesystem::relative(dir / "text")}}));
+  EXPECT_NO_THROW(resolve({{"resume", run}, {"data", dir.path() / "." / "text"}}));
+  EXPECT_NO_THROW(resolve({{"resume", run}, {"out", std::filesystem::relative(run)}}));
+  EXPECT_THROW_WITH(resolve({{"resume", run}, {"out", "another"}}), "out must stay");
 }
 
 TEST(RunConfigResume, NeedsAFolderWithAConfigAndNoOtherFile) {
