@@ -7,16 +7,13 @@ Same model, batch, random tokens, AdamW, clipping and timing rule; prints the sa
 import argparse
 import contextlib
 import json
-import pathlib
 import resource
 import statistics
-import sys
 import time
 
 import torch
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests/reference"))
-from gpt2 import GPT2, Config  # noqa: E402
+from gpt2 import GPT2, Config
 
 # name: layers, width, heads, context of the model, vocabulary, and batch x length of the bench (bench/README.md)
 MODELS = {

@@ -1,0 +1,130 @@
+#include "mezzo/train/checkpoint.h"
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include <ATen/ATen.h>
+
+#include "mezzo/base/check.h"
+#include "tests/testing.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using mezzo::testing::TempDir;
+
+Checkpoint example(int64_t step, double val_loss) {
+  Checkpoint checkpoint;
+  checkpoint.step = step;
+  checkpoint.skipped_steps = 3;
+  checkpoint.train_loss = 4.5;
+  checkpoint.val_loss = val_loss;
+  checkpoint.val_accuracy = 0.25;
+  checkpoint.sampler = {.seed = 9, .epoch = 2, .position = 17};
+  checkpoint.scaler = GradScalerState{1024.0, 2.0, 0.5, 2000, 41};
+  checkpoint.model["w"] = at::arange(6, at::kFloat).view({2, 3});
+  checkpoint.optimizer["exp_avg.w"] = at::ones({2, 3});
+  checkpoint.rng["cpu"] = at::arange(16, at::kByte);
+  return checkpoint;
+}
+
+std::vector<std::string> names(const fs::path& run) {
+  std::vector<std::string> result;
+  for (const fs::path& folder : list_checkpoints(run)) result.push_back(folder.filename().string());
+  return result;
+}
+
+TEST(Checkpoint, ComesBackAsItWasWritten) {
+  const TempDir dir;
+  save_checkpoint(dir / "c", example(400, 4.25));
+  const Checkpoint back = load_checkpoint(dir / "c");
+  EXPECT_EQ(back.step, 400);
+  EXPECT_EQ(back.skipped_steps, 3);
+  EXPECT_EQ(back.val_loss, 4.25);
+  EXPECT_EQ(back.sampler, example(400, 4.25).sampler);
+  EXPECT_EQ(back.scaler.value().scale, 1024.0);
+  EXPECT_EQ(back.scaler.value().growth_tracker, 41);
+  EXPECT_TRUE(at::equal(back.model.at("w"), example(1, 1).model["w"]));
+  EXPECT_TRUE(at::equal(back.rng.at("cpu"), example(1, 1).rng["cpu"]));
+}
+
+TEST(Checkpoint, AnyAlteredOrTruncatedFileIsNamed) {
+  for (const char* name : {"model.safetensors", "optimizer.safetensors", "rng.safetensors"}) {
+    const TempDir dir;
+    save_checkpoint(dir / "c", example(1, 1));
+    const std::string bytes = mezzo::testing::read_file(dir / "c" / name);
+    std::string altered = bytes;
+    altered.back() = static_cast<char>(altered.back() ^ 1);
+    mezzo::testing::write_file(dir / "c" / name, altered);
+    EXPECT_THROW_WITH(load_checkpoint(dir / "c"),
+                      std::string(name) + " is not the file that was written");
+    mezzo::testing::write_file(dir / "c" / name, bytes.substr(0, bytes.size() / 2));
+    EXPECT_THROW_WITH(load_checkpoint(dir / "c"), name);
+    fs::remove(dir / "c" / name);
+    EXPECT_THROW_WITH(load_checkpoint(dir / "c"), name);
+  }
+}
+
+TEST(Checkpoint, ADamagedStateIsAnErrorWhateverTheDamage) {
+  const TempDir dir;
+  save_checkpoint(dir / "c", example(1, 1));
+  const std::string bytes = mezzo::testing::read_file(dir / "c" / "state.json");
+  std::mt19937 random(5);
+  for (int i = 0; i < 300; ++i) {
+    std::string broken = bytes;
+    if (i % 2 == 0) broken.resize(random() % broken.size());
+    if (!broken.empty()) broken[random() % broken.size()] = static_cast<char>(random() % 256);
+    mezzo::testing::write_file(dir / "c" / "state.json", broken);
+    try {
+      load_checkpoint(dir / "c");  // a changed digit is still a state
+    } catch (const Error&) {
+    }
+  }
+}
+
+TEST(Checkpoint, OfAnotherFormatIsRefusedByNumber) {
+  const TempDir dir;
+  save_checkpoint(dir / "c", example(1, 1));
+  std::string state = mezzo::testing::read_file(dir / "c" / "state.json");
+  state.replace(state.find("\"format\": 1"), 11, "\"format\": 9");
+  mezzo::testing::write_file(dir / "c" / "state.json", state);
+  EXPECT_THROW_WITH(load_checkpoint(dir / "c"), "has format 9, but this build reads format 1");
+}
+
+TEST(Checkpoint, AFailedWriteLeavesNothingBehind) {
+  const TempDir dir;
+  Checkpoint bad = example(1, 1);
+  bad.optimizer["undefined"] = at::Tensor();
+  EXPECT_THROW(save_checkpoint(dir / "run" / "checkpoints" / "step-000001", bad), Error);
+  EXPECT_TRUE(fs::is_empty(dir / "run" / "checkpoints"));
+}
+
+TEST(Checkpoints, TheNewestAndTheBestAreKept) {
+  const TempDir dir;
+  const std::vector<double> val_losses = {5.0, 3.0, 4.0, 4.5, 4.25};
+  for (size_t i = 0; i < val_losses.size(); ++i) {
+    const auto step = static_cast<int64_t>(100 * (i + 1));
+    save_checkpoint(checkpoint_folder(dir.path(), step), example(step, val_losses[i]));
+  }
+  prune_checkpoints(dir.path(), 2);
+  EXPECT_EQ(names(dir.path()),
+            (std::vector<std::string>{"step-000200", "step-000400", "step-000500"}));
+}
+
+TEST(Checkpoints, TheNewestIsTheLargestStepNotTheLastName) {
+  const TempDir dir;
+  for (const int64_t step : {900000, 1000000})
+    save_checkpoint(checkpoint_folder(dir.path(), step), example(step, 1));
+  EXPECT_EQ(find_checkpoint(dir.path()).filename(), "step-1000000");
+  EXPECT_EQ(find_checkpoint(checkpoint_folder(dir.path(), 900000)).filename(), "step-900000");
+}
+
+TEST(Checkpoints, AFolderWithoutOneIsRefused) {
+  const TempDir dir;
+  EXPECT_THROW_WITH(find_checkpoint(dir.path()), "holds no checkpoint");
+}
+
+}  // namespace
+}  // namespace mezzo::train

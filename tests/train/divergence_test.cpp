@@ -1,0 +1,34 @@
+#include "mezzo/train/divergence.h"
+
+#include <limits>
+
+#include "tests/testing.h"
+
+namespace mezzo::train {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+TEST(DivergenceWatch, GivesUpAfterTwentyLossesInARowThatAreNotFinite) {
+  DivergenceWatch watch(1.0);
+  for (int i = 0; i < 19; ++i) EXPECT_EQ(watch.observe({.loss = kNaN}), "");
+  EXPECT_THAT(watch.observe({.loss = kNaN}), ::testing::HasSubstr("not finite for 20 steps"));
+}
+
+TEST(DivergenceWatch, OneFiniteLossStartsTheCountAgain) {
+  DivergenceWatch watch(1.0);
+  for (int i = 0; i < 19; ++i) watch.observe({.loss = kNaN});
+  watch.observe({.loss = 2.0});
+  for (int i = 0; i < 19; ++i) EXPECT_EQ(watch.observe({.loss = kNaN}), "");
+}
+
+TEST(DivergenceWatch, GivesUpWhenTheLowestScaleOverflows) {
+  DivergenceWatch watch(1.0);
+  EXPECT_EQ(watch.observe({.loss = 2.0, .scale = 2.0, .is_skipped = true}), "");
+  EXPECT_EQ(watch.observe({.loss = 2.0, .scale = 1.0, .is_skipped = false}), "");
+  EXPECT_THAT(watch.observe({.loss = 2.0, .scale = 1.0, .is_skipped = true}),
+              ::testing::HasSubstr("lowest loss scale"));
+}
+
+}  // namespace
+}  // namespace mezzo::train

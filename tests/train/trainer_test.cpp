@@ -1,0 +1,152 @@
+#include "mezzo/train/trainer.h"
+
+#include <ATen/ATen.h>
+
+#include "mezzo/base/check.h"
+#include "tests/testing.h"
+#include "tests/train/tiny_run.h"
+
+namespace mezzo::train {
+namespace {
+
+using mezzo::testing::TempDir;
+
+struct Heard {
+  std::vector<report::StepRecord> steps;
+  std::vector<std::string> notes;
+  report::Sinks sinks;
+  Heard() { sinks.add(std::make_unique<RecordingSink>(steps, notes)); }
+};
+
+const std::atomic<bool> kNeverStop{false};
+
+void expect_same_bits(const std::map<std::string, at::Tensor>& a,
+                      const std::map<std::string, at::Tensor>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (const auto& [name, tensor] : a) EXPECT_TRUE(at::equal(tensor, b.at(name))) << name;
+}
+
+class Resume : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Resume, ContinuesBitForBit) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = GetParam();
+
+  Heard straight;
+  Trainer whole(run.config, dir / "whole", run.tokens, straight.sinks);
+  whole.run(kNeverStop);
+
+  RunConfig until_checkpoint = run.config;
+  until_checkpoint.checkpoint_every = 5;
+  Heard first;
+  {
+    Trainer killed(until_checkpoint, dir / "parts", run.tokens, first.sinks);
+    killed.run(kNeverStop);
+  }
+  Heard second;
+  Trainer resumed(run.config, dir / "again", run.tokens, second.sinks);
+  resumed.resume(checkpoint_folder(dir / "parts", 5));
+  resumed.run(kNeverStop);
+
+  ASSERT_EQ(second.steps.size(), 7u);
+  for (size_t i = 0; i < second.steps.size(); ++i) {
+    EXPECT_EQ(second.steps[i].loss, straight.steps[5 + i].loss) << "step " << second.steps[i].step;
+    EXPECT_EQ(second.steps[i].scale, straight.steps[5 + i].scale);
+  }
+  const Checkpoint a = load_checkpoint(checkpoint_folder(dir / "whole", 12));
+  const Checkpoint b = load_checkpoint(checkpoint_folder(dir / "again", 12));
+  expect_same_bits(a.model, b.model);
+  expect_same_bits(a.optimizer, b.optimizer);
+  expect_same_bits(a.rng, b.rng);
+  EXPECT_EQ(a.sampler, b.sampler);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, Resume, ::testing::Values("fp32", "amp-fp16", "amp-bf16"));
+
+TEST(Trainer, LearnsTheRuleOfItsTokens) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.steps = 150;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  const report::Summary summary = trainer.run(kNeverStop);
+  EXPECT_EQ(summary.status, report::Status::kDone);
+  EXPECT_LT(summary.val_loss.value(), 0.5 * heard.steps.front().loss);
+  EXPECT_GT(summary.val_accuracy.value(), 0.5);
+}
+
+TEST(Trainer, StopsAtTheEndOfAStepWithACheckpoint) {
+  const TempDir dir;
+  const TinyRun run(dir.path());
+  const std::atomic<bool> stop{true};
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  EXPECT_EQ(trainer.run(stop).status, report::Status::kInterrupted);
+  EXPECT_EQ(find_checkpoint(dir / "run").filename(), "step-000000");
+}
+
+TEST(Trainer, DivergedRunSaysWhenAndKeepsItsLastGoodCheckpoint) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.lr = 1e30;  // the weights leave fp32's range within a few steps
+  run.config.min_lr = 1e30;
+  run.config.warmup = 0;
+  run.config.clip = 0;
+  run.config.steps = 60;
+  run.config.checkpoint_every = 1;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  const report::Summary summary = trainer.run(kNeverStop);
+  EXPECT_EQ(summary.status, report::Status::kDiverged);
+  EXPECT_LT(summary.diverged_at.value(), 40);
+  EXPECT_THAT(heard.notes.back(), ::testing::HasSubstr("not finite for 20 steps in a row"));
+  for (const auto& folder : list_checkpoints(dir / "run")) {
+    for (const auto& [name, tensor] : load_checkpoint(folder).model) {
+      EXPECT_TRUE(at::isfinite(tensor).all().item<bool>()) << folder << " " << name;
+    }
+  }
+}
+
+TEST(Trainer, OverflowAtTheStaticScaleSkipsAndSaysSo) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-fp16";
+  run.config.loss_scale = "1e30";
+  run.config.steps = 3;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  EXPECT_EQ(trainer.run(kNeverStop).skipped_steps, 3);
+  EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("skipped: overflow"));
+}
+
+TEST(Trainer, RefusesDataWithMoreTokensThanTheModelKnows) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.vocab_size = 32;
+  Heard heard;
+  EXPECT_THROW_WITH(Trainer(run.config, dir / "run", run.tokens, heard.sinks),
+                    "Hint: --vocab-size 61");
+}
+
+TEST(Trainer, RefusesAHeadCountThatDoesNotDivideTheWidth) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.heads = 3;
+  Heard heard;
+  EXPECT_THROW_WITH(Trainer(run.config, dir / "run", run.tokens, heard.sinks), "heads");
+}
+
+TEST(Trainer, RefusesACheckpointOfAnotherModel) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.steps = 1;
+  Heard heard;
+  Trainer(run.config, dir / "run", run.tokens, heard.sinks).run(kNeverStop);
+  run.config.width = 32;
+  Trainer other(run.config, dir / "other", run.tokens, heard.sinks);
+  EXPECT_THROW_WITH(other.resume(find_checkpoint(dir / "run")), "does not fit the model at");
+}
+
+}  // namespace
+}  // namespace mezzo::train
