@@ -15,10 +15,10 @@ int64_t peak_rss_bytes();
 ///
 /// On a CPU: what this thread allocated while the meter lived (autograd runs a CPU backward on the
 /// calling thread, so that is included). Make it before the model: a tensor from before is not
-/// counted, not even when freed. Storage that a worker thread allocates inside at::parallel_for is
-/// not seen, and storage that another thread frees counts as live until its address is used again.
-/// Meters nest: the outer one sees what the inner one sees. Destroy them in reverse order on the
-/// thread that made them.
+/// counted, not even when freed (c10 then says so on stderr, once a thousand times). Storage that a
+/// worker thread allocates inside at::parallel_for is not seen, and storage that another thread
+/// frees counts as live until its address is used again. Meters nest: the outer one sees what the
+/// inner one sees. Destroy them in reverse order on the thread that made them.
 ///
 /// On another device (CUDA): the caching allocator's count of the bytes given out, by all threads;
 /// reset_peak() resets the allocator's own peak, which all meters of that device share.

@@ -169,6 +169,9 @@ RunConfig resolve_config(const GivenOptions& given) {
   if (!file.empty()) config = config_from_toml(text_of_file(file, "config"), file);
   const RunConfig stored = config;
   apply_given(config, given);
+  // A resume may start in another folder, and may write the same path in another way.
+  if (!config.data.empty()) config.data = fs::absolute(config.data).lexically_normal().string();
+  if (!resume.empty()) config.out = fs::weakly_canonical(config.out).string();
   if (!resume.empty()) check_only_changes_what_may(stored, config);
 
   if (!config.min_lr) config.min_lr = config.lr / 10;
@@ -177,8 +180,6 @@ RunConfig resolve_config(const GivenOptions& given) {
   check_config(config);
   MEZZO_CHECK_USAGE(config.data.empty() || fs::exists(config.data), kWhere,
                     "data must be there, but {} is not", config.data);
-  // A resume may start in another folder.
-  if (!config.data.empty()) config.data = fs::absolute(config.data).lexically_normal().string();
   return config;
 }
 
