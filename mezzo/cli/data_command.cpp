@@ -13,6 +13,7 @@
 #include "mezzo/data/pack.h"
 #include "mezzo/data/token_file.h"
 #include "mezzo/data/tokenizer.h"
+#include "mezzo/data/utf8.h"
 
 namespace mezzo::cli {
 namespace {
@@ -56,8 +57,8 @@ void print_split(const char* name, const data::TokenView& view, const data::Toke
   view.read(0, first);
   fmt::print("{:<10} {} tokens, beginning {} ...\n", name, view.size(), fmt::join(first, " "));
   if (tokenizer == nullptr) return;
-  fmt::print("           {}\n",
-             tokenizer->decode(std::vector<int32_t>(first.begin(), first.end())));
+  fmt::print("           {}\n", data::to_well_formed_utf8(tokenizer->decode(
+                                    std::vector<int32_t>(first.begin(), first.end()))));
 }
 
 void show(const fs::path& path, int64_t vocab_size) {

@@ -61,6 +61,16 @@ std::optional<size_t> find_invalid_utf8(std::string_view text) {
   return std::nullopt;
 }
 
+std::string to_well_formed_utf8(std::string_view text) {
+  std::string good;
+  while (const std::optional<size_t> bad = find_invalid_utf8(text)) {
+    good += text.substr(0, *bad);
+    append_utf8(U'\uFFFD', good);
+    text.remove_prefix(*bad + 1);
+  }
+  return good += text;
+}
+
 size_t unfinished_utf8_tail(std::string_view text) {
   const size_t longest = std::min<size_t>(3, text.size());
   for (size_t tail = 1; tail <= longest; ++tail) {

@@ -11,6 +11,10 @@ namespace mezzo::data {
 /// surrogates, nothing above U+10FFFF, no cut-off character at the end); nothing if all is well.
 std::optional<size_t> find_invalid_utf8(std::string_view text);
 
+/// `text` with U+FFFD for each byte that does not belong to well-formed UTF-8: what a model writes
+/// may end, or begin, in the middle of a character.
+std::string to_well_formed_utf8(std::string_view text);
+
 /// How many bytes at the end of `text` begin a character that is cut off there: 0 to 3.
 size_t unfinished_utf8_tail(std::string_view text);
 

@@ -8,6 +8,7 @@
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/data/packed_data.h"
+#include "mezzo/data/utf8.h"
 #include "mezzo/models/generate.h"
 #include "mezzo/report/metrics_file.h"
 #include "mezzo/report/summary_file.h"
@@ -55,7 +56,8 @@ void generate_sample(Trainer& trainer, const RunConfig& config, const RunData& d
   const std::vector<int64_t> tokens =
       models::sample(trainer.model(), {start.begin(), start.end()}, config.sample_tokens, options);
   const std::vector<int32_t> ids(tokens.begin(), tokens.end());
-  sinks.on_note("a sample of what the model writes:\n" + data.tokenizer->decode(ids));
+  sinks.on_note("a sample of what the model writes:\n" +
+                data::to_well_formed_utf8(data.tokenizer->decode(ids)));
 }
 
 }  // namespace
@@ -134,7 +136,8 @@ std::string generate(const GenerateOptions& options) {
                       .top_k = options.top_k,
                       .vocab_size = tokenizer.vocab_size(),
                       .seed = options.seed});
-  return tokenizer.decode(std::vector<int32_t>(tokens.begin(), tokens.end()));
+  return data::to_well_formed_utf8(
+      tokenizer.decode(std::vector<int32_t>(tokens.begin(), tokens.end())));
 }
 
 }  // namespace mezzo::train

@@ -10,6 +10,11 @@ using namespace std::string_view_literals;
 
 bool is_valid(std::string_view text) { return !find_invalid_utf8(text).has_value(); }
 
+TEST(Utf8, EachStrayByteBecomesAReplacementCharacter) {
+  EXPECT_EQ(to_well_formed_utf8("caf\xc3\xa9"), "caf\xc3\xa9");
+  EXPECT_EQ(to_well_formed_utf8("a\xa8z\xf0\x9f"), "a\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd");
+}
+
 TEST(Utf8, EveryCodePointButSurrogatesIsWellFormedAndReadsBack) {
   for (char32_t code = 0; code < 0x110000; ++code) {
     std::string text;

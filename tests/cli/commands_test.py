@@ -1,0 +1,154 @@
+"""The program as a user meets it: whole commands, their output, files and exit codes. MEZZO names the binary."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+MEZZO = os.environ["MEZZO"]
+TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--vocab-size", "300", "--batch", "4",
+        "--eval-batches", "2", "--sample-tokens", "8"]
+TEXT = "".join(f"def f{i}(x):\n    return x + {i}\n\n" for i in range(3000))
+
+
+class Commands(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.text = self.folder / "text.txt"
+        self.text.write_text(TEXT)
+        self.environment = {**os.environ, "MEZZO_CACHE": str(self.folder / "cache"), "NO_COLOR": "1"}
+
+    def start(self, *arguments):
+        return subprocess.Popen([MEZZO, *map(str, arguments)], env=self.environment, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def mezzo(self, *arguments, expect=0):
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        self.assertEqual(process.returncode, expect, out + err)
+        return out + err
+
+    def train(self, out, *arguments, expect=0):
+        return self.mezzo("train", "--data", self.text, "--out", self.folder / out, *TINY, *arguments, expect=expect)
+
+    def rows(self, run):
+        return [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
+
+    def summary(self, run):
+        return json.loads((self.folder / run / "summary.json").read_text())
+
+    def test_every_mode_trains_and_leaves_its_files(self):
+        for precision in ["fp32", "amp-fp16", "amp-bf16", "pure-bf16"]:
+            out = self.train(precision, "--precision", precision, "--steps", 12, "--lr", "1e-2", "--eval-every", 6)
+            self.assertIn("files in", out)
+            summary = self.summary(precision)
+            self.assertEqual((summary["steps"], summary["precision"]), (12, precision))
+            self.assertLess(summary["val_loss"], 6.0)
+            self.assertGreater(summary["peak_tensor_bytes"], 0)
+            rows = self.rows(precision)
+            self.assertEqual([r["step"] for r in rows if "loss" in r], list(range(1, 13)))
+            self.assertEqual([r["step"] for r in rows if "val_loss" in r], [6, 12])
+
+    def test_a_killed_run_resumes_bit_for_bit(self):
+        for precision in ["fp32", "amp-fp16"]:
+            common = ["--precision", precision, "--checkpoint-every", 50, "--eval-every", 0, "--dropout", "0.1"]
+            self.train(f"{precision}-straight", "--steps", 100, *common)
+            process = self.start("train", "--data", self.text, "--out", self.folder / f"{precision}-killed", *TINY,
+                                 "--steps", 100, *common)
+            checkpoint = self.folder / f"{precision}-killed" / "checkpoints" / "step-000050"
+            while process.poll() is None and not checkpoint.exists():
+                time.sleep(0.002)
+            process.kill()
+            process.communicate()
+            self.assertTrue(checkpoint.exists())
+            self.mezzo("train", "--resume", checkpoint)
+            for name in ["model.safetensors", "optimizer.safetensors", "rng.safetensors"]:
+                files = [self.folder / f"{precision}-{run}" / "checkpoints" / "step-000100" / name
+                         for run in ("straight", "killed")]
+                self.assertEqual(files[0].read_bytes(), files[1].read_bytes(), name)
+            losses = [[r["loss"] for r in self.rows(f"{precision}-{run}") if "loss" in r] for run in ("straight", "killed")]
+            self.assertEqual(losses[0], losses[1])
+
+    def test_the_scale_moves_when_a_step_overflows(self):
+        self.train("scaled", "--precision", "amp-fp16", "--steps", 40, "--lr", "1e-2", "--loss-scale", "dynamic")
+        rows = [r for r in self.rows("scaled") if "loss" in r]
+        self.assertEqual(rows[0]["scale"], 65536)
+        summary = self.summary("scaled")
+        self.assertEqual(summary["skipped_steps"], sum(r["skipped"] for r in rows))
+        self.assertEqual(summary["final_scale"], 65536 / 2 ** summary["skipped_steps"])
+
+    def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(self):
+        process = self.start("train", "--data", self.text, "--out", self.folder / "run", *TINY, "--steps", 1000000)
+        metrics = self.folder / "run" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 3):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, out + err)
+        self.assertIn("go on with: mezzo train --resume", out)
+        step = self.summary("run")["steps"]
+        self.assertTrue((self.folder / "run" / "checkpoints" / f"step-{step:06}").exists())
+
+    def test_a_diverging_run_says_so(self):
+        out = self.train("bad", "--precision", "fp32", "--lr", "1e30", "--min-lr", "1e30", "--clip", "0", "--warmup", 0,
+                         "--steps", 200, "--eval-every", 0, expect=1)
+        self.assertIn("what to try", out)
+        self.assertLess(self.summary("bad")["diverged_at"], 100)
+
+    def test_a_damaged_checkpoint_is_named_and_the_older_one_serves(self):
+        self.train("run", "--steps", 20, "--checkpoint-every", 10)
+        newest = self.folder / "run" / "checkpoints" / "step-000020" / "model.safetensors"
+        newest.write_bytes(newest.read_bytes()[:-100])
+        out = self.mezzo("train", "--resume", self.folder / "run", "--steps", 25, expect=1)
+        self.assertIn(str(newest), out)
+        self.mezzo("train", "--resume", self.folder / "run" / "checkpoints" / "step-000010", "--steps", 15)
+
+    def test_generate_writes_after_the_prompt(self):
+        self.train("run", "--steps", 5)
+        out = self.mezzo("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 5)
+        self.assertTrue(out.startswith("def "))
+        self.assertGreater(len(out), len("def \n"))
+
+    def test_data_packs_and_shows(self):
+        out = self.mezzo("data", "pack", self.text, "--out", self.folder / "packed", "--vocab-size", 300)
+        self.assertIn("held-out tokens", out)
+        out = self.mezzo("data", "show", self.folder / "packed" / "data.tokens")
+        self.assertIn("vocabulary 300 tokens", out)
+        self.assertIn("def f", out)
+
+    def test_info_names_every_precision(self):
+        out = self.mezzo("info")
+        for precision in ["fp32", "amp-fp16", "amp-bf16", "pure-fp16", "pure-bf16"]:
+            self.assertIn(precision, out)
+
+    def test_bench_step_prints_its_keys(self):
+        result = json.loads(self.mezzo("bench", "step", "--steps", 1, "--json"))
+        for key in ["min_ms", "median_ms", "tokens_per_s", "peak_tensor_bytes", "peak_rss_bytes"]:
+            self.assertGreater(result[key], 0, key)
+
+    def test_wrong_words_are_refused_at_once_with_exit_code_2(self):
+        config = self.folder / "run.toml"
+        config.write_text('steps = "many"\n')
+        for arguments, text in [
+            (["--steps", "-3"], "steps"),
+            (["--heads", "3"], "heads"),
+            (["--data", "/not/there"], "/not/there"),
+            (["--precision", "fp17"], "fp17"),
+            (["--config", config], "steps must be an integer"),
+            (["--stepz", "3"], "stepz"),
+        ]:
+            out = self.mezzo("train", *arguments, expect=2)
+            self.assertIn(text, out)
+        self.mezzo(expect=2)
+        self.mezzo("bench", "step", "--model", "huge", expect=2)
+        self.assertIn("is not empty", self.mezzo("train", "--data", self.text, "--out", self.folder, *TINY, expect=2))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
