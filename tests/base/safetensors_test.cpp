@@ -16,7 +16,7 @@ const std::filesystem::path kGolden =
 // What tests/reference/make_safetensors_golden.py writes.
 SafeTensors reference_content() {
   SafeTensors content;
-  content.metadata = {{"format", "pt"}};
+  content.metadata = {{"format", "torch"}};
   auto& tensors = content.tensors;
   tensors["f64"] = at::tensor({0.1, -2.0}, at::kDouble);
   tensors["f32"] = at::arange(6, at::kFloat).reshape({2, 3});

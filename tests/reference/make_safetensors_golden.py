@@ -29,7 +29,7 @@ TENSORS = {
     "scalar": ("float32", [], struct.pack("<f", 7.0)),
     "häuser \"quoted\"": ("uint8", [1], bytes([42])),
 }
-METADATA = {"format": "pt"}
+METADATA = {"format": "torch"}  # of a length that makes the header need padding
 
 
 def main():
