@@ -87,7 +87,7 @@ TEST(Sampler, SeedsGiveDifferentOrders) {
 
 TEST(Sampler, TheOrderIsFixedForAllTime) {
   Sampler sampler(1000, 16, 1234);
-  EXPECT_THAT(take(sampler, 8), ElementsAre(0));
+  EXPECT_THAT(take(sampler, 8), ElementsAre(605, 333, 253, 621, 957, 909, 733, 541));
 }
 
 TEST(Sampler, GoesOnExactlyFromAnyState) {

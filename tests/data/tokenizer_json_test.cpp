@@ -68,8 +68,8 @@ TEST(TokenizerJson, BrokenVocabulariesAreRefusedByTheirToken) {
   root["model"]["vocab"]["twice"] = 5;
   EXPECT_THROW_WITH(Tokenizer::parse(root.dump()), "id 5 must belong to one token");
   root = golden("gpt2_kind.json");
-  root["model"]["vocab"].erase("A");
-  EXPECT_THROW_WITH(Tokenizer::parse(root.dump()), "lacks byte 65 (spelled 'A')");
+  root["model"]["vocab"].erase("\u00FF");
+  EXPECT_THROW_WITH(Tokenizer::parse(root.dump()), "lacks byte 255 (spelled '\u00FF')");
   EXPECT_THROW_WITH(with("/model/vocab/x", -1), "must be a token id");
   EXPECT_THROW_WITH(with("/model/vocab/x", 1e9), "must be a token id");
   EXPECT_THROW_WITH(with("/model/merges/3", "a b c"), R"(merge 3 must be "a b" or ["a", "b"])");
