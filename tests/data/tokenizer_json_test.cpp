@@ -68,8 +68,8 @@ TEST(TokenizerJson, BrokenVocabulariesAreRefusedByTheirToken) {
   root["model"]["vocab"]["twice"] = 5;
   EXPECT_THROW_WITH(Tokenizer::parse(root.dump()), "id 5 must belong to one token");
   root = golden("gpt2_kind.json");
-  root["model"]["vocab"].erase("A");
-  EXPECT_THROW_WITH(Tokenizer::parse(root.dump()), "uses the token 'A', which must be in the vocabulary");
+  root["model"]["vocab"].erase("\u00FF");
+  EXPECT_THROW_WITH(Tokenizer::parse(root.dump()), "lacks byte 255 (spelled '\u00FF')");
   EXPECT_THROW_WITH(with("/model/vocab/x", -1), "must be a token id");
   EXPECT_THROW_WITH(with("/model/vocab/x", 1e9), "must be a token id");
   EXPECT_THROW_WITH(with("/model/merges/3", "a b c"), R"(merge 3 must be "a b" or ["a", "b"])");
@@ -91,9 +91,9 @@ TEST(Tokenizer, ErrorsOfEncodeAndDecodeNameThePlace) {
 
 TEST(Tokenizer, KnowsItsTokensByName) {
   const Tokenizer tokenizer = Tokenizer::load(golden_path("llama3_kind.json"));
-  EXPECT_EQ(tokenizer.vocab_size(), 1208);
+  EXPECT_EQ(tokenizer.vocab_size(), 1210);
   EXPECT_EQ(tokenizer.id_of("!"), 0);
-  EXPECT_EQ(tokenizer.id_of("<|begin_of_text|>"), 1201);
+  EXPECT_EQ(tokenizer.id_of("<|begin_of_text|>"), 1203);
   EXPECT_FALSE(tokenizer.id_of("no such token"));
   EXPECT_EQ(tokenizer.end_of_text(), tokenizer.id_of("<|endoftext|>"));
   EXPECT_THAT(tokenizer.encode(""), ElementsAre());

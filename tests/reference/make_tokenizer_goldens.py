@@ -147,13 +147,17 @@ def llama3_kind(chunks):
         pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])
+    # No merges lead to these: they are found as whole pieces or not at all.
+    words = ["unreachable", " unreachable", " \u041d\u0435\u0434\u043e\u0441\u0442\u0443\u043f\u043d\u043e"]
+    for word in words:
+        chunks = [text.replace(word, "") for text in chunks]
     root = train(splitter, [], chunks)
     root["model"]["ignore_merges"] = True
     spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str
-    # No merges lead to these: they are found as whole pieces or not at all.
-    for word in ["unreachable", " unreachable", " \u041d\u0435\u0434\u043e\u0441\u0442\u0443\u043f\u043d\u043e"]:
-        root["model"]["vocab"].setdefault(spell(word)[0][0], len(root["model"]["vocab"]))
+    for word in words:
+        root["model"]["vocab"][spell(word)[0][0]] = len(root["model"]["vocab"])
     first = len(root["model"]["vocab"])
+    assert first == VOCAB + len(words), "a word was reachable"
     contents = ["<|begin_of_text|>", "<|end_of_text|>", "<|endoftext|>", "<|tool|>", "<|tool|><|call|>"]
     root["added_tokens"] = [added(first + i, text, True) for i, text in enumerate(contents)]
     root["added_tokens"].append(added(first + len(contents), "<plain>", False))
