@@ -134,6 +134,11 @@ void check_only_changes_what_may(const RunConfig& stored, const RunConfig& confi
   }
 }
 
+std::string help_of(const Option& option) {
+  if (option.check.choices.empty()) return option.help;
+  return fmt::format("{} [{}]", option.help, fmt::join(option.check.choices, ", "));
+}
+
 }  // namespace
 
 RunConfig config_from_toml(std::string_view text, const std::string& file) {
@@ -226,7 +231,7 @@ void add_options(CLI::App& app, GivenOptions& given) {
     const std::string name = option.name;
     app.add_option_function<std::string>(
            "--" + name, [&given, name](const std::string& text) { given.values[name] = text; },
-           option.help)
+           help_of(option))
         ->group(option.group)
         ->type_name(fmt::format("({})", default_text(option)));
   }

@@ -125,16 +125,15 @@ std::vector<Option> make_options() {
       {model, "bias", &C::bias, "whether linear layers and norms have a bias", preset,
        true_or_false()},
 
-      {text, "data", &C::data, "the text or tokens to train on", "none: it must be given", path()},
+      {text, "data", &C::data, "the text or tokens to train on", "the torch wheel's *.py", path()},
       {text, "batch", &C::batch, "sequences in one forward pass", "", whole(1, kMaxSize)},
       {text, "accumulate", &C::accumulate, "forward passes whose gradients make one step", "",
        whole(1, kMaxSize)},
 
       {precision, "precision", &C::precision, "precision mode", "", one_of(precision_names())},
       {precision, "loss-scale", &C::loss_scale,
-       "loss scaling: auto (as the precision mode needs), none, dynamic, or a number that stays "
-       "fixed",
-       "", loss_scale()},
+       "loss scaling (auto: as the mode needs it; a number: that scale for good)", "",
+       loss_scale()},
       {precision, "on-overflow", &C::on_overflow,
        "what to do with a step whose gradients overflow: skip it, or retry it at half the scale",
        "", one_of({"skip", "retry"}), kMayChange},
