@@ -1,6 +1,9 @@
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -10,6 +13,7 @@
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/report/progress.h"
+#include "mezzo/train/checkpoint.h"
 #include "mezzo/train/run.h"
 #include "mezzo/train/run_config.h"
 
@@ -21,6 +25,12 @@ std::unique_ptr<report::Progress> terminal_progress() {
   options.terminal = report::terminal_at(STDOUT_FILENO);
   options.width = [] { return report::terminal_width(STDOUT_FILENO); };
   return std::make_unique<report::Progress>(std::cout, options);
+}
+
+std::string last_good_checkpoint(const std::string& run) {
+  const std::vector<std::filesystem::path> all = train::list_checkpoints(run);
+  if (all.empty()) return "that was before its first checkpoint (--checkpoint-every sets how often)";
+  return fmt::format("the last good checkpoint is {}", all.back().string());
 }
 
 int answer_to(const report::Summary& summary, const train::RunConfig& config) {
@@ -35,11 +45,10 @@ int answer_to(const report::Summary& summary, const train::RunConfig& config) {
       return kInterrupted;
     case report::Status::kDiverged:
       fmt::print(
-          "diverged at step {}; the last good checkpoint is kept in {}/checkpoints\n"
+          "diverged at step {}; {}\n"
           "what to try: --precision amp-bf16 or amp-fp16 instead of a pure mode, a lower --lr, a "
-          "longer "
-          "--warmup, --loss-scale dynamic for pure-fp16\n",
-          summary.diverged_at.value_or(summary.steps), config.out);
+          "longer --warmup, --loss-scale dynamic for pure-fp16\n",
+          summary.diverged_at.value_or(summary.steps), last_good_checkpoint(config.out));
       return kFailed;
   }
   return kFailed;

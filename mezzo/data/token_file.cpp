@@ -9,6 +9,7 @@
 #include <fmt/ranges.h>  // join
 
 #include "mezzo/base/check.h"
+#include "mezzo/data/hash.h"
 
 namespace mezzo::data {
 namespace {
@@ -187,6 +188,23 @@ TokenFile TokenFile::open(const fs::path& path, const TokenFileOptions& options)
   hold_out_if_none(path, options.min_held_out, train, held_out);
   return TokenFile(TokenView("train", std::move(train), vocab_size),
                    TokenView("held-out", std::move(held_out), vocab_size), vocab_size, vocab_hash);
+}
+
+uint64_t token_fingerprint(const TokenFile& tokens) {
+  constexpr int64_t kStretches = 64;
+  const TokenView& train = tokens.split(Split::train);
+  Hasher hasher;
+  hasher.add(static_cast<uint64_t>(train.size()));
+  hasher.add(static_cast<uint64_t>(tokens.split(Split::held_out).size()));
+  hasher.add(static_cast<uint64_t>(tokens.vocab_size()));
+  hasher.add(tokens.vocab_hash().value_or(0));
+  std::vector<int64_t> stretch(static_cast<size_t>(std::min<int64_t>(64, train.size())));
+  const int64_t last = train.size() - static_cast<int64_t>(stretch.size());
+  for (int64_t i = 0; i < kStretches; ++i) {
+    train.read(last * i / (kStretches - 1), stretch);
+    hasher.add_bytes(stretch.data(), stretch.size() * sizeof(int64_t));
+  }
+  return hasher.value();
 }
 
 bool is_token_data(const fs::path& path) {

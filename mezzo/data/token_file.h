@@ -61,6 +61,10 @@ class TokenFile {
   std::optional<uint64_t> vocab_hash_;
 };
 
+/// Tells one token file from another: a hash of the sizes of its splits and its vocabulary and of 64
+/// stretches of 64 training tokens, evenly spaced.
+uint64_t token_fingerprint(const TokenFile& tokens);
+
 /// Whether `path` is something TokenFile::open is for, and not text: a file that begins as a token
 /// file of Mezzo does, a .bin, or a folder with a .bin that has "train" in its name.
 bool is_token_data(const std::filesystem::path& path);

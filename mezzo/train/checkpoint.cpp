@@ -44,6 +44,7 @@ json to_json(const Checkpoint& checkpoint) {
           {"train_loss", report::json_number(checkpoint.train_loss)},
           {"val_loss", report::json_number(checkpoint.val_loss)},
           {"val_accuracy", report::json_number(checkpoint.val_accuracy)},
+          {"data_fingerprint", checkpoint.data_fingerprint},
           {"sampler",
            {{"seed", checkpoint.sampler.seed},
             {"epoch", checkpoint.sampler.epoch},
@@ -58,6 +59,7 @@ Checkpoint from_json(const json& j) {
   checkpoint.train_loss = report::number_of(j.at("train_loss"));
   checkpoint.val_loss = report::number_of(j.at("val_loss"));
   checkpoint.val_accuracy = report::number_of(j.at("val_accuracy"));
+  checkpoint.data_fingerprint = j.at("data_fingerprint");
   checkpoint.sampler.seed = j.at("sampler").at("seed");
   checkpoint.sampler.epoch = j.at("sampler").at("epoch");
   checkpoint.sampler.position = j.at("sampler").at("position");

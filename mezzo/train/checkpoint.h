@@ -21,6 +21,7 @@ struct Checkpoint {
   double train_loss = 0.0;  // of the last step
   double val_loss = 0.0;    // at this step; NaN if not evaluated
   double val_accuracy = 0.0;
+  uint64_t data_fingerprint = 0;  // data::token_fingerprint of what the run trains on
   data::SamplerState sampler;
   std::optional<GradScalerState> scaler;  // none: the run does not scale its loss
 

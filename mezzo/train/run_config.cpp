@@ -179,7 +179,8 @@ RunConfig resolve_config(const GivenOptions& given) {
   if (!resume.empty()) config.out = fs::weakly_canonical(config.out).string();
   if (!resume.empty()) check_only_changes_what_may(stored, config);
 
-  if (!config.min_lr) config.min_lr = config.lr / 10;
+  // A tenth as a person writes it: 3e-05, where 3e-4 / 10 is 2.9999999999999997e-05.
+  if (!config.min_lr) config.min_lr = std::stod(fmt::format("{:.12g}", config.lr / 10));
   if (!config.warmup) config.warmup = config.steps / 20;
   if (config.out.empty()) config.out = new_run_folder(config);
   check_config(config);

@@ -152,6 +152,10 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
 
 void Trainer::resume(const fs::path& folder) {
   const Checkpoint checkpoint = load_checkpoint(folder);
+  MEZZO_CHECK(checkpoint.data_fingerprint == data::token_fingerprint(tokens_), "train",
+              "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
+              "or begin a new run without --resume",
+              folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
   load_parameters(model_, checkpoint.model, folder.string());
   optimizer_.load_named_state(model_->named_parameters(), checkpoint.optimizer);
   if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
@@ -159,6 +163,7 @@ void Trainer::resume(const fs::path& folder) {
   for (const auto& [device, state] : checkpoint.rng)
     default_generator(at::Device(device)).set_state(state);
   step_ = checkpoint.step;
+  if (fs::exists(checkpoint_folder(run_dir_, step_))) checkpointed_at_ = step_;
   skipped_steps_ = checkpoint.skipped_steps;
   evaluated_at_ = checkpoint.step;
   evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
@@ -240,8 +245,7 @@ void Trainer::evaluate_if_needed() {
 // A checkpoint is what one goes back to: one with broken weights would only push a good one out.
 void Trainer::write_checkpoint() {
   evaluate_if_needed();
-  const fs::path folder = checkpoint_folder(run_dir_, step_);
-  if (fs::exists(folder)) return;
+  if (checkpointed_at_ == step_) return;
   if (!std::isfinite(evaluation_.loss)) {
     sinks_.on_note(fmt::format("no checkpoint at step {}: the held-out loss is not finite", step_));
     return;
@@ -252,13 +256,17 @@ void Trainer::write_checkpoint() {
   checkpoint.train_loss = summary(report::Status::kDone).train_loss;
   checkpoint.val_loss = evaluation_.loss;
   checkpoint.val_accuracy = evaluation_.accuracy;
+  checkpoint.data_fingerprint = data::token_fingerprint(tokens_);
   checkpoint.sampler = sampler_.state();
   checkpoint.scaler = scaler_.state_dict();
   checkpoint.model = parameters_by_name(model_);
   checkpoint.optimizer = optimizer_.named_state(model_->named_parameters());
   checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
   if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
+  const fs::path folder = checkpoint_folder(run_dir_, step_);
+  fs::remove_all(folder);  // of a run that went on from an older checkpoint than its newest
   save_checkpoint(folder, checkpoint);
+  checkpointed_at_ = step_;
   prune_checkpoints(run_dir_, config_.keep_checkpoints);
 }
 

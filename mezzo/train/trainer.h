@@ -85,6 +85,7 @@ class Trainer {
   std::vector<double> step_ms_;
   std::vector<double> losses_;
   std::optional<int64_t> evaluated_at_;
+  std::optional<int64_t> checkpointed_at_;
   Evaluation evaluation_;
 };
 

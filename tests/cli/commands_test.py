@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import tempfile
@@ -99,6 +100,7 @@ class Commands(unittest.TestCase):
         out = self.train("bad", "--precision", "fp32", "--lr", "1e30", "--min-lr", "1e30", "--clip", "0", "--warmup", 0,
                          "--steps", 200, "--eval-every", 0, expect=1)
         self.assertIn("what to try", out)
+        self.assertIn("before its first checkpoint", out)
         self.assertLess(self.summary("bad")["diverged_at"], 100)
 
     def test_a_damaged_checkpoint_is_named_and_the_older_one_serves(self):
@@ -108,6 +110,51 @@ class Commands(unittest.TestCase):
         out = self.mezzo("train", "--resume", self.folder / "run", "--steps", 25, expect=1)
         self.assertIn(str(newest), out)
         self.mezzo("train", "--resume", self.folder / "run" / "checkpoints" / "step-000010", "--steps", 15)
+
+    def test_the_run_from_the_older_checkpoint_writes_the_damaged_one_anew(self):
+        self.train("run", "--steps", 20, "--checkpoint-every", 10)
+        newest = self.folder / "run" / "checkpoints" / "step-000020" / "model.safetensors"
+        whole = newest.read_bytes()
+        newest.write_bytes(whole[:-100])
+        self.mezzo("train", "--resume", self.folder / "run" / "checkpoints" / "step-000010")
+        self.assertEqual(newest.read_bytes(), whole)
+
+    def test_a_run_does_not_go_on_with_another_text(self):
+        self.train("run", "--steps", 5)
+        self.text.write_text(TEXT.replace("def", "fun"))
+        self.assertIn("was trained on other data", self.mezzo("train", "--resume", self.folder / "run", "--steps", 9,
+                                                              expect=1))
+
+    def test_a_full_disk_is_an_error_that_leaves_the_older_checkpoint(self):
+        self.train("run", "--steps", 10)
+        size = (self.folder / "run" / "checkpoints" / "step-000010" / "optimizer.safetensors").stat().st_size
+
+        def fill_disk():  # a write beyond the limit fails, as on a full disk
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+        process = subprocess.run([MEZZO, "train", "--resume", self.folder / "run", "--steps", "15"], text=True,
+                                 env=self.environment, preexec_fn=fill_disk, capture_output=True, timeout=300)
+        self.assertEqual(process.returncode, 1, process.stdout + process.stderr)
+        self.assertIn("cannot write", process.stderr)
+        self.assertEqual([f.name for f in (self.folder / "run" / "checkpoints").iterdir()], ["step-000010"])
+        self.mezzo("train", "--resume", self.folder / "run", "--steps", 15)
+
+    def test_a_folder_that_cannot_be_made_is_refused(self):
+        out = self.train("text.txt/run", "--steps", 5, expect=1)
+        self.assertIn("cannot make the run's folder", out)
+
+    def test_on_overflow_retry_loses_no_batch(self):
+        self.train("retry", "--precision", "amp-fp16", "--steps", 5, "--on-overflow", "retry", "--lr", "1e-2")
+        self.assertEqual(self.summary("retry")["skipped_steps"], 0)
+
+    def test_pure_fp16_ends_or_says_where_it_diverged(self):
+        process = self.start("train", "--data", self.text, "--out", self.folder / "run", *TINY, "--precision",
+                             "pure-fp16", "--steps", 60)
+        out, err = process.communicate(timeout=300)
+        summary = self.summary("run")
+        self.assertEqual(process.returncode, 1 if "diverged_at" in summary else 0, out + err)
+        self.assertEqual("diverged at step" in out, "diverged_at" in summary)
 
     def test_generate_writes_after_the_prompt(self):
         self.train("run", "--steps", 5)

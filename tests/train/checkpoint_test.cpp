@@ -22,6 +22,7 @@ Checkpoint example(int64_t step, double val_loss) {
   checkpoint.train_loss = 4.5;
   checkpoint.val_loss = val_loss;
   checkpoint.val_accuracy = 0.25;
+  checkpoint.data_fingerprint = 0xfedcba9876543210u;
   checkpoint.sampler = {.seed = 9, .epoch = 2, .position = 17};
   checkpoint.scaler = GradScalerState{1024.0, 2.0, 0.5, 2000, 41};
   checkpoint.model["w"] = at::arange(6, at::kFloat).view({2, 3});
@@ -43,6 +44,7 @@ TEST(Checkpoint, ComesBackAsItWasWritten) {
   EXPECT_EQ(back.step, 400);
   EXPECT_EQ(back.skipped_steps, 3);
   EXPECT_EQ(back.val_loss, 4.25);
+  EXPECT_EQ(back.data_fingerprint, 0xfedcba9876543210u);
   EXPECT_EQ(back.sampler, example(400, 4.25).sampler);
   EXPECT_EQ(back.scaler.value().scale, 1024.0);
   EXPECT_EQ(back.scaler.value().growth_tracker, 41);

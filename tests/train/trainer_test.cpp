@@ -142,6 +142,18 @@ TEST(Trainer, RefusesAHeadCountThatDoesNotDivideTheWidth) {
   EXPECT_THROW_WITH(Trainer(run.config, dir / "run", run.tokens, heard.sinks), "heads");
 }
 
+TEST(Trainer, RefusesToResumeOnOtherData) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  Heard heard;
+  Trainer(run.config, dir / "run", run.tokens, heard.sinks).run(kNeverStop);
+  Checkpoint checkpoint = load_checkpoint(checkpoint_folder(dir / "run", run.config.steps));
+  checkpoint.data_fingerprint ^= 1;
+  save_checkpoint(dir / "other", checkpoint);
+  Trainer resumed(run.config, dir / "again", run.tokens, heard.sinks);
+  EXPECT_THROW_WITH(resumed.resume(dir / "other"), "was trained on other data");
+}
+
 TEST(Trainer, RefusesACheckpointOfAnotherModel) {
   const TempDir dir;
   TinyRun run(dir.path());
