@@ -6,20 +6,23 @@
 
 namespace mezzo {
 
-/// torch.amp.autocast as a scope: while it lives, the ops of libtorch's cast lists run in `dtype`
-/// (matmul, linear, convolution, attention) or in fp32 (losses, and on CUDA softmax and norms),
-/// chosen per op in the dispatcher: no change to the model. fp32 parameters are cast once a region
-/// and the casts cached.
+/// torch.amp.autocast as a scope: while it lives, each op runs in the dtype that the cast policy
+/// says: matmul, linear, convolution, attention in `dtype`; losses, softmax, sums, exp, pow in
+/// fp32. Chosen per op in the dispatcher: no change to the model.
 ///
-///   { mezzo::Autocast autocast(at::kCPU, at::kBFloat16);
-///     loss = model->loss(tokens, targets); }
-///   loss.backward();                            // outside the region, as in Python; inside works
-///   too
+///   {
+///     mezzo::Autocast autocast(at::kCPU, at::kBFloat16);
+///     loss = model->loss(tokens, targets);
+///   }
+///   loss.backward();  // outside the region, as in Python; inside works too
+///
+/// The policy is CastPolicy::mezzo() unless a CastPolicyGuard names another. A parameter is cast
+/// once a region and the cast kept, until it is written to; see cast_cache.h.
 ///
 /// Regions nest, also disabled in enabled ones and with another 16-bit type; each restores what it
-/// found, on an exception too. The state belongs to the thread. Shares libtorch's own autocast
-/// state, so at::autocast::is_autocast_ enabled() and extensions with their own autocast kernels
-/// see the region.
+/// found, on an exception too. The state belongs to the thread: a new thread begins outside any
+/// region. It is libtorch's own state, so at::autocast::is_autocast_enabled() and extensions with
+/// their own autocast kernels see the region.
 class Autocast {
  public:
   /// dtype: at::kHalf or at::kBFloat16; left out, the device's own (CPU bf16, CUDA fp16).

@@ -1,0 +1,117 @@
+#include "mezzo/amp/apply_cast_rule.h"
+
+#include <utility>
+
+#include <ATen/autocast_mode.h>
+
+#include "mezzo/amp/cast_cache.h"
+#include "mezzo/amp/cast_table.h"
+#include "mezzo/base/check.h"
+
+namespace mezzo {
+namespace {
+
+// norm is the one op whose dtype is an argument of other overloads.
+std::optional<c10::OperatorHandle> overload_with_dtype(const std::string& op) {
+  const auto find = [](const char* overload) {
+    return c10::Dispatcher::singleton().findSchema({"aten::norm", overload});
+  };
+  if (op == "norm.Scalar") return find("ScalarOpt_dtype");
+  if (op == "norm.ScalarOpt_dim") return find("ScalarOpt_dim_dtype");
+  if (op == "norm.names_ScalarOpt_dim") return find("names_ScalarOpt_dim_dtype");
+  return std::nullopt;
+}
+
+/// f(tensor) for every defined tensor in the argument; f may replace it.
+template <class F>
+void for_each_tensor(c10::IValue& argument, const F& f) {
+  if (argument.isTensor()) {
+    at::Tensor tensor = std::move(argument).toTensor();
+    if (tensor.defined()) f(tensor);
+    argument = std::move(tensor);
+  } else if (argument.isTensorList()) {
+    std::vector<at::Tensor> tensors = argument.toTensorVector();
+    for (at::Tensor& tensor : tensors) f(tensor);
+    argument = std::move(tensors);
+  } else if (argument.isOptionalTensorList()) {
+    c10::List<std::optional<at::Tensor>> tensors = argument.toOptionalTensorList().copy();
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      std::optional<at::Tensor> tensor = tensors.get(i);
+      if (tensor.has_value() && tensor->defined()) f(*tensor);
+      tensors.set(i, tensor);
+    }
+    argument = std::move(tensors);
+  }
+}
+
+}  // namespace
+
+OpCasts::OpCasts(const c10::OperatorHandle& handle, std::string op, c10::DeviceType device)
+    : handle_(handle),
+      with_dtype_(overload_with_dtype(op)),
+      op_(std::move(op)),
+      device_(device),
+      argument_count_(handle.schema().arguments().size()),
+      dtype_index_(handle.schema().argumentIndexWithName("dtype")) {}
+
+void OpCasts::call(CastRule rule, torch::jit::Stack* stack) const {
+  switch (rule) {
+    case CastRule::kLower:
+      cast_arguments(at::autocast::get_autocast_dtype(device_), *stack);
+      break;
+    case CastRule::kFp32:
+      cast_arguments(at::kFloat, *stack);
+      break;
+    case CastRule::kPromote:
+      cast_arguments(widest(*stack), *stack);
+      break;
+    case CastRule::kFp32SetDtype:
+      if (first_argument_is_eligible(*stack)) {
+        c10::IValue& dtype = (*stack)[stack->size() - argument_count_ + *dtype_index_];
+        if (dtype.isNone()) dtype = at::kFloat;
+      }
+      break;
+    case CastRule::kFp32AppendDtype: {
+      const c10::IValue& first = (*stack)[stack->size() - argument_count_];
+      stack->emplace_back(first_argument_is_eligible(*stack) ? at::kFloat
+                                                             : first.toTensor().scalar_type());
+      with_dtype_->callBoxed(stack);
+      return;
+    }
+    case CastRule::kBanned:
+      detail::fail<Error>("Autocast", "{} is not safe under autocast. Hint: {}", op_,
+                          instead_of_banned(op_));
+    case CastRule::kPass:
+      MEZZO_INTERNAL_CHECK(rule != CastRule::kPass);
+  }
+  handle_.callBoxed(stack);
+}
+
+bool OpCasts::first_argument_is_eligible(const torch::jit::Stack& stack) const {
+  const c10::IValue& first = stack[stack.size() - argument_count_];
+  return first.isTensor() && at::autocast::is_eligible(first.toTensor(), device_);
+}
+
+void OpCasts::cast_arguments(at::ScalarType dtype, torch::jit::Stack& stack) const {
+  for (size_t i = stack.size() - argument_count_; i < stack.size(); ++i) {
+    for_each_tensor(
+        stack[i], [&](at::Tensor& tensor) { tensor = cast_for_autocast(tensor, dtype, device_); });
+  }
+}
+
+// fp32 where the eligible arguments do not agree: also for fp16 beside bf16, which libtorch's
+// promote refuses.
+at::ScalarType OpCasts::widest(const torch::jit::Stack& stack) const {
+  std::optional<at::ScalarType> dtype;
+  for (size_t i = stack.size() - argument_count_; i < stack.size(); ++i) {
+    c10::IValue argument = stack[i];
+    for_each_tensor(argument, [&](at::Tensor& tensor) {
+      if (!at::autocast::is_eligible(tensor, device_)) return;
+      dtype =
+          !dtype.has_value() || *dtype == tensor.scalar_type() ? tensor.scalar_type() : at::kFloat;
+    });
+  }
+  return dtype.value_or(at::kFloat);
+}
+
+}  // namespace mezzo

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "mezzo/amp/cast_rule.h"
+
+namespace mezzo {
+
+/// One op's rule in each of the lists. None: the list does not name it, and the op runs on its
+/// arguments as they come.
+struct CastTableRow {
+  std::string_view op;  // of aten, with its overload: "softmax.int"
+  std::optional<CastRule> pytorch_cuda;
+  std::optional<CastRule> pytorch_cpu;
+  std::optional<CastRule> mezzo_cpu;  // on other devices the mezzo policy is pytorch_cuda's
+};
+
+/// The ops on libtorch 2.11's autocast lists (ATen/autocast_mode.h for CUDA, autocast_mode.cpp for
+/// the CPU), by name. Not among them: _cudnn_rnn, which keeps libtorch's own kernel.
+std::span<const CastTableRow> cast_table();
+
+/// What to write instead of a banned op, for an error message.
+std::string_view instead_of_banned(std::string_view op);
+
+}  // namespace mezzo
