@@ -13,6 +13,7 @@ enum ExitCode { kOk = 0, kFailed = 1, kWrongUsage = 2, kInterrupted = 130 };
 void add_train_command(CLI::App& app, int& exit_code);
 void add_generate_command(CLI::App& app, int& exit_code);
 void add_data_command(CLI::App& app, int& exit_code);
+void add_ops_command(CLI::App& app, int& exit_code);
 void add_info_command(CLI::App& app, int& exit_code);
 void add_bench_command(CLI::App& app, int& exit_code);
 

@@ -18,6 +18,7 @@ constexpr const char* kDescription =
     "  mezzo train                        train a small GPT on the Python sources at hand\n"
     "  mezzo train --precision amp-fp16 --data book.txt\n"
     "  mezzo generate --run runs/my-run --prompt 'def '\n"
+    "  mezzo ops --diff pytorch-cuda      which op runs in which dtype\n"
     "  mezzo info                         which precisions are fast here, and why\n";
 
 int run(int argc, char** argv) {
@@ -28,6 +29,7 @@ int run(int argc, char** argv) {
   add_train_command(app, exit_code);
   add_generate_command(app, exit_code);
   add_data_command(app, exit_code);
+  add_ops_command(app, exit_code);
   add_info_command(app, exit_code);
   add_bench_command(app, exit_code);
   try {

@@ -15,6 +15,7 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/scope.h"
 
 namespace mezzo::models {
 namespace {
@@ -47,6 +48,7 @@ CausalSelfAttentionImpl::CausalSelfAttentionImpl(const GPT2Config& config)
 }
 
 at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& x) {
+  const Scope scope("attn");
   const int64_t B = x.size(0), T = x.size(1), C = x.size(2);
   // split's backward is one concatenation; indexing's would fill three tensors with zeros first.
   const auto qkv = c_attn(x).split(C, /*dim=*/2);
@@ -64,7 +66,10 @@ MLPImpl::MLPImpl(const GPT2Config& config) {
   c_proj = register_module("c_proj", Linear(4 * config.width, config.width, config.bias));
 }
 
-at::Tensor MLPImpl::forward(const at::Tensor& x) { return c_proj(at::gelu(c_fc(x), "tanh")); }
+at::Tensor MLPImpl::forward(const at::Tensor& x) {
+  const Scope scope("mlp");
+  return c_proj(at::gelu(c_fc(x), "tanh"));
+}
 
 BlockImpl::BlockImpl(const GPT2Config& config) : dropout_(config.dropout) {
   ln_1 = register_module("ln_1", LayerNorm(config.width, config.bias));
@@ -112,13 +117,17 @@ at::Tensor GPT2Impl::features(const at::Tensor& tokens) {
   check_tokens("GPT2.forward", tokens, config_);
   const auto positions = wpe->weight.slice(0, 0, tokens.size(1));
   auto x = at::dropout(wte(tokens) + positions, config_.dropout, is_training());
-  for (const auto& block : *h) {
-    x = block->as<BlockImpl>()->forward(x);
+  for (size_t i = 0; i < h->size(); ++i) {
+    const Scope scope(fmt::format("h.{}", i));
+    x = h[i]->as<BlockImpl>()->forward(x);
   }
   return ln_f(x);
 }
 
-at::Tensor GPT2Impl::head(const at::Tensor& features) { return at::linear(features, wte->weight); }
+at::Tensor GPT2Impl::head(const at::Tensor& features) {
+  const Scope scope("head");
+  return at::linear(features, wte->weight);
+}
 
 at::Tensor GPT2Impl::forward(const at::Tensor& tokens) { return head(features(tokens)); }
 

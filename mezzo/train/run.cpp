@@ -97,6 +97,7 @@ RunData open_data(const RunConfig& config, const DataProgress& progress) {
 report::Summary train(const RunConfig& config, const RunData& data, report::Sinks& sinks,
                       const std::atomic<bool>& stop) {
   const fs::path folder = config.out;
+  const CastPolicyGuard policy(cast_policy_of(config));
   Trainer trainer(config, folder, data.tokens,
                   sinks);  // if it refuses the configuration, no folder is left behind
   if (config.resume.empty()) {
@@ -125,6 +126,7 @@ std::string generate(const GenerateOptions& options) {
   const data::Tokenizer tokenizer = data::Tokenizer::load(tokenizer_file);
 
   const PrecisionMode& mode = precision_mode(config.precision);
+  const CastPolicyGuard policy(cast_policy_of(config));
   models::GPT2 model(model_config(config));
   model->to(mode.weights);
   load_parameters(model, load_model_tensors(checkpoint), checkpoint.string());

@@ -194,6 +194,7 @@ void check_config(const RunConfig& config) {
   for (const Option& option : options()) {
     if (const auto value = get(config, option)) set(copy, option, *value, "in this configuration");
   }
+  static_cast<void>(cast_policy_of(config));
   MEZZO_CHECK_USAGE(config.min_lr.value_or(0) <= config.lr, kWhere,
                     "min-lr must be at most lr ({}), but is {}", config.lr, *config.min_lr);
 }

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "mezzo/amp/cast_policy.h"
+
 namespace CLI {
 class App;
 }
@@ -29,6 +31,8 @@ struct RunConfig {
   std::string precision = "amp-bf16";
   std::string loss_scale = "auto";
   std::string on_overflow = "skip";
+  std::string cast_policy = "mezzo";
+  std::string cast_rules;  // CastPolicy::set_rules' text
 
   int64_t steps = 1000;
   double lr = 3e-4;
@@ -59,6 +63,9 @@ struct RunConfig {
   /// The fixed scale where --loss-scale is a number; otherwise nothing.
   std::optional<double> static_loss_scale() const;
 };
+
+/// The cast policy with its rules. Throws UsageError for a rule that cannot be.
+CastPolicy cast_policy_of(const RunConfig& config);
 
 /// What was said on the command line: option names without dashes, values as they were typed.
 struct GivenOptions {

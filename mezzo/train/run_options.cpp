@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>  // fmt::join
 #include <nlohmann/json.hpp>
 
+#include "mezzo/amp/cast_policy.h"
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/nearest.h"
@@ -96,6 +97,11 @@ Check loss_scale() {
           }};
 }
 
+Check cast_rules() {
+  return {"a list of [scope:]op=rule, with ops and rules as mezzo ops shows them", {},
+          [](const Value& value) { return is_plain_text(std::get<std::string>(value)); }};
+}
+
 std::vector<std::string> precision_names() {
   std::vector<std::string> names;
   for (const PrecisionMode& mode : precision_modes()) names.emplace_back(mode.name);
@@ -137,6 +143,11 @@ std::vector<Option> make_options() {
       {precision, "on-overflow", &C::on_overflow,
        "what to do with a step whose gradients overflow: skip it, or retry it at half the scale",
        "", one_of({"skip", "retry"}), kMayChange},
+      {precision, "cast-policy", &C::cast_policy, "which op runs in which dtype under autocast", "",
+       one_of(CastPolicy::preset_names())},
+      {precision, "cast-rules", &C::cast_rules,
+       "changes to the cast policy: softmax=lower, h.*.attn:mm=fp32 (see mezzo ops)", "none",
+       cast_rules()},
 
       {training, "steps", &C::steps, "optimizer steps in all, those before a resume included", "",
        whole(1, kMaxCount), kMayChange},
@@ -299,5 +310,13 @@ std::string plain(const Value& value) {
 }
 
 std::optional<double> RunConfig::static_loss_scale() const { return parse_number(loss_scale); }
+
+CastPolicy cast_policy_of(const RunConfig& config) {
+  try {
+    return CastPolicy::preset(config.cast_policy).set_rules(config.cast_rules);
+  } catch (const Error& error) {
+    detail::fail<UsageError>("train", "cast-rules: {}", error.what());
+  }
+}
 
 }  // namespace mezzo::train

@@ -174,6 +174,20 @@ class Commands(unittest.TestCase):
         for precision in ["fp32", "amp-fp16", "amp-bf16", "pure-fp16", "pure-bf16"]:
             self.assertIn(precision, out)
 
+    def test_ops_prints_and_compares_policies(self):
+        self.assertRegex(self.mezzo("ops"), r"softmax.int +fp32_set_dtype")
+        self.assertRegex(self.mezzo("ops", "--diff", "pytorch-cpu"), r"softmax.int +fp32_set_dtype +-")
+        out = self.mezzo("ops", "--cast-rules", "mm=fp32, h.*.attn:mm=lower", "--diff", "mezzo")
+        self.assertRegex(out, r"(?s)mm +fp32 +lower.*h\.\*\.attn:mm +lower")
+        self.assertIn("did you mean 'softmax'", self.mezzo("ops", "--cast-rules", "sofmax=fp32", expect=2))
+
+    def test_cast_rules_change_a_run_and_wrong_ones_are_refused(self):
+        self.train("plain", "--steps", 3)
+        self.train("ruled", "--steps", 3, "--cast-rules", "linear=fp32, h.*.attn:mm=fp32")
+        self.assertNotEqual(self.summary("plain")["train_loss"], self.summary("ruled")["train_loss"])
+        self.assertIn("cast-rules", (self.folder / "ruled" / "config.toml").read_text())
+        self.assertIn("cast-rules", self.train("wrong", "--cast-rules", "linear=fp33", expect=2))
+
     def test_bench_step_prints_its_keys(self):
         result = json.loads(self.mezzo("bench", "step", "--steps", 1, "--json"))
         for key in ["min_ms", "median_ms", "tokens_per_s", "peak_tensor_bytes", "peak_rss_bytes"]:

@@ -34,6 +34,8 @@ RunConfig unusual_config() {
   c.precision = "pure-fp16";
   c.loss_scale = "1024.5";
   c.on_overflow = "retry";
+  c.cast_policy = "pytorch-cpu";
+  c.cast_rules = "softmax=lower, h.*.attn:mm=fp32";
   c.steps = 17;
   c.lr = 1.0 / 3;
   c.min_lr = 0;
