@@ -59,19 +59,19 @@ void save_torch_file(const GradScalerState& state, const std::filesystem::path& 
   pickler.pushIValue(to_dict(state));
   pickler.stop();
 
-  std::ofstream file(path, std::ios::binary);
-  caffe2::serialize::PyTorchStreamWriter archive([&](const void* bytes, size_t size) {
-    file.write(static_cast<const char*>(bytes), static_cast<std::streamsize>(size));
-    return file ? size : 0;
+  // In memory first: the writer's destructor ends the process where the disk fails.
+  std::string bytes;
+  caffe2::serialize::PyTorchStreamWriter archive([&](const void* part, size_t size) {
+    bytes.append(static_cast<const char*>(part), size);
+    return size;
   });
   const std::string byte_order = "little";
-  try {
-    archive.writeRecord("data.pkl", pickle.data(), pickle.size());
-    archive.writeRecord("byteorder", byte_order.data(), byte_order.size());
-    archive.writeEndOfFile();
-  } catch (const c10::Error&) {
-    file.setstate(std::ios::failbit);
-  }
+  archive.writeRecord("data.pkl", pickle.data(), pickle.size());
+  archive.writeRecord("byteorder", byte_order.data(), byte_order.size());
+  archive.writeEndOfFile();
+
+  std::ofstream file(path, std::ios::binary);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   file.close();
   MEZZO_CHECK(file.good(), kWhere, "cannot write {}", path.string());
 }
