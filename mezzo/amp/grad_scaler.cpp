@@ -181,7 +181,9 @@ void GradScaler::update(const at::Tensor& new_scale) {
               c10::DeviceTypeName(device_.type(), /*lower_case=*/true),
               new_scale.defined() ? new_scale.toString() : "undefined");
   const at::Tensor found_inf = found_inf_of_all();
-  tensors_.scale.copy_(new_scale.squeeze()).clamp_(options_.min_scale, options_.max_scale);
+  tensors_.scale.copy_(new_scale.squeeze())
+      .nan_to_num_(options_.min_scale)
+      .clamp_(options_.min_scale, options_.max_scale);
   finish_update(found_inf);
 }
 
@@ -206,7 +208,6 @@ void GradScaler::fail_at_floor(const Optimizers& optimizers) const {
       "left to lower. Most non-finite gradients: {}. Hint: the run has diverged, or a layer "
       "needs fp32; error_at_min_scale = false skips such steps",
       options_.min_scale, worst.empty() ? "unknown, they are gone" : worst);
-  std::abort();  // not reached
 }
 
 bool GradScaler::found_inf(const torch::optim::Optimizer& optimizer) const {

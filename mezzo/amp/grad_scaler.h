@@ -64,7 +64,7 @@ class GradScaler {
   void update(std::optional<double> new_scale = std::nullopt);
 
   /// new_scale: one element, without gradient, on a device of the scaler's type; copied, not read
-  /// on the host.
+  /// on the host. A NaN becomes min_scale.
   void update(const at::Tensor& new_scale);
 
   /// Whether the optimizer's gradients of this step hold a NaN or an Inf. Between unscale_ or step
@@ -102,8 +102,7 @@ class GradScaler {
   enum class Stage { kReady, kUnscaled, kStepped };
   struct PerOptimizer {
     Stage stage = Stage::kReady;
-    at::Tensor found_inf;  // 0-dim fp32 on device_, 1 or 0; undefined before a check, or if no rank
-                           // can have a gradient
+    at::Tensor found_inf;  // 0-dim fp32 on device_, 1 or 0; undefined where nothing was checked
   };
   using Optimizers = std::unordered_map<torch::optim::Optimizer*, PerOptimizer>;
 
@@ -114,7 +113,7 @@ class GradScaler {
                              bool allow_fp16) const;
   at::Tensor found_inf_of_all() const;
   void finish_update(const at::Tensor& found_inf);
-  [[noreturn]] void fail_at_floor(const Optimizers& optimizers) const;
+  void fail_at_floor(const Optimizers& optimizers) const;
   std::vector<double> read(const at::Tensor& values) const;
   double clamped(double scale) const;
   int64_t clamped_tracker(int64_t tracker) const;

@@ -10,7 +10,6 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
-#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/maximum.h>
@@ -76,14 +75,14 @@ at::Tensor unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tenso
 void check_and_unscale_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,
                         const at::Tensor& inv_scale) {
   if (grads.front().is_cuda() && grads.front().scalar_type() == at::kBFloat16) {
-    check_and_unscale_foreach_(grads, found_inf, inv_scale);
+    check_and_unscale_plain_(grads, found_inf, inv_scale);
   } else {
     at::_amp_foreach_non_finite_check_and_unscale_(grads, found_inf, inv_scale);
   }
 }
 
-void check_and_unscale_foreach_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,
-                                const at::Tensor& inv_scale) {
+void check_and_unscale_plain_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,
+                              const at::Tensor& inv_scale) {
   std::vector<at::Tensor> filled;  // an empty tensor has no largest element
   for (const at::Tensor& grad : grads) {
     if (grad.numel() > 0) filled.push_back(grad);
@@ -93,7 +92,9 @@ void check_and_unscale_foreach_(const std::vector<at::Tensor>& grads, at::Tensor
       at::_foreach_norm(filled, std::numeric_limits<double>::infinity(), at::kFloat);
   const at::Tensor is_bad = at::isfinite(at::stack(largest)).all().logical_not();
   found_inf.masked_fill_(is_bad, 1.0);
-  at::_foreach_mul_(filled, inv_scale);
+  // One dimension makes inv_scale promote the product to fp32: as a 0-dim tensor it would be
+  // rounded to the gradient's 16 bits first on CUDA.
+  for (at::Tensor& grad : filled) grad.mul_(grad.dim() == 0 ? inv_scale : inv_scale.view({1}));
 }
 
 }  // namespace mezzo

@@ -20,9 +20,9 @@ at::Tensor unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tenso
 void check_and_unscale_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,
                         const at::Tensor& inv_scale);
 
-/// The same out of foreach ops: a largest |element| in fp32, which keeps NaN and Inf, then a
-/// product in fp32 rounded to the gradient's dtype.
-void check_and_unscale_foreach_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,
-                                const at::Tensor& inv_scale);
+/// The same out of plain ops: the largest |element| in fp32, which keeps NaN and Inf, then a
+/// product in fp32 rounded to the gradient's dtype. For fp32 and 16-bit gradients.
+void check_and_unscale_plain_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,
+                              const at::Tensor& inv_scale);
 
 }  // namespace mezzo

@@ -566,6 +566,10 @@ TEST(GradScaler, AScaleFromOutsideIsBroughtWithinTheBounds) {
   EXPECT_EQ(scaler.get_scale(), 64.0);
   scaler.update(at::full({1}, 0.5));
   EXPECT_EQ(scaler.get_scale(), 2.0);
+  scaler.update(at::full({}, kNaN));
+  EXPECT_EQ(scaler.get_scale(), 2.0);
+  scaler.update(at::full({}, kInf));
+  EXPECT_EQ(scaler.get_scale(), 64.0);
   scaler.load_state_dict({0.25, 2.0, 0.5, 2000, 0});
   EXPECT_EQ(scaler.get_scale(), 2.0);
 }

@@ -17,7 +17,7 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
-// Awkward sizes, one strided, one empty.
+// Awkward sizes, one strided, one without dimensions, one empty.
 std::vector<at::Tensor> gradients(at::ScalarType dtype) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(11);
   std::vector<at::Tensor> grads;
@@ -25,6 +25,7 @@ std::vector<at::Tensor> gradients(at::ScalarType dtype) {
     grads.push_back((at::randn({size}, generator) * 1000).to(dtype));
   }
   grads.push_back((at::randn({7, 5}, generator) * 1000).to(dtype).t());
+  grads.push_back(at::full({}, 1234.5, dtype));
   grads.push_back(at::empty({0}, dtype));
   return grads;
 }
@@ -35,44 +36,44 @@ std::vector<at::Tensor> copies(const std::vector<at::Tensor>& tensors) {
   return copied;
 }
 
-void expect_foreach_equals_kernel(const std::vector<at::Tensor>& grads, double scale) {
+void expect_plain_equals_kernel(const std::vector<at::Tensor>& grads, double scale) {
   const at::Tensor inv_scale = at::full({}, 1.0 / scale, at::kFloat);
-  std::vector<at::Tensor> by_kernel = copies(grads), by_foreach = copies(grads);
-  at::Tensor kernel_found = at::zeros({}), foreach_found = at::zeros({});
+  std::vector<at::Tensor> by_kernel = copies(grads), by_plain = copies(grads);
+  at::Tensor kernel_found = at::zeros({}), plain_found = at::zeros({});
   at::_amp_foreach_non_finite_check_and_unscale_(by_kernel, kernel_found, inv_scale);
-  check_and_unscale_foreach_(by_foreach, foreach_found, inv_scale);
-  EXPECT_BIT_EQUAL(foreach_found, kernel_found);
+  check_and_unscale_plain_(by_plain, plain_found, inv_scale);
+  EXPECT_BIT_EQUAL(plain_found, kernel_found);
   for (size_t i = 0; i < grads.size(); ++i) {
     if (!std::isfinite(grads[i].sum().item<float>())) continue;  // NaNs have many bit patterns
-    EXPECT_BIT_EQUAL(by_foreach[i], by_kernel[i]);
+    EXPECT_BIT_EQUAL(by_plain[i], by_kernel[i]);
   }
 }
 
-TEST(Unscale, ForeachOpsEqualTheKernel) {
-  for (const at::ScalarType dtype : {at::kBFloat16, at::kFloat}) {
+TEST(Unscale, PlainOpsEqualTheKernel) {
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf, at::kFloat}) {
     for (const double scale : {1.0, 65536.0, 1000.0}) {
-      expect_foreach_equals_kernel(gradients(dtype), scale);
+      expect_plain_equals_kernel(gradients(dtype), scale);
       for (const float bad : {kInf, -kInf, kNaN}) {
         for (size_t where = 0; where < 5; ++where) {
           std::vector<at::Tensor> grads = gradients(dtype);
           grads[where].select(0, -1).fill_(bad);
-          expect_foreach_equals_kernel(grads, scale);
+          expect_plain_equals_kernel(grads, scale);
         }
       }
     }
   }
 }
 
-TEST(Unscale, ForeachOpsKeepAnEarlierFoundInf) {
+TEST(Unscale, PlainOpsKeepAnEarlierFoundInf) {
   at::Tensor found_inf = at::ones({});
-  check_and_unscale_foreach_({at::ones({3}, at::kBFloat16)}, found_inf, at::ones({}));
+  check_and_unscale_plain_({at::ones({3}, at::kBFloat16)}, found_inf, at::ones({}));
   EXPECT_EQ(found_inf.item<float>(), 1.0f);
 }
 
 TEST(Unscale, LargestFiniteBf16GradientIsNoOverflow) {
   at::Tensor found_inf = at::zeros({});
   const at::Tensor grad = at::full({2}, 0x1.fep127, at::kBFloat16);
-  check_and_unscale_foreach_({grad}, found_inf, at::full({}, 0.5));
+  check_and_unscale_plain_({grad}, found_inf, at::full({}, 0.5));
   EXPECT_EQ(found_inf.item<float>(), 0.0f);
   EXPECT_EQ(grad[0].item<float>(), 0x1.fep126f);
 }
