@@ -1,80 +1,46 @@
 #include "mezzo/amp/grad_scaler.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
-#include <map>
+#include <set>
 #include <string>
 #include <utility>
 
-#include <fmt/ranges.h>
-
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
-#include <ATen/ops/_amp_update_scale.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
 
+#include "mezzo/amp/unscale.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scaled_step.h"
 
 namespace mezzo {
 namespace {
 
-void check_growth_factor(double factor) {
-  MEZZO_CHECK(factor > 1.0 && std::isfinite(factor), "GradScaler",
-              "growth_factor must be > 1, but is {}", factor);
-}
-
-void check_backoff_factor(double factor) {
-  MEZZO_CHECK(factor > 0.0 && factor < 1.0, "GradScaler",
-              "backoff_factor must be in (0, 1), but is {}", factor);
-}
-
-void check_growth_interval(int64_t interval) {
-  MEZZO_CHECK(interval > 0, "GradScaler", "growth_interval must be > 0, but is {}", interval);
-}
-
-void check_scale(double scale) {
-  MEZZO_CHECK(scale > 0.0 && scale <= std::numeric_limits<float>::max(), "GradScaler",
-              "the scale must be > 0 and finite in fp32, but is {}", scale);
-}
-
 at::TensorOptions fp32_on(at::Device device) {
   return at::TensorOptions().dtype(at::kFloat).device(device);
 }
 
-// The tensor that holds the gradient's numbers. An fp16 sparse gradient is summed over its
-// duplicate indices first: 64000 + 64000 at one index is an overflow that its values alone do not
-// show.
-at::Tensor values_to_unscale(at::Tensor& grad) {
-  if (!grad.is_sparse()) return grad;
-  if (grad.scalar_type() == at::kHalf) grad = grad.coalesce();
-  return grad._values();
+// The larger of two tensors of which either may be undefined.
+at::Tensor larger(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.defined() || !b.defined()) return a.defined() ? a : b;
+  return at::maximum(a, b);
 }
 
 }  // namespace
 
 GradScaler::GradScaler(at::Device device, GradScalerOptions options)
-    : device_(device), options_(options) {
-  if (!options_.enabled) return;
-  check_scale(options_.init_scale);
-  check_growth_factor(options_.growth_factor);
-  check_backoff_factor(options_.backoff_factor);
-  check_growth_interval(options_.growth_interval);
-  // 2^-127 is where 1 / scale stops being a finite fp32 number.
-  MEZZO_CHECK(options_.min_scale > 0x1p-127 && options_.min_scale <= options_.init_scale,
-              "GradScaler", "min_scale must be in (2^-127, init_scale = {}], but is {}",
-              options_.init_scale, options_.min_scale);
+    : device_(device), options_(std::move(options)) {
+  validate(options_);
 }
 
 at::Tensor GradScaler::scale(const at::Tensor& outputs) {
   if (!options_.enabled) return outputs;
-  if (!scale_.defined()) init_scale_tensors();
+  if (!tensors_.scale.defined()) init_tensors();
   const bool is_16_bit = at::isReducedFloatingType(outputs.scalar_type());
   return (is_16_bit ? outputs.to(at::kFloat) : outputs) *
-         scale_.to(outputs.device(), /*non_blocking=*/true);
+         tensors_.scale.to(outputs.device(), /*non_blocking=*/true);
 }
 
 std::vector<at::Tensor> GradScaler::scale(const std::vector<at::Tensor>& outputs) {
@@ -94,92 +60,188 @@ void GradScaler::unscale_(torch::optim::Optimizer& optimizer) {
   MEZZO_CHECK(state.stage != Stage::kStepped, "GradScaler.unscale_",
               "called after step() for this optimizer; call it between backward() and step()");
   // In fp64: 1 / scale is inexact in fp32 once the scale is not a power of two.
-  const at::Tensor inv_scale = scale_.to(at::kDouble).reciprocal().to(at::kFloat);
-  state.found_inf_per_device = unscale_grads(optimizer, inv_scale, options_.allow_fp16_grads);
+  const at::Tensor inv_scale = tensors_.scale.to(at::kDouble).reciprocal().to(at::kFloat);
+  state.found_inf = check_gradients(optimizer, inv_scale, options_.allow_fp16_grads);
   state.stage = Stage::kUnscaled;
 }
 
-void GradScaler::step(torch::optim::Optimizer& optimizer) {
+StepOutcome GradScaler::step(torch::optim::Optimizer& optimizer,
+                             torch::optim::Optimizer::LossClosure closure) {
   if (!options_.enabled) {
-    optimizer.step();
-    return;
+    optimizer.step(std::move(closure));
+    return StepOutcome(true);
+  }
+  MEZZO_CHECK(closure == nullptr, "GradScaler.step",
+              "a closure is not supported: its backward pass would go unscaled. Hint: call "
+              "scale(loss).backward() before step(optimizer)");
+  return step(std::vector<torch::optim::Optimizer*>{&optimizer});
+}
+
+StepOutcome GradScaler::step(const std::vector<torch::optim::Optimizer*>& optimizers) {
+  if (!options_.enabled) {
+    for (torch::optim::Optimizer* optimizer : optimizers) optimizer->step();
+    return StepOutcome(true);
   }
   check_scaled("step");
+  MEZZO_CHECK(std::set(optimizers.begin(), optimizers.end()).size() == optimizers.size(),
+              "GradScaler.step", "the optimizers must differ, but one is given twice");
+  bool is_host_needed = false;
+  at::Tensor found_inf;
+  for (torch::optim::Optimizer* optimizer : optimizers) {
+    const bool is_scaled_step = dynamic_cast<ScaledStep*>(optimizer) != nullptr;
+    found_inf = larger(found_inf, checked(*optimizer, is_scaled_step).found_inf);
+    is_host_needed = is_host_needed || !is_scaled_step;
+  }
+  if (!found_inf.defined()) found_inf = at::zeros({}, fp32_on(device_));
+  const bool is_skipped = is_host_needed && found_inf.item<float>() != 0.0f;
+  for (torch::optim::Optimizer* optimizer : optimizers) {
+    PerOptimizer& state = per_optimizer_.at(optimizer);
+    if (auto* scaled = dynamic_cast<ScaledStep*>(optimizer)) {
+      const bool is_unscaled = state.stage == Stage::kUnscaled;
+      scaled->scaled_step(is_unscaled ? std::nullopt : std::optional(tensors_.scale), found_inf);
+    } else if (!is_skipped) {
+      optimizer->step();
+    }
+    state.stage = Stage::kStepped;
+  }
+  return is_host_needed ? StepOutcome(!is_skipped) : StepOutcome(found_inf);
+}
+
+// An optimizer about to step, its gradients checked. Those of a ScaledStep stay scaled unless
+// unscale_ was called: its own pass over them divides.
+GradScaler::PerOptimizer& GradScaler::checked(torch::optim::Optimizer& optimizer,
+                                              bool is_scaled_step) {
   PerOptimizer& state = per_optimizer_[&optimizer];
   MEZZO_CHECK(
       state.stage != Stage::kStepped, "GradScaler.step",
       "called twice for this optimizer since the last update(); call update() once per step");
-  if (dynamic_cast<ScaledStep*>(&optimizer) != nullptr) {
-    step_on_device(optimizer, state);
-  } else {
-    step_on_host(optimizer, state);
+  if (is_scaled_step) {
+    if (state.stage == Stage::kReady) {
+      // An inverse of one checks and changes nothing.
+      const at::Tensor one = at::full({}, 1.0, fp32_on(device_));
+      state.found_inf = check_gradients(optimizer, one, /*allow_fp16=*/true);
+    }
+    return state;
   }
-  state.stage = Stage::kStepped;
-}
-
-void GradScaler::step_on_device(torch::optim::Optimizer& optimizer, PerOptimizer& state) {
-  std::optional<at::Tensor> grad_scale;
-  if (state.stage == Stage::kReady) {
-    // An inverse of one checks and changes nothing; the optimizer's own pass divides by the scale.
-    const at::Tensor one = at::full({}, 1.0, fp32_on(device_));
-    state.found_inf_per_device = unscale_grads(optimizer, one, /*allow_fp16=*/true);
-    grad_scale = scale_;
-  }
-  dynamic_cast<ScaledStep&>(optimizer).scaled_step(grad_scale, combined_found_inf(state));
-}
-
-void GradScaler::step_on_host(torch::optim::Optimizer& optimizer, PerOptimizer& state) {
   if (state.stage == Stage::kReady) unscale_(optimizer);
   MEZZO_CHECK(
-      !state.found_inf_per_device.empty(), "GradScaler.step",
+      state.found_inf.defined(), "GradScaler.step",
       "no parameter of this optimizer has a gradient. Hint: call scale(loss).backward() first");
-  if (combined_found_inf(state).item<float>() == 0.0f) optimizer.step();
+  return state;
+}
+
+at::Tensor GradScaler::check_gradients(torch::optim::Optimizer& optimizer,
+                                       const at::Tensor& inv_scale, bool allow_fp16) const {
+  at::Tensor found_inf = unscale_gradients(optimizer, inv_scale, allow_fp16);
+  if (options_.reduce_found_inf) {
+    // A rank without gradients takes part: the others wait for it.
+    if (!found_inf.defined()) found_inf = at::zeros({}, fp32_on(device_));
+    options_.reduce_found_inf(found_inf);
+    found_inf.ne_(0);  // to {0, 1}, whatever the reduction made: fused optimizers skip on 1 alone
+  }
+  return found_inf;
+}
+
+at::Tensor GradScaler::found_inf_of_all() const {
+  at::Tensor found_inf;
+  for (const auto& [optimizer, state] : per_optimizer_) {
+    found_inf = larger(found_inf, state.found_inf);
+  }
+  return found_inf;
 }
 
 void GradScaler::update(std::optional<double> new_scale) {
   if (!options_.enabled) return;
   check_scaled("update");
+  const at::Tensor found_inf = found_inf_of_all();
   if (new_scale.has_value()) {
     check_scale(*new_scale);
-    scale_.fill_(*new_scale);
+    tensors_.scale.fill_(clamped(*new_scale));
   } else {
-    at::Tensor found_inf;
-    for (const auto& [optimizer, state] : per_optimizer_) {
-      if (state.found_inf_per_device.empty()) continue;
-      const at::Tensor one = combined_found_inf(state);
-      found_inf = found_inf.defined() ? at::maximum(found_inf, one) : one;
-    }
     MEZZO_CHECK(
         found_inf.defined(), "GradScaler.update",
         "no gradient was checked since the last update(). Hint: call step() or unscale_() first");
-    if (options_.is_dynamic) adjust_scale(found_inf);
+    if (options_.is_dynamic) {
+      if (options_.error_at_min_scale) {
+        overflowed_at_floor_.logical_or_(overflows_at_floor(tensors_, found_inf, options_));
+      }
+      update_scale_(tensors_, found_inf, options_);
+    }
   }
-  per_optimizer_.clear();
+  finish_update(found_inf);
 }
 
-void GradScaler::adjust_scale(const at::Tensor& found_inf) {
-  at::_amp_update_scale_(scale_, growth_tracker_, found_inf, options_.growth_factor,
-                         options_.backoff_factor, options_.growth_interval);
-  scale_.clamp_min_(options_.min_scale);
+void GradScaler::update(const at::Tensor& new_scale) {
+  if (!options_.enabled) return;
+  check_scaled("update");
+  MEZZO_CHECK(new_scale.defined() && new_scale.numel() == 1 && !new_scale.requires_grad() &&
+                  new_scale.device().type() == device_.type(),
+              "GradScaler.update",
+              "new_scale must be one element without gradient on a {} device, but is {}",
+              c10::DeviceTypeName(device_.type(), /*lower_case=*/true),
+              new_scale.defined() ? new_scale.toString() : "undefined");
+  const at::Tensor found_inf = found_inf_of_all();
+  tensors_.scale.copy_(new_scale.squeeze())
+      .nan_to_num_(options_.min_scale)
+      .clamp_(options_.min_scale, options_.max_scale);
+  finish_update(found_inf);
+}
+
+void GradScaler::finish_update(const at::Tensor& found_inf) {
+  if (found_inf.defined()) count_step_(counters_, found_inf);
+  const Optimizers optimizers = std::exchange(per_optimizer_, {});
+  // Only where the flag lies at hand: another device would have to be waited for.
+  if (device_.is_cpu() && *overflowed_at_floor_.const_data_ptr<bool>()) fail_at_floor(optimizers);
+}
+
+void GradScaler::fail_at_floor(const Optimizers& optimizers) const {
+  overflowed_at_floor_.zero_();
+  std::vector<NamedParameter> parameters =
+      optimizers.empty() ? names_ : std::vector<NamedParameter>{};
+  for (const auto& [optimizer, state] : optimizers) {
+    for (auto& named : named_parameters(*optimizer, names_)) parameters.push_back(std::move(named));
+  }
+  const std::string worst = describe_overflow(parameters);
+  MEZZO_CHECK(
+      false, "GradScaler.update",
+      "the gradients overflow although the scale is at its minimum of {}, so there is nothing "
+      "left to lower. Most non-finite gradients: {}. Hint: the run has diverged, or a layer "
+      "needs fp32; error_at_min_scale = false skips such steps",
+      options_.min_scale, worst.empty() ? "unknown, they are gone" : worst);
 }
 
 bool GradScaler::found_inf(const torch::optim::Optimizer& optimizer) const {
   if (!options_.enabled) return false;
-  const auto state = per_optimizer_.find(&optimizer);
+  // The map's keys are the optimizers that unscale_ and step were given, hence not const.
+  const auto state = per_optimizer_.find(const_cast<torch::optim::Optimizer*>(&optimizer));
   MEZZO_CHECK(state != per_optimizer_.end(), "GradScaler.found_inf",
               "nothing is known of this optimizer since the last update(); call it after "
               "unscale_() or step()");
-  return combined_found_inf(state->second).item<float>() != 0.0f;
+  return state->second.found_inf.defined() && read(state->second.found_inf).front() != 0.0;
+}
+
+StepCounts GradScaler::counters() const {
+  if (!counters_.defined()) return {};
+  const std::vector<double> counts = read(counters_);
+  return {static_cast<int64_t>(counts[0]), static_cast<int64_t>(counts[1]),
+          static_cast<int64_t>(counts[2])};
+}
+
+void GradScaler::name_parameters(const torch::OrderedDict<std::string, at::Tensor>& named) {
+  names_.clear();
+  for (const auto& item : named) names_.emplace_back(item.key(), item.value());
 }
 
 double GradScaler::get_scale() const {
   if (!options_.enabled) return 1.0;
-  return scale_.defined() ? scale_.item<float>() : options_.init_scale;
+  return tensors_.scale.defined() ? read(tensors_.scale).front() : clamped(options_.init_scale);
 }
 
 int64_t GradScaler::get_growth_tracker() const {
   if (!options_.enabled) return 0;
-  return growth_tracker_.defined() ? growth_tracker_.item<int32_t>() : init_growth_tracker_;
+  return tensors_.growth_tracker.defined()
+             ? static_cast<int64_t>(read(tensors_.growth_tracker).front())
+             : init_growth_tracker_;
 }
 
 void GradScaler::set_growth_factor(double factor) {
@@ -195,10 +257,10 @@ void GradScaler::set_backoff_factor(double factor) {
 void GradScaler::set_growth_interval(int64_t interval) {
   check_growth_interval(interval);
   options_.growth_interval = interval;
-  // The update kernel grows when tracker + 1 equals the interval: a tracker beyond it would never
-  // grow again.
-  init_growth_tracker_ = std::min(init_growth_tracker_, interval - 1);
-  if (growth_tracker_.defined()) growth_tracker_.clamp_max_(interval - 1);
+  init_growth_tracker_ = clamped_tracker(init_growth_tracker_);
+  if (tensors_.growth_tracker.defined()) {
+    tensors_.growth_tracker.clamp_max_(clamped_tracker(std::numeric_limits<int64_t>::max()));
+  }
 }
 
 std::optional<GradScalerState> GradScaler::state_dict() const {
@@ -215,65 +277,49 @@ void GradScaler::load_state_dict(const GradScalerState& state) {
   check_growth_interval(state.growth_interval);
   MEZZO_CHECK(state.growth_tracker >= 0, "GradScaler", "_growth_tracker must be >= 0, but is {}",
               state.growth_tracker);
-  options_.init_scale = state.scale;
+  options_.init_scale = clamped(state.scale);
   options_.growth_factor = state.growth_factor;
   options_.backoff_factor = state.backoff_factor;
   options_.growth_interval = state.growth_interval;
-  init_growth_tracker_ = state.growth_tracker;
-  if (scale_.defined()) scale_.fill_(state.scale);
-  if (growth_tracker_.defined()) growth_tracker_.fill_(state.growth_tracker);
+  init_growth_tracker_ = clamped_tracker(state.growth_tracker);
+  if (!tensors_.scale.defined()) return;
+  tensors_.scale.fill_(options_.init_scale);
+  tensors_.growth_tracker.fill_(init_growth_tracker_);
+  tensors_.hysteresis_tracker.fill_(options_.hysteresis);
 }
 
-void GradScaler::init_scale_tensors() {
-  scale_ = at::full({}, options_.init_scale, fp32_on(device_));
-  growth_tracker_ = at::full({}, init_growth_tracker_, fp32_on(device_).dtype(at::kInt));
+void GradScaler::init_tensors() {
+  const at::TensorOptions int32 = fp32_on(device_).dtype(at::kInt);
+  tensors_ = {at::full({}, options_.init_scale, fp32_on(device_)),
+              at::full({}, init_growth_tracker_, int32), at::full({}, options_.hysteresis, int32)};
+  counters_ = make_step_counters(device_);
+  overflowed_at_floor_ = at::zeros({}, fp32_on(device_).dtype(at::kBool));
 }
 
 void GradScaler::check_scaled(const char* method) const {
-  MEZZO_CHECK(scale_.defined(), fmt::format("GradScaler.{}", method),
+  MEZZO_CHECK(tensors_.scale.defined(), fmt::format("GradScaler.{}", method),
               "called before scale(). Hint: scaler.scale(loss).backward() comes first");
 }
 
-// One kernel call per device and dtype; returns one found_inf a device that has gradients, 1.0 or
-// 0.0.
-std::vector<at::Tensor> GradScaler::unscale_grads(torch::optim::Optimizer& optimizer,
-                                                  const at::Tensor& inv_scale,
-                                                  bool allow_fp16) const {
-  at::NoGradGuard no_grad;  // with create_graph the gradients themselves require grad
-  std::map<std::pair<std::string, at::ScalarType>, std::vector<at::Tensor>> grads_by_kind;
-  for (const auto& group : optimizer.param_groups()) {
-    for (const at::Tensor& parameter : group.params()) {
-      at::Tensor& grad = parameter.mutable_grad();
-      if (!grad.defined()) continue;
-      MEZZO_CHECK(allow_fp16 || grad.scalar_type() != at::kHalf, "GradScaler.unscale_",
-                  "a gradient of shape {} is fp16, and so is its parameter: unscaling it can "
-                  "underflow. Hint: keep the "
-                  "parameters in fp32 and use Autocast, or set allow_fp16_grads",
-                  fmt::join(grad.sizes(), " x "));
-      grads_by_kind[{grad.device().str(), grad.scalar_type()}].push_back(values_to_unscale(grad));
-    }
-  }
-  std::map<std::string, at::Tensor> found_inf_by_device;
-  for (auto& [kind, grads] : grads_by_kind) {
-    const at::Device device = grads.front().device();
-    at::Tensor& found_inf = found_inf_by_device[kind.first];
-    if (!found_inf.defined()) found_inf = at::zeros({}, fp32_on(device));
-    at::_amp_foreach_non_finite_check_and_unscale_(grads, found_inf,
-                                                   inv_scale.to(device, /*non_blocking=*/true));
-  }
-  std::vector<at::Tensor> found_inf_per_device;
-  for (auto& [device, found_inf] : found_inf_by_device) found_inf_per_device.push_back(found_inf);
-  return found_inf_per_device;
+// The values, and with them the flag of an overflow at the floor: one copy from the device.
+std::vector<double> GradScaler::read(const at::Tensor& values) const {
+  const at::Tensor all =
+      at::cat({values.to(at::kDouble).view({-1}), overflowed_at_floor_.to(at::kDouble).view({1})})
+          .to(at::kCPU);
+  const double* first = all.const_data_ptr<double>();
+  if (first[values.numel()] != 0.0) fail_at_floor({});
+  return {first, first + values.numel()};
 }
 
-// The largest, not the sum: a fused optimizer skips on exactly 1, and a sum over two devices would
-// be 2.
-at::Tensor GradScaler::combined_found_inf(const PerOptimizer& state) const {
-  at::Tensor combined = at::zeros({}, fp32_on(device_));
-  for (const at::Tensor& found_inf : state.found_inf_per_device) {
-    combined = at::maximum(combined, found_inf.to(device_, /*non_blocking=*/true));
-  }
-  return combined;
+double GradScaler::clamped(double scale) const {
+  return std::clamp(scale, options_.min_scale, options_.max_scale);
+}
+
+// The update grows where tracker + 1 equals the interval: a tracker beyond it would never grow
+// again. It is an int32.
+int64_t GradScaler::clamped_tracker(int64_t tracker) const {
+  return std::min(
+      {tracker, options_.growth_interval - 1, int64_t{std::numeric_limits<int32_t>::max() - 1}});
 }
 
 }  // namespace mezzo

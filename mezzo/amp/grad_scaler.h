@@ -1,52 +1,41 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <torch/optim/optimizer.h>
+#include <torch/ordered_dict.h>
+
+#include "mezzo/amp/overflow_report.h"
+#include "mezzo/amp/scale_update.h"
+#include "mezzo/amp/scaler_options.h"
+#include "mezzo/amp/scaler_state.h"
+#include "mezzo/amp/step_counters.h"
+#include "mezzo/amp/step_outcome.h"
 
 namespace mezzo {
 
-/// torch.amp.GradScaler's arguments, with its defaults, and what it lacks.
-struct GradScalerOptions {
-  double init_scale = 65536.0;     // a power of two, so that scaling is exact
-  double growth_factor = 2.0;      // > 1
-  double backoff_factor = 0.5;     // in (0, 1)
-  int64_t growth_interval = 2000;  // consecutive good steps before the scale grows
-  bool enabled = true;             // false: every method passes through
-  double min_scale = 1.0;          // floor; below 2^-127 the inverse would be infinite
-  bool is_dynamic = true;          // false: init_scale for good; overflowed steps are still skipped
-  bool allow_fp16_grads = false;   // unscale fp16 gradients, which torch.amp refuses
-};
-
-/// What torch.amp.GradScaler.state_dict() holds, key for key ("_growth_tracker" there).
-struct GradScalerState {
-  double scale;
-  double growth_factor;
-  double backoff_factor;
-  int64_t growth_interval;
-  int64_t growth_tracker;
-};
-
 /// torch.amp.GradScaler for C++: the same methods, state machine and errors.
 ///
-///   scaler.scale(loss).backward();        // gradients are now multiplied by the scale
-///   scaler.unscale_(optimizer);           // optional: gradients are themselves again, to clip
-///   them scaler.step(optimizer);               // skipped if any gradient is NaN or Inf
-///   scaler.update();                      // halve after a skip; double after growth_interval good
-///   steps
+///   scaler.scale(loss).backward();  // gradients are now multiplied by the scale
+///   scaler.unscale_(optimizer);     // optional: they are themselves again, to clip them
+///   scaler.step(optimizer);         // skipped if any gradient is NaN or Inf
+///   scaler.update();                // halve after a skip; double after growth_interval good steps
 ///
 /// The scale lives on the device (Micikevicius et al., Mixed Precision Training, ICLR 2018,
-/// section 3.2). With an optimizer that is a ScaledStep no step waits for the device; with any
+/// section 3.2). With an optimizer that is a ScaledStep no step waits for the device, and all four
+/// calls can be held by a CUDA graph (make a first call of scale() before the capture); with any
 /// other, step() reads found_inf once. Optimizers are known by their address: one must outlive the
 /// step that it takes part in. Not thread-safe.
+///
+/// An overflow at min_scale throws Error (GradScalerOptions::error_at_min_scale): from update() on
+/// a CPU; elsewhere from the next method here that reads the device, once for all since the last.
 class GradScaler {
  public:
-  /// Throws Error for a factor, a floor or an initial scale that cannot work.
+  /// Throws Error for options that cannot work.
   explicit GradScaler(at::Device device, GradScalerOptions options = {});
 
   /// outputs * scale, fp32 for 16-bit outputs (65536 does not fit into fp16). Any shape; the graph
@@ -61,15 +50,32 @@ class GradScaler {
   void unscale_(torch::optim::Optimizer& optimizer);
 
   /// optimizer.step(), unless a gradient is not finite; unscales first if unscale_ was not called.
-  void step(torch::optim::Optimizer& optimizer);
+  /// A closure is refused, as torch.amp does: its backward pass would go unscaled. Disabled:
+  /// optimizer.step(closure).
+  StepOutcome step(torch::optim::Optimizer& optimizer,
+                   torch::optim::Optimizer::LossClosure closure = nullptr);
+
+  /// All of the optimizers step, or none of them if a gradient of any is not finite. (By step() one
+  /// by one, each decides by its own gradients.)
+  StepOutcome step(const std::vector<torch::optim::Optimizer*>& optimizers);
 
   /// Sets the scale for the next step from what the steps since the last update found, or to
-  /// new_scale.
+  /// new_scale. The growth tracker is kept in the second case.
   void update(std::optional<double> new_scale = std::nullopt);
+
+  /// new_scale: one element, without gradient, on a device of the scaler's type; copied, not read
+  /// on the host. A NaN becomes min_scale.
+  void update(const at::Tensor& new_scale);
 
   /// Whether the optimizer's gradients of this step hold a NaN or an Inf. Between unscale_ or step
   /// and update; one read from the device.
   bool found_inf(const torch::optim::Optimizer& optimizer) const;
+
+  /// What became of the updates since construction; not part of the state dict. One read.
+  StepCounts counters() const;
+
+  /// Names for the error of an overflow at min_scale. The scaler then shares these tensors.
+  void name_parameters(const torch::OrderedDict<std::string, at::Tensor>& named);
 
   /// The current scale; 1 when disabled. One read from the device.
   double get_scale() const;
@@ -78,6 +84,7 @@ class GradScaler {
   double get_backoff_factor() const { return options_.backoff_factor; }
   int64_t get_growth_interval() const { return options_.growth_interval; }
   double get_min_scale() const { return options_.min_scale; }
+  double get_max_scale() const { return options_.max_scale; }
   void set_growth_factor(double factor);
   void set_backoff_factor(double factor);
   /// An interval at or below the good steps counted so far makes the next good step grow the scale.
@@ -87,31 +94,39 @@ class GradScaler {
 
   /// Take it after update(). None when disabled.
   std::optional<GradScalerState> state_dict() const;
-  /// Throws for a state that cannot work; the scaler is then unchanged. No-op when disabled.
+  /// The scale is brought into [min_scale, max_scale], the hysteresis is full again. Throws for a
+  /// state that cannot work; the scaler is then unchanged. No-op when disabled.
   void load_state_dict(const GradScalerState& state);
 
  private:
   enum class Stage { kReady, kUnscaled, kStepped };
   struct PerOptimizer {
     Stage stage = Stage::kReady;
-    std::vector<at::Tensor> found_inf_per_device;
+    at::Tensor found_inf;  // 0-dim fp32 on device_, 1 or 0; undefined where nothing was checked
   };
+  using Optimizers = std::unordered_map<torch::optim::Optimizer*, PerOptimizer>;
 
-  void init_scale_tensors();
+  void init_tensors();
   void check_scaled(const char* method) const;
-  std::vector<at::Tensor> unscale_grads(torch::optim::Optimizer& optimizer,
-                                        const at::Tensor& inv_scale, bool allow_fp16) const;
-  at::Tensor combined_found_inf(const PerOptimizer& state) const;
-  void step_on_device(torch::optim::Optimizer& optimizer, PerOptimizer& state);
-  void adjust_scale(const at::Tensor& found_inf);
-  void step_on_host(torch::optim::Optimizer& optimizer, PerOptimizer& state);
+  PerOptimizer& checked(torch::optim::Optimizer& optimizer, bool is_scaled_step);
+  at::Tensor check_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
+                             bool allow_fp16) const;
+  at::Tensor found_inf_of_all() const;
+  void finish_update(const at::Tensor& found_inf);
+  void fail_at_floor(const Optimizers& optimizers) const;
+  std::vector<double> read(const at::Tensor& values) const;
+  double clamped(double scale) const;
+  int64_t clamped_tracker(int64_t tracker) const;
 
   at::Device device_;
   GradScalerOptions options_;
+  std::vector<NamedParameter> names_;
   int64_t init_growth_tracker_ = 0;
-  at::Tensor scale_;           // 0-dim fp32 on device_, made by the first scale()
-  at::Tensor growth_tracker_;  // 0-dim int32
-  std::unordered_map<const torch::optim::Optimizer*, PerOptimizer> per_optimizer_;
+  // On device_, made by the first scale().
+  ScaleTensors tensors_;
+  at::Tensor counters_;             // make_step_counters()
+  at::Tensor overflowed_at_floor_;  // 0-dim bool: an error that nobody has been told yet
+  Optimizers per_optimizer_;
 };
 
 }  // namespace mezzo

@@ -49,6 +49,7 @@ optim::AdamW make_optimizer(const models::GPT2& model, const RunConfig& config) 
 GradScalerOptions scaler_options(const RunConfig& config, const PrecisionMode& mode) {
   GradScalerOptions options;
   options.allow_fp16_grads = mode.weights == at::kHalf;
+  options.error_at_min_scale = false;  // DivergenceWatch ends such a run, and its state is kept
   if (const std::optional<double> scale = config.static_loss_scale()) {
     options.init_scale = *scale;
     options.is_dynamic = false;

@@ -3,16 +3,21 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/optim/adam.h>
 #include <torch/optim/sgd.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/scaled_step.h"
+#include "tests/amp/fused_sgd.h"
 #include "tests/testing.h"
 
 namespace mezzo {
@@ -203,7 +208,8 @@ TEST(GradScaler, DoublesAfterExactlyGrowthIntervalGoodSteps) {
 TEST(GradScaler, NeverFallsBelowItsFloor) {
   const at::Tensor p = parameter();
   auto optimizer = sgd(p);
-  GradScaler scaler = scaler_with({.init_scale = 4.0, .min_scale = 1.0});
+  GradScaler scaler =
+      scaler_with({.init_scale = 4.0, .min_scale = 1.0, .error_at_min_scale = false});
   for (int step = 0; step < 200; ++step) {
     set_grad(p, kInf);
     scaler.step(optimizer);
@@ -326,6 +332,10 @@ TEST(GradScaler, RefusesArgumentsThatCannotWork) {
   EXPECT_THROW_WITH(GradScaler(at::kCPU, {.growth_interval = 0}),
                     "growth_interval must be > 0, but is 0");
   EXPECT_THROW_WITH(GradScaler(at::kCPU, {.min_scale = 0.0}), "min_scale must be in");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.max_scale = 2.0}), "max_scale must be at least");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.max_scale = kInf}), "max_scale must be at least");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.max_scale = kNaN}), "max_scale must be at least");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.hysteresis = 0}), "hysteresis must be >= 1, but is 0");
 }
 
 // ---- Disabled.
@@ -404,6 +414,218 @@ TEST(GradScaler, HandsNoScaleWhenTheGradientsAreUnscaledAlready) {
   scaler.step(optimizer);
   EXPECT_EQ(optimizer.scale_seen, 0.0f);
   EXPECT_EQ(optimizer.found_inf_seen, 0.0f);
+}
+
+// ---- Whether it stepped, and the counters.
+
+TEST(GradScaler, StepTellsWhetherItStepped) {
+  const at::Tensor p = parameter();
+  auto plain = sgd(p);
+  testing::FusedSgd fused({p}, 0.125);
+  for (torch::optim::Optimizer* optimizer : {static_cast<torch::optim::Optimizer*>(&plain),
+                                             static_cast<torch::optim::Optimizer*>(&fused)}) {
+    GradScaler scaler = scaler_with({});
+    set_grad(p, 1.0f);
+    EXPECT_TRUE(scaler.step(*optimizer).stepped());
+    scaler.update();
+    set_grad(p, kNaN);
+    const StepOutcome outcome = scaler.step(*optimizer);
+    scaler.update();
+    EXPECT_FALSE(outcome.stepped());  // also after update()
+  }
+}
+
+TEST(GradScaler, CountsStepsSkipsAndTheLastOverflow) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler(at::kCPU);
+  EXPECT_EQ(scaler.counters().last_overflow, -1);
+  scaler.scale(at::ones({}));
+  for (const float grad : {1.0f, kInf, kNaN, 1.0f, 1.0f}) {
+    set_grad(p, grad);
+    scaler.step(optimizer);
+    scaler.update();
+  }
+  const StepCounts counts = scaler.counters();
+  EXPECT_EQ(counts.steps, 3);
+  EXPECT_EQ(counts.skips, 2);
+  EXPECT_EQ(counts.last_overflow, 2);
+}
+
+// ---- Several optimizers.
+
+struct TwoOptimizers {
+  at::Tensor a = parameter(), b = parameter();
+  torch::optim::SGD plain{std::vector<at::Tensor>{a}, 0.125};
+  testing::FusedSgd fused{{b}, 0.125};
+  bool has_moved(const at::Tensor& p) const { return p[0].item<float>() != 1.0f; }
+};
+
+TEST(GradScaler, OneByOneEachOptimizerDecidesForItself) {
+  TwoOptimizers two;
+  GradScaler scaler = scaler_with({.init_scale = 4.0});
+  set_grad(two.a, kInf);
+  set_grad(two.b, 1.0f);
+  EXPECT_FALSE(scaler.step(two.plain).stepped());
+  EXPECT_TRUE(scaler.step(two.fused).stepped());
+  scaler.update();
+  EXPECT_FALSE(two.has_moved(two.a));
+  EXPECT_TRUE(two.has_moved(two.b));
+  EXPECT_EQ(scaler.get_scale(), 2.0);  // one scale for all
+}
+
+TEST(GradScaler, TogetherAllOptimizersStepOrNone) {
+  for (const bool is_fused_bad : {false, true}) {
+    TwoOptimizers two;
+    GradScaler scaler = scaler_with({.init_scale = 4.0});
+    set_grad(two.a, is_fused_bad ? 1.0f : kInf);
+    set_grad(two.b, is_fused_bad ? kNaN : 1.0f);
+    EXPECT_FALSE(scaler.step({&two.plain, &two.fused}).stepped());
+    EXPECT_EQ(scaler.found_inf(two.plain), !is_fused_bad);
+    scaler.update();
+    EXPECT_FALSE(two.has_moved(two.a));
+    EXPECT_FALSE(two.has_moved(two.b));
+    set_grad(two.a, 1.0f);
+    set_grad(two.b, 1.0f);
+    EXPECT_TRUE(scaler.step({&two.plain, &two.fused}).stepped());
+    EXPECT_TRUE(two.has_moved(two.a));
+    EXPECT_TRUE(two.has_moved(two.b));
+  }
+}
+
+TEST(GradScaler, TogetherRefusesWhatAloneIsRefused) {
+  TwoOptimizers two;
+  GradScaler scaler = scaler_with({});
+  set_grad(two.a, 1.0f);
+  set_grad(two.b, 1.0f);
+  EXPECT_THROW_WITH(scaler.step({&two.plain, &two.plain}), "one is given twice");
+  scaler.step(two.fused);
+  EXPECT_THROW_WITH(scaler.step({&two.plain, &two.fused}), "called twice for this optimizer");
+}
+
+// ---- An overflow at the floor.
+
+TEST(GradScaler, AnOverflowAtTheFloorNamesTheWorstParameters) {
+  const at::Tensor named = at::zeros({4, 5}).requires_grad_();
+  const at::Tensor unnamed = at::zeros({2, 3}).requires_grad_();
+  const at::Tensor fine = at::zeros({2}).requires_grad_();
+  named.mutable_grad() = at::zeros({4, 5});
+  named.mutable_grad()[0][0] = kInf;
+  unnamed.mutable_grad() = at::full({2, 3}, kNaN);
+  fine.mutable_grad() = at::zeros({2});
+  torch::optim::SGD optimizer(std::vector<at::Tensor>{named, fine, unnamed}, 0.125);
+  GradScaler scaler = scaler_with({.init_scale = 2.0, .growth_interval = 1});
+  torch::OrderedDict<std::string, at::Tensor> names;
+  names.insert("h.0.weight", named);
+  scaler.name_parameters(names);
+
+  scaler.step(optimizer);
+  EXPECT_NO_THROW(scaler.update());  // from 2 to 1
+  scaler.step(optimizer);
+  EXPECT_THROW_WITH(scaler.update(),
+                    "minimum of 1, so there is nothing left to lower. Most non-finite gradients: "
+                    "parameter 2 of group 0, shape 2 x 3 (6 of 6 elements), h.0.weight (1 of 20 "
+                    "elements). Hint");
+  // The error is told once; the scaler can go on.
+  EXPECT_EQ(scaler.get_scale(), 1.0);
+  EXPECT_EQ(scaler.counters().skips, 2);
+  optimizer.zero_grad();
+  named.mutable_grad() = at::zeros({4, 5});
+  EXPECT_TRUE(scaler.step(optimizer).stepped());
+  EXPECT_NO_THROW(scaler.update());
+  EXPECT_EQ(scaler.get_scale(), 2.0);
+}
+
+TEST(GradScaler, AStaticScaleAtTheFloorOverflowsWithoutAnError) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 1.0, .is_dynamic = false});
+  set_grad(p, kInf);
+  scaler.step(optimizer);
+  EXPECT_NO_THROW(scaler.update());
+}
+
+TEST(GradScaler, HysteresisPutsTheErrorAtTheFloorOffToo) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 1.0, .hysteresis = 2});
+  const auto overflow = [&] {
+    set_grad(p, kInf);
+    scaler.step(optimizer);
+    scaler.update();
+  };
+  EXPECT_NO_THROW(overflow());
+  EXPECT_THROW_WITH(overflow(), "parameter 0 of group 0, shape 2 (1 of 2 elements)");
+}
+
+// ---- Bounds.
+
+TEST(GradScaler, AScaleFromOutsideIsBroughtWithinTheBounds) {
+  GradScaler scaler = scaler_with({.init_scale = 16.0, .min_scale = 2.0, .max_scale = 64.0});
+  scaler.update(1024.0);
+  EXPECT_EQ(scaler.get_scale(), 64.0);
+  scaler.update(at::full({1}, 0.5));
+  EXPECT_EQ(scaler.get_scale(), 2.0);
+  scaler.update(at::full({}, kNaN));
+  EXPECT_EQ(scaler.get_scale(), 2.0);
+  scaler.update(at::full({}, kInf));
+  EXPECT_EQ(scaler.get_scale(), 64.0);
+  scaler.load_state_dict({0.25, 2.0, 0.5, 2000, 0});
+  EXPECT_EQ(scaler.get_scale(), 2.0);
+}
+
+TEST(GradScaler, RefusesANewScaleThatIsNotOneElementWithoutGradient) {
+  GradScaler scaler = scaler_with({});
+  EXPECT_THROW_WITH(scaler.update(at::ones({2})), "new_scale must be one element");
+  EXPECT_THROW_WITH(scaler.update(at::ones({}).requires_grad_()), "without gradient");
+  EXPECT_THROW_WITH(scaler.update(at::Tensor()), "new_scale must be one element");
+  EXPECT_THROW_WITH(scaler.update(0.0), "the scale must be > 0");
+  EXPECT_EQ(scaler.get_scale(), 65536.0);
+}
+
+// ---- No read on the host.
+
+int64_t g_host_reads = 0;
+
+std::unique_ptr<at::ObserverContext> count_host_reads(const at::RecordFunction& op) {
+  const std::string_view name = op.name();
+  if (name == "aten::item" || name == "aten::_local_scalar_dense" || name == "aten::is_nonzero") {
+    ++g_host_reads;
+  }
+  return nullptr;
+}
+
+struct HostReadCounter {
+  HostReadCounter() {
+    g_host_reads = 0;
+    handle = at::addThreadLocalCallback(at::RecordFunctionCallback(count_host_reads));
+  }
+  ~HostReadCounter() { at::removeCallback(handle); }
+  at::CallbackHandle handle;
+};
+
+int64_t host_reads_of_a_step(torch::optim::Optimizer& optimizer, const at::Tensor& p,
+                             GradScaler& scaler, bool unscales) {
+  const HostReadCounter counter;
+  scaler.scale((p * p).sum()).backward();
+  if (unscales) scaler.unscale_(optimizer);
+  scaler.step(optimizer);
+  scaler.update();
+  return g_host_reads;
+}
+
+TEST(GradScaler, ReadsNothingOnTheHostWithAnOptimizerThatSkipsByItself) {
+  const at::Tensor p = parameter();
+  testing::FusedSgd fused({p}, 0.125);
+  for (const int64_t hysteresis : {1, 2}) {
+    for (const bool unscales : {false, true}) {
+      GradScaler scaler(at::kCPU, {.hysteresis = hysteresis});
+      EXPECT_EQ(host_reads_of_a_step(fused, p, scaler, unscales), 0);
+    }
+  }
+  auto plain = sgd(p);  // the counter counts
+  GradScaler scaler(at::kCPU);
+  EXPECT_EQ(host_reads_of_a_step(plain, p, scaler, false), 2);  // item and what it calls
 }
 
 }  // namespace

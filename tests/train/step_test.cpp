@@ -57,7 +57,7 @@ bool are_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& 
 
 // 2^100 overflows the fp16 backward pass for certain; halved 2^10-fold a step, it comes to where it
 // fits.
-constexpr GradScalerOptions kTooHigh{.init_scale = 0x1p100, .backoff_factor = 0x1p-20};
+const GradScalerOptions kTooHigh{.init_scale = 0x1p100, .backoff_factor = 0x1p-20};
 
 TEST(Step, LowersTheLossInEveryMode) {
   for (const char* precision : {"fp32", "amp-fp16", "amp-bf16"}) {

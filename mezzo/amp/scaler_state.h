@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+namespace mezzo {
+
+/// What torch.amp.GradScaler.state_dict() holds, key for key ("_growth_tracker" there).
+struct GradScalerState {
+  double scale;
+  double growth_factor;
+  double backoff_factor;
+  int64_t growth_interval;
+  int64_t growth_tracker;
+};
+
+/// Writes the state as torch.save(scaler.state_dict(), path) does: Python's torch.load(path) reads
+/// it, with weights_only too. Throws Error if the file cannot be written.
+void save_torch_file(const GradScalerState& state, const std::filesystem::path& path);
+
+/// Reads what torch.save(scaler.state_dict(), path) wrote in Python, or save_torch_file. Throws
+/// Error if there is no such file, or one that is not a dict with the five keys, and then says
+/// which is missing; whether the numbers can work is for GradScaler::load_state_dict to say.
+GradScalerState load_torch_file(const std::filesystem::path& path);
+
+}  // namespace mezzo
