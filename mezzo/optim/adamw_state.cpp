@@ -17,10 +17,11 @@ std::string name_of(const NamedParameters& named, const at::Tensor& param) {
       return candidate.key();
     }
   }
-  detail::fail<Error>("AdamW.named_state",
-                      "every parameter must be named, but one of shape [{}] is not. Hint: pass the "
-                      "named_parameters() of the model that the optimizer was made for",
-                      fmt::join(param.sizes(), ", "));
+  mezzo::detail::fail<Error>(
+      "AdamW.named_state",
+      "every parameter must be named, but one of shape [{}] is not. Hint: pass the "
+      "named_parameters() of the model that the optimizer was made for",
+      fmt::join(param.sizes(), ", "));
 }
 
 void check_same_kind(const std::string& key, const at::Tensor& own, const at::Tensor& given) {
@@ -30,26 +31,20 @@ void check_same_kind(const std::string& key, const at::Tensor& own, const at::Te
               c10::toString(given.scalar_type()), fmt::join(given.sizes(), ", "));
 }
 
-[[noreturn]] void refuse_archive() {
-  detail::fail<Error>("AdamW",
-                      "libtorch archives are not supported. Hint: write named_state(), "
-                      "whose keys outlive the process");
-}
-
 }  // namespace
 
 template <class F>
 void AdamW::for_each_state(const NamedParameters& named, F&& f) {
   const at::NoGradGuard no_grad;
   for (auto& group : param_groups_) {
-    const bool amsgrad = static_cast<const AdamWOptions&>(group.options()).amsgrad();
+    const auto& options = static_cast<const AdamWOptions&>(group.options());
     for (const at::Tensor& param : group.params()) {
       const std::string name = name_of(named, param);
-      AdamWState& state = state_of(param, amsgrad);
+      AdamState& state = state_of(param, options);
       f("step." + name, state.step);
       f("exp_avg." + name, state.exp_avg);
       f("exp_avg_sq." + name, state.exp_avg_sq);
-      if (amsgrad) {
+      if (options.amsgrad()) {
         f("max_exp_avg_sq." + name, state.max_exp_avg_sq);
       }
     }
@@ -80,9 +75,5 @@ void AdamW::load_named_state(const NamedParameters& named,
   }
   for_each_state(named, [&](const std::string& key, at::Tensor& own) { own.copy_(state.at(key)); });
 }
-
-void AdamW::save(torch::serialize::OutputArchive&) const { refuse_archive(); }
-
-void AdamW::load(torch::serialize::InputArchive&) { refuse_archive(); }
 
 }  // namespace mezzo::optim

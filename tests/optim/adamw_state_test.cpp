@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <torch/serialize/archive.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/optim/adamw.h"
@@ -118,13 +117,6 @@ TEST_F(AdamWStateRefusal, WantsANameForEveryParameter) {
   NamedParameters half;
   half.insert("bias", named["bias"]);
   EXPECT_THROW_WITH(optimizer.named_state(half), "every parameter must be named, but one of shape");
-}
-
-TEST_F(AdamWStateRefusal, PointsFromArchivesToNamedState) {
-  torch::serialize::OutputArchive archive;
-  EXPECT_THROW_WITH(optimizer.save(archive), "Hint: write named_state()");
-  torch::serialize::InputArchive input;
-  EXPECT_THROW_WITH(optimizer.load(input), "Hint: write named_state()");
 }
 
 }  // namespace

@@ -1,0 +1,85 @@
+#include "mezzo/optim/fused_optimizer.h"
+
+#include <fmt/ranges.h>
+
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_sub.h>
+#include <ATen/ops/empty_like.h>
+
+#include "mezzo/base/check.h"
+
+namespace mezzo::optim::detail {
+namespace {
+
+void check_scalar(const std::string& where, const char* name, const at::Tensor& value,
+                  at::Device device) {
+  MEZZO_CHECK(value.defined(), where, "{} must be defined", name);
+  MEZZO_CHECK(value.numel() == 1 && value.scalar_type() == at::kFloat && value.device() == device,
+              where, "{} must be one fp32 number on {} as the parameters, but is {} x {} on {}",
+              name, device.str(), value.numel(), c10::toString(value.scalar_type()),
+              value.device().str());
+}
+
+}  // namespace
+
+const at::Tensor& aligned_grad(const char* optimizer, const at::Tensor& param) {
+  MEZZO_CHECK(param.is_non_overlapping_and_dense(), optimizer,
+              "a parameter must be dense in memory, but has strides [{}] for shape [{}]. Hint: "
+              "make it contiguous()",
+              fmt::join(param.strides(), ", "), fmt::join(param.sizes(), ", "));
+  at::Tensor& grad = param.mutable_grad();
+  MEZZO_CHECK(!grad.is_sparse(), optimizer,
+              "gradients must be dense, but one of shape [{}] is sparse",
+              fmt::join(grad.sizes(), ", "));
+  if (grad.strides() != param.strides()) {
+    grad = at::empty_like(param, grad.options()).copy_(grad);
+  }
+  return grad;
+}
+
+void check_scale(const char* optimizer, at::Device device,
+                 const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf) {
+  const std::string where = std::string(optimizer) + ".scaled_step";
+  check_scalar(where, "found_inf", found_inf, device);
+  if (grad_scale) {
+    check_scalar(where, "grad_scale", *grad_scale, device);
+  }
+}
+
+ScaleOfStep scale_of_step(const std::optional<at::Tensor>& grad_scale,
+                          const at::Tensor& found_inf) {
+  // The kernel skips at exactly 1, and the step count takes back what it is given.
+  return {.grad_scale = grad_scale ? std::optional(grad_scale->reshape({})) : std::nullopt,
+          .found_inf = found_inf.reshape({}).ne(0).to(at::kFloat)};
+}
+
+void check_not_negative(const char* optimizer, const char* key, double value) {
+  MEZZO_CHECK_USAGE(value >= 0, optimizer, "{} must be >= 0, but is {}", key, value);
+}
+
+void check_fraction(const char* optimizer, const char* key, double value) {
+  MEZZO_CHECK_USAGE(value >= 0 && value < 1, optimizer, "{} must be in [0, 1), but is {}", key,
+                    value);
+}
+
+void count_steps(const std::vector<at::Tensor>& steps) { at::_foreach_add_(steps, 1); }
+
+void take_back_skipped(const std::vector<at::Tensor>& steps,
+                       const std::optional<at::Tensor>& found_inf) {
+  if (found_inf) {
+    at::_foreach_sub_(steps, std::vector<at::Tensor>(steps.size(), *found_inf));
+  }
+}
+
+void write_tensor(torch::serialize::OutputArchive& archive, const char* key,
+                  const at::Tensor& tensor) {
+  if (tensor.defined()) {
+    archive.write(key, tensor);
+  }
+}
+
+void read_tensor(torch::serialize::InputArchive& archive, const char* key, at::Tensor& tensor) {
+  archive.try_read(key, tensor);
+}
+
+}  // namespace mezzo::optim::detail

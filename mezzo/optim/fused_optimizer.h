@@ -1,0 +1,142 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/grad_mode.h>
+#include <torch/optim/optimizer.h>
+#include <torch/optim/serialize.h>
+
+#include "mezzo/base/scaled_step.h"
+
+namespace mezzo::optim {
+
+/// The tensors of one fused call, all on one device and of one dtype.
+template <class State>
+struct Bucket {
+  std::vector<at::Tensor> params, grads;
+  std::vector<State*> states;
+
+  /// The tensor `member` of each state.
+  std::vector<at::Tensor> all(at::Tensor State::*member) const {
+    std::vector<at::Tensor> tensors;
+    tensors.reserve(states.size());
+    for (const State* state : states) {
+      tensors.push_back(state->*member);
+    }
+    return tensors;
+  }
+};
+
+/// What a fused kernel is told of the loss scale; see ScaledStep. found_inf is exactly 0 or 1 here.
+struct ScaleOfStep {
+  std::optional<at::Tensor> grad_scale, found_inf;
+};
+
+namespace detail {
+
+/// The gradient, laid out as the parameter: a fused kernel walks both by memory position.
+const at::Tensor& aligned_grad(const char* optimizer, const at::Tensor& param);
+void check_scale(const char* optimizer, at::Device device,
+                 const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf);
+ScaleOfStep scale_of_step(const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf);
+void check_not_negative(const char* optimizer, const char* key, double value);
+void check_fraction(const char* optimizer, const char* key, double value);
+/// Adds 1 to each step count; then, after the kernel, takes it back where found_inf is 1: on the
+/// device, since only the device knows.
+void count_steps(const std::vector<at::Tensor>& steps);
+void take_back_skipped(const std::vector<at::Tensor>& steps,
+                       const std::optional<at::Tensor>& found_inf);
+/// An undefined tensor is no key of the archive, as in libtorch's own optimizers.
+void write_tensor(torch::serialize::OutputArchive& archive, const char* key,
+                  const at::Tensor& tensor);
+void read_tensor(torch::serialize::InputArchive& archive, const char* key, at::Tensor& tensor);
+
+}  // namespace detail
+
+/// An optimizer over one of ATen's fused kernels: what AdamW, Adam, SGD and Adagrad share.
+///
+/// A parameter without a gradient is left alone. Parameters are dense floating-point tensors of any
+/// mix of devices and dtypes; the state has the parameter's dtype. No step waits for the device.
+/// Options, learning rate schedulers, parameter groups, torch::save and torch::load are libtorch's.
+template <class Options, class State>
+class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
+ public:
+  /// One step; returns the closure's loss, or an undefined tensor without a closure.
+  at::Tensor step(LossClosure closure = nullptr) override {
+    at::Tensor loss;
+    if (closure) {
+      const at::AutoGradMode enable_grad(true);
+      loss = closure();
+    }
+    step_all({});
+    return loss;
+  }
+
+  /// ScaledStep's, see there: divides the gradients by grad_scale, and changes no bit of
+  /// parameters and state if found_inf is not zero. All parameters must be on the device of the
+  /// two. A step that is taken leaves the gradients unscaled.
+  void scaled_step(const std::optional<at::Tensor>& grad_scale,
+                   const at::Tensor& found_inf) override {
+    for (const auto& group : param_groups_) {
+      for (const at::Tensor& param : group.params()) {
+        detail::check_scale(name_, param.device(), grad_scale, found_inf);
+      }
+    }
+    step_all(detail::scale_of_step(grad_scale, found_inf));
+  }
+
+  void save(torch::serialize::OutputArchive& archive) const override {
+    torch::optim::serialize<State, Options>(archive, *this);
+  }
+  void load(torch::serialize::InputArchive& archive) override {
+    torch::optim::serialize<State, Options>(archive, *this);
+  }
+
+ protected:
+  FusedOptimizer(const char* name, const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                 Options defaults)
+      : Optimizer(groups, std::make_unique<Options>(std::move(defaults))), name_(name) {}
+
+  State& state_of(const at::Tensor& param, const Options& options) {
+    auto& slot = state_[param.unsafeGetTensorImpl()];
+    if (!slot) {
+      slot = std::make_unique<State>();
+    }
+    auto& state = static_cast<State&>(*slot);
+    const at::NoGradGuard no_grad;
+    state.complete(param, options);
+    return state;
+  }
+
+ private:
+  virtual void update(const Bucket<State>& bucket, const Options& options,
+                      const ScaleOfStep& scale) = 0;
+
+  void step_all(const ScaleOfStep& scale) {
+    const at::NoGradGuard no_grad;
+    for (auto& group : param_groups_) {
+      const auto& options = static_cast<const Options&>(group.options());
+      std::map<std::pair<std::string, at::ScalarType>, Bucket<State>> buckets;
+      for (const at::Tensor& param : group.params()) {
+        if (param.grad().defined()) {
+          auto& bucket = buckets[{param.device().str(), param.scalar_type()}];
+          bucket.params.push_back(param);
+          bucket.grads.push_back(detail::aligned_grad(name_, param));
+          bucket.states.push_back(&state_of(param, options));
+        }
+      }
+      for (const auto& [place, bucket] : buckets) {
+        update(bucket, options, scale);
+      }
+    }
+  }
+
+  const char* name_;
+};
+
+}  // namespace mezzo::optim

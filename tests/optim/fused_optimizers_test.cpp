@@ -1,0 +1,182 @@
+// What AdamW, Adam, SGD and Adagrad have in common, against libtorch's own optimizers.
+#include <functional>
+#include <sstream>
+
+#include <torch/optim/schedulers/step_lr.h>
+#include <torch/serialize.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
+#include "mezzo/optim/adagrad.h"
+#include "mezzo/optim/adam.h"
+#include "mezzo/optim/adamw.h"
+#include "mezzo/optim/sgd.h"
+#include "tests/close.h"
+#include "tests/testing.h"
+
+namespace mezzo::optim {
+namespace {
+
+using testing::magnitude_of;
+
+// One update of a number: decay, two moments, bias corrections, root, quotient, sum.
+constexpr int64_t kRoundingsPerStep = 16;
+constexpr int64_t kSteps = 6;
+
+using Params = std::vector<at::Tensor>;
+using Make = std::function<std::unique_ptr<torch::optim::Optimizer>(const Params&)>;
+
+struct Case {
+  const char* name;
+  Make ours, theirs;
+};
+
+template <class Ours, class Theirs, class Options>
+Case both(const char* name, Options options) {
+  return {name, [=](const Params& params) { return std::make_unique<Ours>(params, options); },
+          [=](const Params& params) { return std::make_unique<Theirs>(params, options); }};
+}
+
+std::vector<Case> cases() {
+  namespace theirs = torch::optim;
+  return {
+      both<AdamW, theirs::AdamW>("AdamW", AdamWOptions(0.01).weight_decay(0.1)),
+      both<AdamW, theirs::AdamW>("AdamWAmsgrad", AdamWOptions(0.01).amsgrad(true)),
+      both<Adam, theirs::Adam>("Adam", AdamOptions(0.01).weight_decay(0.1)),
+      both<Adam, theirs::Adam>("AdamAmsgrad", AdamOptions(0.01).amsgrad(true)),
+      both<SGD, theirs::SGD>("Sgd", SGDOptions(0.01).weight_decay(0.1)),
+      both<SGD, theirs::SGD>("SgdMomentum", SGDOptions(0.01).momentum(0.9)),
+      both<SGD, theirs::SGD>("SgdNesterov", SGDOptions(0.01).momentum(0.9).nesterov(true)),
+      both<SGD, theirs::SGD>("SgdDampened", SGDOptions(0.01).momentum(0.9).dampening(0.3)),
+      both<Adagrad, theirs::Adagrad>("Adagrad", AdagradOptions(0.01).lr_decay(0.1)),
+      both<Adagrad, theirs::Adagrad>(
+          "AdagradFilled", AdagradOptions(0.01).initial_accumulator_value(0.5).weight_decay(0.1)),
+  };
+}
+
+at::Tensor some(at::IntArrayRef shape, int64_t seed) {
+  return at::randn(shape, at::detail::createCPUGenerator(seed), at::dtype(at::kDouble));
+}
+
+Params start() {
+  return {some({9, 5}, 1).set_requires_grad(true), some({5}, 2).set_requires_grad(true)};
+}
+
+/// A power of two scales exactly, so that scaled and plain steps have equal bits.
+void give_grads(const Params& params, int64_t step, double scale = 1.0) {
+  for (size_t i = 0; i < params.size(); ++i) {
+    const auto seed = 100 * step + static_cast<int64_t>(i);
+    params[i].mutable_grad() = some(params[i].sizes(), seed).mul(scale);
+  }
+}
+
+void expect_equal(const Params& actual, const Params& expected) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_BIT_EQUAL(actual[i], expected[i]);
+  }
+}
+
+at::Tensor flag(double value) { return at::full({}, value, at::kFloat); }
+
+void scaled_step(torch::optim::Optimizer& optimizer, double grad_scale, double found_inf) {
+  dynamic_cast<ScaledStep&>(optimizer).scaled_step(flag(grad_scale), flag(found_inf));
+}
+
+class FusedOptimizers : public ::testing::TestWithParam<Case> {};
+
+TEST_P(FusedOptimizers, FollowLibtorchsStepByStep) {
+  const Params ours = start(), theirs = start();
+  const auto optimizer = GetParam().ours(ours), reference = GetParam().theirs(theirs);
+  for (int64_t step = 0; step < kSteps; ++step) {
+    give_grads(ours, step);
+    give_grads(theirs, step);
+    optimizer->step();
+    reference->step();
+    for (size_t i = 0; i < ours.size(); ++i) {
+      EXPECT_CLOSE(
+          ours[i], theirs[i],
+          tolerance_for(at::kDouble, kRoundingsPerStep * (step + 1), magnitude_of(theirs[i])));
+    }
+  }
+}
+
+TEST_P(FusedOptimizers, StepAsIfSkippedStepsHadNeverBeen) {
+  const Params plain = start(), scaled = start();
+  const auto expected = GetParam().ours(plain), optimizer = GetParam().ours(scaled);
+  for (int64_t step = 0; step < kSteps; ++step) {
+    give_grads(scaled, 77 + step, INFINITY);
+    scaled_step(*optimizer, 1024.0, 1.0);
+    expect_equal(scaled, plain);
+    give_grads(scaled, step, 1024.0);
+    give_grads(plain, step);
+    scaled_step(*optimizer, 1024.0, 0.0);
+    expected->step();
+    expect_equal(scaled, plain);
+  }
+}
+
+TEST_P(FusedOptimizers, GoOnBitForBitFromAnArchive) {
+  const Params params = start();
+  const auto optimizer = GetParam().ours(params);
+  give_grads(params, 1);
+  optimizer->step();
+
+  std::stringstream file;
+  torch::save(*optimizer, file);
+  Params restored;
+  for (const auto& param : params) {
+    restored.push_back(param.detach().clone().set_requires_grad(true));
+  }
+  const auto resumed = GetParam().ours(restored);
+  torch::load(*resumed, file);
+  for (int64_t step = 2; step < kSteps; ++step) {
+    give_grads(params, step);
+    give_grads(restored, step);
+    optimizer->step();
+    resumed->step();
+    expect_equal(restored, params);
+  }
+}
+
+TEST_P(FusedOptimizers, TakeTheirRateFromLibtorchsSchedulers) {
+  const Params ours = start(), theirs = start();
+  const auto optimizer = GetParam().ours(ours), reference = GetParam().theirs(theirs);
+  torch::optim::StepLR schedule(*optimizer, /*step_size=*/1, /*gamma=*/0.5);
+  torch::optim::StepLR reference_schedule(*reference, 1, 0.5);
+  for (int64_t step = 0; step < kSteps; ++step) {
+    give_grads(ours, step);
+    give_grads(theirs, step);
+    optimizer->step();
+    reference->step();
+    schedule.step();
+    reference_schedule.step();
+  }
+  const double lr = optimizer->param_groups()[0].options().get_lr();
+  EXPECT_EQ(lr, reference->param_groups()[0].options().get_lr());
+  EXPECT_LT(lr, 0.01 / 8);
+  EXPECT_CLOSE(ours[0], theirs[0],
+               tolerance_for(at::kDouble, kRoundingsPerStep * kSteps, magnitude_of(theirs[0])));
+}
+
+TEST_P(FusedOptimizers, RefuseASparseGradient) {
+  const Params params = start();
+  const auto optimizer = GetParam().ours(params);
+  params[0].mutable_grad() = at::zeros({9, 5}, at::kDouble).to_sparse();
+  EXPECT_THROW_WITH(optimizer->step(), "gradients must be dense, but one of shape [9, 5]");
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FusedOptimizers, ::testing::ValuesIn(cases()),
+                         [](const auto& test) { return test.param.name; });
+
+TEST(FusedOptimizers, RefuseOptionsOutOfRange) {
+  const Params params = start();
+  EXPECT_THROW_WITH(Adam(params, AdamOptions(-1.0)), "[Adam] lr must be >= 0, but is -1");
+  EXPECT_THROW_WITH(Adam(params, AdamOptions().betas({0.9, 1.0})), "betas[1] must be in [0, 1)");
+  EXPECT_THROW_WITH(SGD(params, SGDOptions(0.1).momentum(-0.5)), "momentum must be >= 0");
+  EXPECT_THROW_WITH(SGD(params, SGDOptions(0.1).nesterov(true)),
+                    "nesterov needs momentum > 0 and dampening = 0, but they are 0 and 0");
+  EXPECT_THROW_WITH(Adagrad(params, AdagradOptions().lr_decay(-1)), "lr_decay must be >= 0");
+}
+
+}  // namespace
+}  // namespace mezzo::optim
