@@ -1,36 +1,20 @@
 #pragma once
 
-#include <stdexcept>
-#include <string>
 #include <string_view>
+#include <utility>
 
 #include <fmt/format.h>
 
-namespace mezzo {
+#include "mezzo/base/error.h"
 
-/// Something that the caller can act on: a bad argument, a broken file, a full disk.
-/// The text is "[where] rule, but got value. Hint: cure".
-class Error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-/// The words of a command or a configuration are off: nothing has been done yet. `mezzo` exits
-/// with 2.
-class UsageError : public Error {
- public:
-  using Error::Error;
-};
-
-namespace detail {
+namespace mezzo::detail {
 
 template <class E, class... Args>
 [[noreturn]] void fail(std::string_view where, fmt::format_string<Args...> format, Args&&... args) {
   throw E(fmt::format("[{}] {}", where, fmt::format(format, std::forward<Args>(args)...)));
 }
 
-}  // namespace detail
-}  // namespace mezzo
+}  // namespace mezzo::detail
 
 /// The user's mistake: throws mezzo::Error unless `condition`. MEZZO_CHECK(n > 0, "sampler", "n
 /// must be > 0, but is {}", n)
