@@ -3,9 +3,14 @@
 
 add_library(mezzo_options INTERFACE)
 # -fPIC for programs too: a precompiled header serves only sources compiled alike.
-target_compile_options(mezzo_options INTERFACE -fPIC -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror)
+target_compile_options(mezzo_options INTERFACE -fPIC -fopenmp -Wall -Wextra -Wshadow -Wnon-virtual-dtor)
+if(PROJECT_IS_TOP_LEVEL)
+  target_compile_options(mezzo_options INTERFACE -Werror)
+endif()
+# libtorch carries a newer fmt than Debian, in its own include folder: use that one, header-only.
+target_compile_definitions(mezzo_options INTERFACE FMT_HEADER_ONLY)
 target_include_directories(mezzo_options INTERFACE ${PROJECT_SOURCE_DIR})
-target_link_libraries(mezzo_options INTERFACE mezzo_torch)
+target_link_libraries(mezzo_options INTERFACE mezzo::torch)
 
 # torch's headers cost seconds in every source that sees them; they are compiled once here. A source still
 # includes what it uses: the precompiled header is speed, never a substitute for an include.

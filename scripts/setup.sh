@@ -18,7 +18,7 @@ fail() {
 }
 
 need_packages() {
-  local packages=(g++ cmake ninja-build python3 libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libpcre2-dev
+  local packages=(g++ cmake ninja-build pkg-config python3 libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libpcre2-dev
                   libxxhash-dev)
   [ "$purpose" = tests ] && packages+=(libgtest-dev libgmock-dev)
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
@@ -28,7 +28,7 @@ need_packages() {
   local missing=()
   for package in "${packages[@]}"; do
     case $package in  # a tool from elsewhere is as good
-      g++ | cmake | python3) command -v "$package" >/dev/null && continue ;;
+      g++ | cmake | pkg-config | python3) command -v "$package" >/dev/null && continue ;;
       ninja-build) command -v ninja >/dev/null && continue ;;
     esac
     [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")

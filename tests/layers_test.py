@@ -58,6 +58,8 @@ def breaches(root):
             continue
         files += 1
         name = path.relative_to(root)
+        if str(name) == "mezzo/mezzo.h":  # the library's front door
+            continue
         room = name.parts[1] if len(name.parts) > 2 else None
         if room not in ranks:
             found.append(f"{name}:1: lies in no room of docs/layers.txt")
