@@ -153,11 +153,13 @@ std::vector<Case> cases() {
   return result;
 }
 
-c10::OperatorHandle handle_of(const std::string& op) {
+// None only for an op of libtorch 2.11 that a later libtorch has dropped.
+std::optional<c10::OperatorHandle> find_op(const std::string& op) {
   const size_t dot = op.find('.');
-  return c10::Dispatcher::singleton().findSchemaOrThrow(
-      ("aten::" + op.substr(0, dot)).c_str(),
-      dot == std::string::npos ? "" : op.substr(dot + 1).c_str());
+  const auto handle = c10::Dispatcher::singleton().findSchema(
+      {"aten::" + op.substr(0, dot), dot == std::string::npos ? "" : op.substr(dot + 1)});
+  EXPECT_TRUE(handle.has_value() || !kIsPinnedTorch) << op;
+  return handle;
 }
 
 /// libtorch's own autocast on the CPU, without Mezzo.
@@ -183,6 +185,8 @@ class EveryOp : public ::testing::TestWithParam<at::ScalarType> {};
 TEST_P(EveryOp, ComesOutOfThePytorchCpuPolicyAsOutOfLibtorchsAutocast) {
   std::set<std::string> executed;
   for (const Case& c : cases()) {
+    const std::optional<c10::OperatorHandle> op = find_op(c.op);
+    if (!op) continue;
     for (const at::ScalarType input : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble}) {
       std::vector<c10::IValue> arguments;
       for (const c10::IValue& argument : c.arguments)
@@ -190,12 +194,12 @@ TEST_P(EveryOp, ComesOutOfThePytorchCpuPolicyAsOutOfLibtorchsAutocast) {
       std::string expected, actual;
       {
         const LibtorchAutocast autocast(GetParam());
-        expected = outcome(handle_of(c.op), arguments);
+        expected = outcome(*op, arguments);
       }
       {
         const CastPolicyGuard guard(CastPolicy::pytorch_cpu());
         const Autocast autocast(at::kCPU, GetParam());
-        actual = outcome(handle_of(c.op), arguments);
+        actual = outcome(*op, arguments);
       }
       // libtorch refuses to promote its region's other 16-bit type; Mezzo promotes it.
       const bool is_promoted = CastPolicy::pytorch_cpu().rule(c.op, at::kCPU) == CastRule::kPromote;
@@ -210,12 +214,15 @@ TEST_P(EveryOp, ComesOutOfThePytorchCpuPolicyAsOutOfLibtorchsAutocast) {
   const std::set<std::string> without_case = {"index_copy.dimname", "prod.dim_Dimname",
                                               "mkldnn_rnn_layer"};
   for (const std::string& op : listed(&CastTableRow::pytorch_cpu)) {
+    if (!find_op(op)) continue;
     EXPECT_TRUE(executed.contains(op) || without_case.contains(op)) << op << " was not executed";
   }
 }
 
 TEST_P(EveryOp, ComesOutOfThePytorchCudaPolicyAsItsRuleSays) {
   for (const Case& c : cases()) {
+    const std::optional<c10::OperatorHandle> op = find_op(c.op);
+    if (!op) continue;
     const std::optional<CastRule> rule = CastPolicy::pytorch_cuda().rule(c.op, at::kCPU);
     if (rule != CastRule::kLower && rule != CastRule::kFp32 && rule != CastRule::kFp32SetDtype &&
         rule != CastRule::kFp32AppendDtype)
@@ -227,7 +234,7 @@ TEST_P(EveryOp, ComesOutOfThePytorchCudaPolicyAsItsRuleSays) {
     for (const c10::IValue& argument : c.arguments) arguments.push_back(in_dtype(argument, from));
     const CastPolicyGuard guard(CastPolicy::pytorch_cuda());
     const Autocast autocast(at::kCPU, GetParam());
-    const std::string dtypes = outcome(handle_of(c.op), arguments);
+    const std::string dtypes = outcome(*op, arguments);
     if (dtypes == "refused") continue;  // no such kernel on a CPU
     EXPECT_TRUE(dtypes.starts_with(c10::toString(to))) << c.op << " gave " << dtypes;
   }

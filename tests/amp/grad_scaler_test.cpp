@@ -268,6 +268,18 @@ struct Transition {
   const char* error;  // nullptr: allowed
 };
 
+// "StepUpdateThenUnscale"
+std::string name_of(const Transition& transition) {
+  const auto word = [](Call call) {
+    return call == Call::kUnscale ? "Unscale" : call == Call::kStep ? "Step" : "Update";
+  };
+  std::string name;
+  for (const Call call : transition.before) name += word(call);
+  return name + "Then" + word(transition.call);
+}
+
+std::ostream& operator<<(std::ostream& out, const Transition& t) { return out << name_of(t); }
+
 class GradScalerStages : public ::testing::TestWithParam<Transition> {};
 
 TEST_P(GradScalerStages, AllowsOrRefusesTheCall) {
@@ -304,7 +316,8 @@ INSTANTIATE_TEST_SUITE_P(
         Transition{{Call::kStep}, Call::kUpdate, nullptr},
         Transition{{Call::kStep, Call::kUpdate}, Call::kUnscale, nullptr},
         Transition{{Call::kStep, Call::kUpdate}, Call::kStep, nullptr},
-        Transition{{Call::kStep, Call::kUpdate}, Call::kUpdate, "no gradient was checked"}));
+        Transition{{Call::kStep, Call::kUpdate}, Call::kUpdate, "no gradient was checked"}),
+    [](const auto& test) { return name_of(test.param); });
 
 TEST(GradScaler, RefusesEveryCallBeforeTheFirstScale) {
   const at::Tensor p = parameter();

@@ -31,6 +31,8 @@ struct Case {
   Make ours, theirs;
 };
 
+std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
+
 template <class Ours, class Theirs, class Options>
 Case both(const char* name, Options options) {
   return {name, [=](const Params& params) { return std::make_unique<Ours>(params, options); },
