@@ -11,6 +11,7 @@ namespace mezzo {
 /// Costs nanoseconds. The path belongs to the thread.
 class Scope {
  public:
+  /// name: of this part within the part around it; may have dots.
   explicit Scope(std::string_view name);
   ~Scope();
   Scope(const Scope&) = delete;
