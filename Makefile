@@ -4,6 +4,8 @@
 #   make train ARGS="--steps 50 --precision amp-fp16"
 #   make test                               build and run all tests
 #   make bench                              time a training step against Python PyTorch
+#   make bench-library                      time what autocast and the optimizers themselves cost
+#   make docs                               the library's reference, from its headers
 #
 # TORCH=2.11.0 chooses the wheel; CUDA=1 takes NVIDIA's packages too.
 
@@ -15,7 +17,7 @@ export CUDA
 BUILD := build/release
 MEZZO := $(BUILD)/bin/mezzo
 
-.PHONY: train test bench build format clean
+.PHONY: train test bench bench-library docs build format clean
 
 train: build
 	@$(MEZZO) train $(ARGS)
@@ -34,6 +36,15 @@ test:
 bench: build
 	@scripts/setup.sh peers
 	@.venv-peers/bin/python bench/step.py $(ARGS)
+
+bench-library: build
+	@cmake --build --preset release --target library_bench
+	@$(BUILD)/bin/library_bench
+
+docs:
+	@scripts/setup.sh docs
+	@{ cat docs/Doxyfile; sed -n 's/^#include "\(.*\)"/INPUT += \1/p' mezzo/mezzo.h; } | doxygen -
+	@echo "build/docs/html/index.html"
 
 format:
 	@git ls-files '*.h' '*.cpp' | xargs clang-format -i

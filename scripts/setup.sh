@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh            what `mezzo` itself needs
 #   scripts/setup.sh tests      and what its tests need
+#   scripts/setup.sh docs       what the reference is made with
 #   scripts/setup.sh peers      and .venv-peers, Python PyTorch with all it imports, to compare with (2.5 GB)
 #
 # TORCH=2.11.0  the wheel's version      CUDA=1  with NVIDIA's packages (by itself where nvidia-smi works)
@@ -22,6 +23,7 @@ need_packages() {
                   libxxhash-dev)
   [ "$purpose" = tests ] && packages+=(libgtest-dev libgmock-dev)
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+  [ "$purpose" = docs ] && packages=(doxygen)
   command -v dpkg-query >/dev/null || fail "this is no Debian or Ubuntu machine; install what these packages hold by" \
     "your system's means and build with cmake --preset release: ${packages[*]}"
 
@@ -75,6 +77,7 @@ need_torch() {
 }
 
 need_packages
+[ "$purpose" != docs ] || exit 0
 need_torch
 [ "$purpose" != peers ] ||
   make_venv .venv-peers "torch $TORCH for comparison" "torch==$TORCH" -r tests/reference/requirements.txt

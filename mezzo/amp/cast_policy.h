@@ -30,10 +30,13 @@ class CastPolicy {
   /// libtorch 2.11's lists, and Mezzo's own: CUDA's, and on a CPU both (see cast_table.h). The
   /// mezzo policy is in force in every Autocast region unless a guard names another.
   static CastPolicy mezzo();
+  /// torch.autocast("cuda") of PyTorch 2.11, on every device.
   static CastPolicy pytorch_cuda();
+  /// torch.autocast("cpu") of PyTorch 2.11, on every device.
   static CastPolicy pytorch_cpu();
   /// By name: "mezzo", "pytorch-cuda", "pytorch-cpu". Throws UsageError for another.
   static CastPolicy preset(std::string_view name);
+  /// What preset() takes.
   static const std::vector<std::string>& preset_names();
 
   /// A copy of the policy in force on this thread; mezzo where none is.
@@ -53,20 +56,22 @@ class CastPolicy {
   std::optional<CastRule> rule(std::string_view op, c10::DeviceType device,
                                std::string_view scope = "") const;
 
+  /// Of the preset that it began as.
   const std::string& name() const { return name_; }
 
-  /// All that has been set, in order, beyond the preset.
+  /// One rule beyond the preset.
   struct Override {
-    std::string op;  // with its overload
-    CastRule rule;
-    std::string scope;
+    std::string op;     ///< with its overload
+    CastRule rule;      ///< in force within the scope
+    std::string scope;  ///< a pattern of is_in_scope(); "": everywhere
   };
+  /// All that has been set, in order.
   const std::vector<Override>& overrides() const { return overrides_; }
 
  private:
   explicit CastPolicy(std::string name) : name_(std::move(name)) {}
 
-  std::string name_;  // of the preset that it began as
+  std::string name_;
   std::vector<Override> overrides_;
 };
 
@@ -74,6 +79,7 @@ class CastPolicy {
 /// It acts wherever autocast is on, in a region of Autocast or of libtorch's own.
 class CastPolicyGuard {
  public:
+  /// Copies the policy: later changes to it do not act here.
   explicit CastPolicyGuard(const CastPolicy& policy);
   ~CastPolicyGuard();
   CastPolicyGuard(const CastPolicyGuard&) = delete;

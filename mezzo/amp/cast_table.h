@@ -11,10 +11,10 @@ namespace mezzo {
 /// One op's rule in each of the lists. None: the list does not name it, and the op runs on its
 /// arguments as they come.
 struct CastTableRow {
-  std::string_view op;  // of aten, with its overload: "softmax.int"
-  std::optional<CastRule> pytorch_cuda;
-  std::optional<CastRule> pytorch_cpu;
-  std::optional<CastRule> mezzo_cpu;  // on other devices the mezzo policy is pytorch_cuda's
+  std::string_view op;                   ///< of aten, with its overload: "softmax.int"
+  std::optional<CastRule> pytorch_cuda;  ///< torch.autocast("cuda")'s
+  std::optional<CastRule> pytorch_cpu;   ///< torch.autocast("cpu")'s
+  std::optional<CastRule> mezzo_cpu;     ///< on other devices the mezzo policy is pytorch_cuda's
 };
 
 /// The ops on libtorch 2.11's autocast lists (ATen/autocast_mode.h for CUDA, autocast_mode.cpp for

@@ -22,6 +22,7 @@ namespace mezzo {
 /// nothing is changed. Without, forward runs in the region as it is.
 class CustomFwd {
  public:
+  /// cast_inputs: the dtype that cast() casts to, with autocast off inside; none: no cast.
   CustomFwd(torch::autograd::AutogradContext* ctx, c10::DeviceType device,
             std::optional<at::ScalarType> cast_inputs = std::nullopt);
 

@@ -42,6 +42,7 @@ class GradScaler {
   /// is kept. May be called often between two updates (accumulation, several losses). Disabled:
   /// outputs itself.
   at::Tensor scale(const at::Tensor& outputs);
+  /// The same for each.
   std::vector<at::Tensor> scale(const std::vector<at::Tensor>& outputs);
 
   /// Divides the optimizer's gradients by the scale, in place, and notes on the device whether any
@@ -79,7 +80,11 @@ class GradScaler {
 
   /// The current scale; 1 when disabled. One read from the device.
   double get_scale() const;
+  /// Good steps since the scale last moved. One read from the device.
   int64_t get_growth_tracker() const;
+  /// An option as it is in force; to be changed between steps. Setters throw Error for a value that
+  /// cannot work.
+  /// @{
   double get_growth_factor() const { return options_.growth_factor; }
   double get_backoff_factor() const { return options_.backoff_factor; }
   int64_t get_growth_interval() const { return options_.growth_interval; }
@@ -91,6 +96,7 @@ class GradScaler {
   void set_growth_interval(int64_t interval);
   bool is_enabled() const { return options_.enabled; }
   bool is_dynamic() const { return options_.is_dynamic; }
+  /// @}
 
   /// Take it after update(). None when disabled.
   std::optional<GradScalerState> state_dict() const;

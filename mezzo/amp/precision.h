@@ -11,12 +11,12 @@ namespace mezzo {
 
 /// What a precision mode means, in one place: every room that asks "which dtype" asks this table.
 struct PrecisionMode {
-  std::string_view name;   // as the command line has it: "amp-fp16"
-  at::ScalarType weights;  // dtype of parameters, gradients and optimizer state
+  std::string_view name;   ///< as the command line has it: "amp-fp16"
+  at::ScalarType weights;  ///< dtype of parameters, gradients and optimizer state
   std::optional<at::ScalarType>
-      autocast;              // the 16-bit type that an Autocast region runs in; none: no region
-  bool scales_loss;          // dynamic loss scaling by default
-  std::string_view meaning;  // one line for a person
+      autocast;              ///< the 16-bit type that an Autocast region runs in; none: no region
+  bool scales_loss;          ///< dynamic loss scaling by default
+  std::string_view meaning;  ///< one line for a person
 
   /// The dtype in which matrix products run.
   at::ScalarType compute() const { return autocast.value_or(weights); }

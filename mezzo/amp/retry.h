@@ -9,10 +9,11 @@
 
 namespace mezzo {
 
+/// What came of a step_with_retry().
 struct RetryResult {
-  bool has_stepped = false;
-  int64_t retries = 0;
-  at::Tensor loss;  // of the last attempt, unscaled, detached
+  bool has_stepped = false;  ///< false: even the last attempt overflowed
+  int64_t retries = 0;       ///< attempts after the first
+  at::Tensor loss;           ///< of the last attempt, unscaled, detached
 };
 
 /// A step that loses no batch to an overflow: forward, scaled backward, step and update; where a

@@ -8,9 +8,9 @@ namespace mezzo {
 
 /// What the update of the scale reads and writes: 0-dim tensors on one device.
 struct ScaleTensors {
-  at::Tensor scale;               // fp32
-  at::Tensor growth_tracker;      // int32: good steps since the scale last moved
-  at::Tensor hysteresis_tracker;  // int32: overflows left until the scale backs off
+  at::Tensor scale;               ///< fp32
+  at::Tensor growth_tracker;      ///< int32: good steps since the scale last moved
+  at::Tensor hysteresis_tracker;  ///< int32: overflows left until the scale backs off
 };
 
 /// The state machine of the scale, in place and on the device: nothing is read on the host, so that

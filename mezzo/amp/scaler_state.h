@@ -7,11 +7,11 @@ namespace mezzo {
 
 /// What torch.amp.GradScaler.state_dict() holds, key for key ("_growth_tracker" there).
 struct GradScalerState {
-  double scale;
-  double growth_factor;
-  double backoff_factor;
-  int64_t growth_interval;
-  int64_t growth_tracker;
+  double scale;             ///< that the next loss is multiplied by
+  double growth_factor;     ///< of the scale after growth_interval good steps
+  double backoff_factor;    ///< of the scale after an overflow
+  int64_t growth_interval;  ///< good steps in a row
+  int64_t growth_tracker;   ///< good steps since the scale last moved
 };
 
 /// Writes the state as torch.save(scaler.state_dict(), path) does: Python's torch.load(path) reads

@@ -8,9 +8,9 @@ namespace mezzo {
 
 /// What became of the updates so far.
 struct StepCounts {
-  int64_t steps = 0;           // updates before which no gradient overflowed
-  int64_t skips = 0;           // updates before which one did
-  int64_t last_overflow = -1;  // the update, counted from 0, that was last skipped; -1: none
+  int64_t steps = 0;           ///< updates before which no gradient overflowed
+  int64_t skips = 0;           ///< updates before which one did
+  int64_t last_overflow = -1;  ///< the update, counted from 0, that was last skipped; -1: none
 };
 
 /// The counts live in one int64 tensor {steps, skips, last_overflow} on the device.

@@ -32,6 +32,7 @@ class TensorMemoryMeter {
   TensorMemoryMeter(const TensorMemoryMeter&) = delete;
   TensorMemoryMeter& operator=(const TensorMemoryMeter&) = delete;
 
+  /// Live now.
   int64_t current_bytes() const;
   /// The highest current_bytes() since the meter was made or the peak was reset.
   int64_t peak_bytes() const;

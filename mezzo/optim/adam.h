@@ -19,6 +19,7 @@ class Adam : public FusedOptimizer<AdamOptions, AdamState> {
   /// Throws UsageError unless lr, eps, weight_decay >= 0 and both betas are in [0, 1).
   explicit Adam(const std::vector<torch::optim::OptimizerParamGroup>& param_groups,
                 AdamOptions defaults = {});
+  /// The same over one group.
   explicit Adam(std::vector<at::Tensor> params, AdamOptions defaults = {});
 
  private:

@@ -8,18 +8,21 @@ namespace mezzo::optim {
 
 /// What Adam and AdamW remember of one parameter.
 struct AdamState : public torch::optim::OptimizerCloneableParamState<AdamState> {
-  at::Tensor step;            // 0-dim fp32 on the parameter's device: counts steps not skipped
-  at::Tensor exp_avg;         // first moment, shape and dtype of the parameter
-  at::Tensor exp_avg_sq;      // second moment, likewise
-  at::Tensor max_exp_avg_sq;  // its running maximum; only with amsgrad
+  at::Tensor step;            ///< 0-dim fp32 on the parameter's device: counts steps not skipped
+  at::Tensor exp_avg;         ///< first moment, shape and dtype of the parameter
+  at::Tensor exp_avg_sq;      ///< second moment, likewise
+  at::Tensor max_exp_avg_sq;  ///< its running maximum; only with amsgrad
 
   /// Makes, as zeros, what is not there yet.
   template <class Options>
   void complete(const at::Tensor& param, const Options& options) {
     complete(param, options.amsgrad());
   }
+  /// torch::load's and torch::save's.
+  /// @{
   void serialize(torch::serialize::InputArchive& archive) override;
   void serialize(torch::serialize::OutputArchive& archive) const override;
+  /// @}
 
  private:
   void complete(const at::Tensor& param, bool amsgrad);

@@ -24,6 +24,7 @@ class AdamW : public FusedOptimizer<AdamWOptions, AdamState> {
   /// Throws UsageError unless lr, eps, weight_decay >= 0 and both betas are in [0, 1).
   explicit AdamW(const std::vector<torch::optim::OptimizerParamGroup>& param_groups,
                  AdamWOptions defaults = {});
+  /// The same over one group.
   explicit AdamW(std::vector<at::Tensor> params, AdamWOptions defaults = {});
 
   /// All state by parameter: "step.<name>", "exp_avg.<name>", "exp_avg_sq.<name>" and, with

@@ -18,8 +18,9 @@ namespace mezzo::optim {
 /// The tensors of one fused call, all on one device and of one dtype.
 template <class State>
 struct Bucket {
-  std::vector<at::Tensor> params, grads;
-  std::vector<State*> states;
+  std::vector<at::Tensor> params;  ///< with a gradient
+  std::vector<at::Tensor> grads;   ///< laid out as the parameters
+  std::vector<State*> states;      ///< complete
 
   /// The tensor `member` of each state.
   std::vector<at::Tensor> all(at::Tensor State::*member) const {
@@ -34,7 +35,8 @@ struct Bucket {
 
 /// What a fused kernel is told of the loss scale; see ScaledStep. found_inf is exactly 0 or 1 here.
 struct ScaleOfStep {
-  std::optional<at::Tensor> grad_scale, found_inf;
+  std::optional<at::Tensor> grad_scale;  ///< to divide the gradients by
+  std::optional<at::Tensor> found_inf;   ///< 1: the step is skipped
 };
 
 namespace detail {
@@ -90,18 +92,22 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     step_all(detail::scale_of_step(grad_scale, found_inf));
   }
 
+  /// torch::save's: the state in the order of the parameters.
   void save(torch::serialize::OutputArchive& archive) const override {
     torch::optim::serialize<State, Options>(archive, *this);
   }
+  /// torch::load's, of what save() wrote for parameters of the same shapes in the same order.
   void load(torch::serialize::InputArchive& archive) override {
     torch::optim::serialize<State, Options>(archive, *this);
   }
 
  protected:
+  /// name: for errors.
   FusedOptimizer(const char* name, const std::vector<torch::optim::OptimizerParamGroup>& groups,
                  Options defaults)
       : Optimizer(groups, std::make_unique<Options>(std::move(defaults))), name_(name) {}
 
+  /// What is remembered of a parameter, made where it is not there yet.
   State& state_of(const at::Tensor& param, const Options& options) {
     auto& slot = state_[param.unsafeGetTensorImpl()];
     if (!slot) {

@@ -5,6 +5,7 @@
 
 namespace mezzo::optim {
 
+/// The shape of a Schedule after its warm-up.
 enum class ScheduleKind { kCosine, kLinear, kConstant };
 
 /// "cosine", "linear" or "constant". Throws UsageError for another word, listing these.
@@ -20,11 +21,11 @@ ScheduleKind schedule_kind(std::string_view name);
 ///   constant  lr
 /// Cosine and linear stay at min_lr after the last step.
 struct Schedule {
-  ScheduleKind kind = ScheduleKind::kCosine;
-  double lr = 3e-4;      // the highest
-  double min_lr = 3e-5;  // of the last step
-  int64_t warmup = 0;    // steps
-  int64_t steps = 1;     // of the whole run, warm-up included
+  ScheduleKind kind = ScheduleKind::kCosine;  ///< after the warm-up
+  double lr = 3e-4;                           ///< the highest
+  double min_lr = 3e-5;                       ///< of the last step
+  int64_t warmup = 0;                         ///< steps
+  int64_t steps = 1;                          ///< of the whole run, warm-up included
 
   /// Of the step with this number, >= 0. Pure: equal steps give equal bits.
   double lr_at(int64_t step) const;

@@ -13,13 +13,16 @@ using SGDOptions = torch::optim::SGDOptions;
 
 /// What SGD remembers of one parameter; nothing without momentum.
 struct SGDState : public torch::optim::OptimizerCloneableParamState<SGDState> {
-  at::Tensor step;             // 0-dim fp32 on the parameter's device: counts steps not skipped
-  at::Tensor momentum_buffer;  // shape and dtype of the parameter
+  at::Tensor step;             ///< 0-dim fp32 on the parameter's device: counts steps not skipped
+  at::Tensor momentum_buffer;  ///< shape and dtype of the parameter
 
   /// Makes, as zeros, what is not there yet.
   void complete(const at::Tensor& param, const SGDOptions& options);
+  /// torch::load's and torch::save's.
+  /// @{
   void serialize(torch::serialize::InputArchive& archive) override;
   void serialize(torch::serialize::OutputArchive& archive) const override;
+  /// @}
 };
 
 /// Stochastic gradient descent with momentum (Sutskever et al., ICML 2013) in one pass over each
@@ -30,6 +33,7 @@ class SGD : public FusedOptimizer<SGDOptions, SGDState> {
   /// and dampening is 0.
   explicit SGD(const std::vector<torch::optim::OptimizerParamGroup>& param_groups,
                SGDOptions defaults);
+  /// The same over one group.
   explicit SGD(std::vector<at::Tensor> params, SGDOptions defaults);
 
  private:
