@@ -1,0 +1,204 @@
+// What the library's own machinery costs: a policy call beside libtorch's autocast kernels, a
+// training step under Autocast beside at::autocast, and the optimizers beside the one fused kernel
+// that they call. See bench/README.md.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <torch/optim/adamw.h>
+
+#include "mezzo/amp/autocast.h"
+#include "mezzo/base/heap.h"
+#include "mezzo/base/median.h"
+#include "mezzo/base/scope.h"
+#include "mezzo/kernels/cpu_kernels.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/optim/adamw.h"
+
+namespace {
+
+using mezzo::Autocast;
+using Work = std::function<void()>;
+
+double seconds_of(const Work& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// Seconds of each piece of work, run in turn, `rounds` times; the order turns around each round.
+std::vector<std::vector<double>> interleaved(const std::vector<Work>& works, int rounds) {
+  std::vector<std::vector<double>> seconds(works.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (size_t i = 0; i < works.size(); ++i) {
+      const size_t turn = round % 2 == 0 ? i : works.size() - 1 - i;
+      seconds[turn].push_back(seconds_of(works[turn]));
+    }
+  }
+  return seconds;
+}
+
+double least(const std::vector<double>& values) {
+  return *std::min_element(values.begin(), values.end());
+}
+
+/// libtorch's own region, as its C++ users write it.
+class LibtorchAutocast {
+ public:
+  LibtorchAutocast() {
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+    at::autocast::increment_nesting();
+  }
+  ~LibtorchAutocast() {
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+  }
+};
+
+// ---- One op on tensors so small that the dispatcher is all there is, none of them in need of a
+// cast.
+
+struct Op {
+  const char* name;
+  Work call;
+};
+
+std::vector<Op> small_ops() {
+  const at::Tensor a = at::rand({4, 4}, at::kBFloat16), b = at::rand({4, 4}, at::kBFloat16);
+  const at::Tensor f = at::rand({4, 4}), weight = at::rand({4}), bias = at::rand({4});
+  return {{"mm (lower)", [=] { at::mm(a, b); }},
+          {"linear (lower)", [=] { at::linear(a, b); }},
+          {"cat (promote)",
+           [=] {
+             at::cat({a, b});
+           }},
+          {"softmax", [=] { at::softmax(f, 1); }},
+          {"layer_norm", [=] { at::layer_norm(f, {4}, weight, bias); }},
+          {"mse_loss (fp32)", [=] { at::mse_loss(f, f); }}};
+}
+
+double nanoseconds(const Op& op) {
+  constexpr int kCalls = 5000, kRounds = 40;
+  const Work calls = [&] {
+    for (int i = 0; i < kCalls; ++i) op.call();
+  };
+  return 1e9 * least(interleaved({calls}, kRounds)[0]) / kCalls;
+}
+
+void print_op_costs() {
+  const at::NoGradGuard no_grad;
+  const std::vector<Op> ops = small_ops();
+  std::vector<double> plain, libtorch;
+  for (const Op& op : ops) {  // before the first Autocast has put Mezzo's kernels there
+    plain.push_back(nanoseconds(op));
+    const LibtorchAutocast autocast;
+    libtorch.push_back(nanoseconds(op));
+  }
+  std::printf("%-18s %9s %14s %9s %12s\n", "one small op, ns", "plain", "at::autocast", "Autocast",
+              "Autocast adds");
+  const mezzo::Scope outer("blocks.3"), scope("attn");
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const Autocast autocast(at::kCPU, at::kBFloat16);
+    const double ours = nanoseconds(ops[i]);
+    std::printf("%-18s %9.0f %14.0f %9.0f %12.0f\n", ops[i].name, plain[i], libtorch[i], ours,
+                ours - plain[i]);
+  }
+}
+
+// ---- The nano step. Mezzo's kernels are in place for both; outside Mezzo's regions they hand on
+// to libtorch's, at the price of a call.
+
+void print_step_costs() {
+  constexpr int64_t kBatch = 8, kLength = 256;
+  const mezzo::kernels::CpuKernels kernels;  // the same products for both
+  mezzo::models::GPT2 model(mezzo::models::gpt2_preset("nano"), /*seed=*/1);
+  mezzo::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(3e-4));
+  const at::Tensor tokens =
+      at::randint(model->config().vocab_size, {kBatch, kLength + 1}, at::kLong);
+  const at::Tensor inputs = tokens.narrow(1, 0, kLength), targets = tokens.narrow(1, 1, kLength);
+  const auto step_in = [&](auto make_region) {
+    return [&, make_region] {
+      at::Tensor loss;
+      {
+        const auto region = make_region();
+        loss = model->loss(inputs, targets);
+      }
+      optimizer.zero_grad();
+      loss.backward();
+      optimizer.step();
+    };
+  };
+  const Work ours = step_in([] { return Autocast(at::kCPU, at::kBFloat16); });
+  const Work theirs = step_in([] { return LibtorchAutocast(); });
+  interleaved({ours, theirs}, 5);  // warm-up
+  const auto seconds = interleaved({ours, theirs}, 60);
+  const double our_ms = 1e3 * mezzo::median(seconds[0]);
+  const double their_ms = 1e3 * mezzo::median(seconds[1]);
+  std::printf("\nnano step, bf16, median ms: Autocast %.1f, at::autocast %.1f, ratio %.3f\n",
+              our_ms, their_ms, our_ms / their_ms);
+}
+
+// ---- The optimizer's step beside its kernel.
+
+std::vector<at::Tensor> each_like(const std::vector<at::Tensor>& params) {
+  std::vector<at::Tensor> zeros;
+  for (const at::Tensor& param : params) zeros.push_back(at::zeros_like(param));
+  return zeros;
+}
+
+void print_optimizer_costs() {
+  mezzo::models::GPT2Config config = mezzo::models::gpt2_preset("mini");
+  config.layers = 12;
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> params = mezzo::models::GPT2(config, /*seed=*/1)->parameters();
+  int64_t numbers = 0;
+  for (const at::Tensor& param : params) {
+    param.mutable_grad() = at::full_like(param, 1e-3);
+    numbers += param.numel();
+  }
+
+  std::vector<at::Tensor> plain, grads, steps;
+  for (const at::Tensor& param : params) {
+    plain.push_back(param.detach());
+    grads.push_back(param.grad());
+    steps.push_back(at::ones({}));
+  }
+  std::vector<at::Tensor> means = each_like(params), squares = each_like(params);
+  const Work kernel = [&] {
+    at::_fused_adamw_(plain, grads, means, squares, {}, steps, 3e-4, 0.9, 0.999, 0.01, 1e-8,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  };
+  mezzo::optim::AdamW ours(params, torch::optim::AdamWOptions(3e-4));
+  torch::optim::AdamW theirs(params, torch::optim::AdamWOptions(3e-4));
+  const at::Tensor scale = at::ones({}), found_inf = at::zeros({});
+  const std::vector<Work> works = {kernel, [&] { ours.step(); },
+                                   [&] { ours.scaled_step(scale, found_inf); },
+                                   [&] { theirs.step(); }};
+  interleaved(works, 3);  // warm-up
+  const auto seconds = interleaved(works, 30);
+  std::printf("\nAdamW step, %.1f M parameters in %zu tensors, median ms (ratio to the kernel)\n",
+              1e-6 * static_cast<double>(numbers), params.size());
+  const std::vector<std::string> names = {"at::_fused_adamw_ alone", "mezzo AdamW.step",
+                                          "mezzo AdamW.scaled_step", "torch::optim::AdamW.step"};
+  const double alone = mezzo::median(seconds[0]);
+  for (size_t i = 0; i < works.size(); ++i) {
+    const double here = mezzo::median(seconds[i]);
+    std::printf("%-26s %7.2f  %.2fx\n", names[i].c_str(), 1e3 * here, here / alone);
+  }
+}
+
+}  // namespace
+
+int main() {
+  mezzo::keep_freed_memory();
+  print_op_costs();
+  print_step_costs();
+  print_optimizer_costs();
+}
