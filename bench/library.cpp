@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -171,25 +172,29 @@ void print_optimizer_costs() {
     steps.push_back(at::ones({}));
   }
   std::vector<at::Tensor> means = each_like(params), squares = each_like(params);
-  const Work kernel = [&] {
-    at::_fused_adamw_(plain, grads, means, squares, {}, steps, 3e-4, 0.9, 0.999, 0.01, 1e-8,
-                      /*amsgrad=*/false, /*maximize=*/false);
+  const at::Tensor scale = at::ones({}), found_inf = at::zeros({});
+  const auto kernel = [&](const std::optional<at::Tensor>& grad_scale,
+                          const std::optional<at::Tensor>& skip) {
+    return [&, grad_scale, skip] {
+      at::_fused_adamw_(plain, grads, means, squares, {}, steps, 3e-4, 0.9, 0.999, 0.01, 1e-8,
+                        /*amsgrad=*/false, /*maximize=*/false, grad_scale, skip);
+    };
   };
   mezzo::optim::AdamW ours(params, torch::optim::AdamWOptions(3e-4));
   torch::optim::AdamW theirs(params, torch::optim::AdamWOptions(3e-4));
-  const at::Tensor scale = at::ones({}), found_inf = at::zeros({});
-  const std::vector<Work> works = {kernel, [&] { ours.step(); },
+  const std::vector<Work> works = {kernel({}, {}), [&] { ours.step(); }, kernel(scale, found_inf),
                                    [&] { ours.scaled_step(scale, found_inf); },
                                    [&] { theirs.step(); }};
   interleaved(works, 3);  // warm-up
   const auto seconds = interleaved(works, 30);
-  std::printf("\nAdamW step, %.1f M parameters in %zu tensors, median ms (ratio to the kernel)\n",
+  std::printf("\nAdamW step, %.1f M parameters in %zu tensors, median ms (ratio to its kernel)\n",
               1e-6 * static_cast<double>(numbers), params.size());
-  const std::vector<std::string> names = {"at::_fused_adamw_ alone", "mezzo AdamW.step",
-                                          "mezzo AdamW.scaled_step", "torch::optim::AdamW.step"};
-  const double alone = mezzo::median(seconds[0]);
+  const std::vector<std::string> names = {"at::_fused_adamw_", "mezzo AdamW.step",
+                                          "at::_fused_adamw_, scaled", "mezzo AdamW.scaled_step",
+                                          "torch::optim::AdamW.step"};
   for (size_t i = 0; i < works.size(); ++i) {
     const double here = mezzo::median(seconds[i]);
+    const double alone = mezzo::median(seconds[i == 2 || i == 3 ? 2 : 0]);
     std::printf("%-26s %7.2f  %.2fx\n", names[i].c_str(), 1e3 * here, here / alone);
   }
 }
