@@ -7,6 +7,7 @@
 #include <set>
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/jit/serialization/pickle.h>
@@ -106,14 +107,15 @@ std::string outcome(const c10::OperatorHandle& op, std::vector<c10::IValue> argu
   return dtypes;
 }
 
-c10::IValue in_dtype(const c10::IValue& value, at::ScalarType dtype) {
-  if (value.isTensor() && value.toTensor().scalar_type() == at::kFloat)
-    return value.toTensor().to(dtype);
+// Tensors on the device, those of fp32 in `dtype`.
+c10::IValue as(const c10::IValue& value, at::ScalarType dtype, at::DeviceType device) {
+  const auto moved = [&](const at::Tensor& tensor) {
+    return tensor.to(device, tensor.scalar_type() == at::kFloat ? dtype : tensor.scalar_type());
+  };
+  if (value.isTensor() && value.toTensor().defined()) return moved(value.toTensor());
   if (value.isTensorList()) {
     std::vector<at::Tensor> tensors = value.toTensorVector();
-    for (at::Tensor& tensor : tensors) {
-      if (tensor.scalar_type() == at::kFloat) tensor = tensor.to(dtype);
-    }
+    for (at::Tensor& tensor : tensors) tensor = moved(tensor);
     return tensors;
   }
   return value;
@@ -162,27 +164,31 @@ std::optional<c10::OperatorHandle> find_op(const std::string& op) {
   return handle;
 }
 
-/// libtorch's own autocast on the CPU, without Mezzo.
+/// libtorch's own autocast, without Mezzo.
 class LibtorchAutocast {
  public:
-  explicit LibtorchAutocast(at::ScalarType dtype)
-      : outer_(at::autocast::get_autocast_dtype(at::kCPU)) {
-    at::autocast::set_autocast_enabled(at::kCPU, true);
-    at::autocast::set_autocast_dtype(at::kCPU, dtype);
+  LibtorchAutocast(at::DeviceType device, at::ScalarType dtype)
+      : device_(device), outer_(at::autocast::get_autocast_dtype(device)) {
+    at::autocast::set_autocast_enabled(device_, true);
+    at::autocast::set_autocast_dtype(device_, dtype);
   }
   ~LibtorchAutocast() {
-    at::autocast::set_autocast_enabled(at::kCPU, false);
-    at::autocast::set_autocast_dtype(at::kCPU, outer_);
+    at::autocast::set_autocast_enabled(device_, false);
+    at::autocast::set_autocast_dtype(device_, outer_);
     at::autocast::clear_cache();
   }
 
  private:
+  at::DeviceType device_;
   at::ScalarType outer_;
 };
 
 class EveryOp : public ::testing::TestWithParam<at::ScalarType> {};
 
-TEST_P(EveryOp, ComesOutOfThePytorchCpuPolicyAsOutOfLibtorchsAutocast) {
+/// Runs each op under libtorch's autocast and under the policy and compares what comes out; returns
+/// the ops that could run.
+std::set<std::string> compare_with_libtorch(const CastPolicy& policy, at::DeviceType device,
+                                            at::ScalarType region) {
   std::set<std::string> executed;
   for (const Case& c : cases()) {
     const std::optional<c10::OperatorHandle> op = find_op(c.op);
@@ -190,33 +196,45 @@ TEST_P(EveryOp, ComesOutOfThePytorchCpuPolicyAsOutOfLibtorchsAutocast) {
     for (const at::ScalarType input : {at::kFloat, at::kBFloat16, at::kHalf, at::kDouble}) {
       std::vector<c10::IValue> arguments;
       for (const c10::IValue& argument : c.arguments)
-        arguments.push_back(in_dtype(argument, input));
+        arguments.push_back(as(argument, input, device));
       std::string expected, actual;
       {
-        const LibtorchAutocast autocast(GetParam());
+        const LibtorchAutocast autocast(device, region);
         expected = outcome(*op, arguments);
       }
       {
-        const CastPolicyGuard guard(CastPolicy::pytorch_cpu());
-        const Autocast autocast(at::kCPU, GetParam());
+        const CastPolicyGuard guard(policy);
+        const Autocast autocast(device, region);
         actual = outcome(*op, arguments);
       }
       // libtorch refuses to promote its region's other 16-bit type; Mezzo promotes it.
-      const bool is_promoted = CastPolicy::pytorch_cpu().rule(c.op, at::kCPU) == CastRule::kPromote;
+      const bool is_promoted = policy.rule(c.op, device) == CastRule::kPromote;
       if (is_promoted && expected == "refused") continue;
       EXPECT_EQ(actual, expected) << c.op << " of " << c10::toString(input);
       if (actual != "refused") executed.insert(c.op);
     }
   }
+  return executed;
+}
+
+TEST_P(EveryOp, ComesOutOfThePytorchCpuPolicyAsOutOfLibtorchsAutocast) {
+  const std::set<std::string> executed =
+      compare_with_libtorch(CastPolicy::pytorch_cpu(), at::kCPU, GetParam());
   // What is on the list and cannot run: named tensors, which the op refuses or which no pickle
-  // holds.
-  // And oneDNN's RNN layer, which not every CPU has in every type.
+  // holds. And oneDNN's RNN layer, which not every CPU has in every type.
   const std::set<std::string> without_case = {"index_copy.dimname", "prod.dim_Dimname",
                                               "mkldnn_rnn_layer"};
   for (const std::string& op : listed(&CastTableRow::pytorch_cpu)) {
     if (!find_op(op)) continue;
     EXPECT_TRUE(executed.contains(op) || without_case.contains(op)) << op << " was not executed";
   }
+}
+
+TEST_P(EveryOp, ComesOutOfThePytorchCudaPolicyAsOutOfLibtorchsAutocastOnAGpu) {
+  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no GPU here";
+  const std::set<std::string> executed =
+      compare_with_libtorch(CastPolicy::pytorch_cuda(), at::kCUDA, GetParam());
+  EXPECT_GT(executed.size(), 100);
 }
 
 TEST_P(EveryOp, ComesOutOfThePytorchCudaPolicyAsItsRuleSays) {
@@ -231,7 +249,8 @@ TEST_P(EveryOp, ComesOutOfThePytorchCudaPolicyAsItsRuleSays) {
     const at::ScalarType from = rule == CastRule::kLower ? at::kFloat : GetParam();
     const at::ScalarType to = rule == CastRule::kLower ? GetParam() : at::kFloat;
     std::vector<c10::IValue> arguments;
-    for (const c10::IValue& argument : c.arguments) arguments.push_back(in_dtype(argument, from));
+    for (const c10::IValue& argument : c.arguments)
+      arguments.push_back(as(argument, from, at::kCPU));
     const CastPolicyGuard guard(CastPolicy::pytorch_cuda());
     const Autocast autocast(at::kCPU, GetParam());
     const std::string dtypes = outcome(*op, arguments);
