@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <sys/resource.h>
 
@@ -43,14 +44,16 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
     }
     if (!device.is_cpu()) return;
     std::lock_guard lock(mutex_);
-    if (const auto known = bytes_at_.find(pointer); known != bytes_at_.end()) {
-      current_ -= known->second;
-      bytes_at_.erase(known);
+    ++now_;
+    if (const auto known = blocks_.find(pointer); known != blocks_.end()) {
+      current_ -= known->second.bytes;
+      if (known->second.is_activation) activations_ -= known->second.bytes;
+      blocks_.erase(known);
     }
     if (bytes <= 0) return;
-    bytes_at_.emplace(pointer, bytes);
+    blocks_.emplace(pointer, Block{bytes, now_});
     current_ += bytes;
-    peak_ = std::max(peak_, current_);
+    if (current_ > peak_) set_peak();
   }
   bool memoryProfilingEnabled() const override { return true; }
 
@@ -64,15 +67,69 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
   }
   void reset_peak() {
     std::lock_guard lock(mutex_);
-    peak_ = current_;
+    set_peak();
+  }
+
+  void begin_forward() {
+    std::lock_guard lock(mutex_);
+    forward_began_ = now_;
+  }
+
+  // What this forward pass made and left are activations; so were those of them at a peak inside
+  // it.
+  void end_forward() {
+    std::lock_guard lock(mutex_);
+    for (auto& [pointer, block] : blocks_) {
+      if (block.born <= forward_began_ || block.is_activation) continue;
+      block.is_activation = true;
+      activations_ += block.bytes;
+      if (block.born <= peak_at_ && forward_began_ < peak_at_) activations_at_peak_ += block.bytes;
+    }
+  }
+
+  int64_t activations_at_peak() const {
+    std::lock_guard lock(mutex_);
+    return activations_at_peak_;
+  }
+
+  // Of storage that is still there now.
+  int64_t at_peak(const std::vector<at::Tensor>& tensors) const {
+    std::lock_guard lock(mutex_);
+    std::unordered_set<const void*> seen;
+    int64_t bytes = 0;
+    for (const at::Tensor& tensor : tensors) {
+      if (!tensor.defined() || !tensor.has_storage()) continue;
+      void* storage = tensor.storage().mutable_data();
+      const auto block = blocks_.find(storage);
+      if (block == blocks_.end() || block->second.born > peak_at_) continue;
+      if (seen.insert(storage).second) bytes += block->second.bytes;
+    }
+    return bytes;
   }
 
  private:
+  struct Block {
+    int64_t bytes;
+    int64_t born;  // when, in reports
+    bool is_activation = false;
+  };
+
+  void set_peak() {
+    peak_ = current_;
+    peak_at_ = now_;
+    activations_at_peak_ = activations_;
+  }
+
   CpuReports* outer_;
   mutable std::mutex mutex_;
-  std::unordered_map<void*, int64_t> bytes_at_;
+  std::unordered_map<void*, Block> blocks_;
+  int64_t now_ = 0;
   int64_t current_ = 0;
+  int64_t activations_ = 0;  // live
+  int64_t forward_began_ = 0;
   int64_t peak_ = 0;
+  int64_t peak_at_ = 0;
+  int64_t activations_at_peak_ = 0;
 };
 
 struct TensorMemoryMeter::CpuHook {
@@ -121,6 +178,30 @@ void TensorMemoryMeter::reset_peak() {
   } else {
     c10::getDeviceAllocator(device_.type())->resetPeakStats(device_.index());
   }
+}
+
+void TensorMemoryMeter::begin_forward() {
+  if (cpu_) cpu_->reports->begin_forward();
+}
+
+void TensorMemoryMeter::end_forward() {
+  if (cpu_) cpu_->reports->end_forward();
+}
+
+BytesByKind TensorMemoryMeter::peak_by_kind(const std::vector<at::Tensor>& weights,
+                                            const std::vector<at::Tensor>& gradients,
+                                            const std::vector<at::Tensor>& optimizer_state) const {
+  MEZZO_CHECK(cpu_ != nullptr, "TensorMemoryMeter",
+              "the peak is known by kind on a CPU only, but this meter's device is {}",
+              device_.str());
+  BytesByKind kinds;
+  kinds.weights = cpu_->reports->at_peak(weights);
+  kinds.gradients = cpu_->reports->at_peak(gradients);
+  kinds.optimizer_state = cpu_->reports->at_peak(optimizer_state);
+  kinds.activations = cpu_->reports->activations_at_peak();
+  kinds.temporaries = cpu_->reports->peak() - kinds.weights - kinds.gradients -
+                      kinds.optimizer_state - kinds.activations;
+  return kinds;
 }
 
 }  // namespace mezzo

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
 namespace mezzo {
@@ -10,6 +12,15 @@ namespace mezzo {
 /// The most memory this process has had resident at once since it began, in bytes, as the kernel
 /// counts it: everything, the program's code and libraries included.
 int64_t peak_rss_bytes();
+
+/// What the tensor storage at a peak belongs to, in bytes. The five add up to the peak.
+struct BytesByKind {
+  int64_t weights = 0;          ///< parameters
+  int64_t gradients = 0;        ///< of the parameters
+  int64_t optimizer_state = 0;  ///< moments and the like
+  int64_t activations = 0;      ///< made by a forward pass and still there when it ended
+  int64_t temporaries = 0;      ///< all else
+};
 
 /// Exact bytes of tensor storage, live now and at the peak, from the allocator's own reports.
 ///
@@ -38,6 +49,18 @@ class TensorMemoryMeter {
   int64_t peak_bytes() const;
   /// The peak becomes what is live now.
   void reset_peak();
+
+  /// Say where a forward pass begins and ends: what it allocates and leaves for the backward pass
+  /// are activations. Nothing to do on a device other than a CPU.
+  void begin_forward();
+  void end_forward();
+
+  /// The peak by kind. To be asked while the gradients that were live at the peak still are: at the
+  /// end of the step, before they are zeroed. Tensors from before the meter count for nothing. CPU
+  /// only: throws Error for a meter of another device.
+  BytesByKind peak_by_kind(const std::vector<at::Tensor>& weights,
+                           const std::vector<at::Tensor>& gradients,
+                           const std::vector<at::Tensor>& optimizer_state) const;
 
  private:
   class CpuReports;

@@ -107,5 +107,70 @@ TEST(TensorMemoryMeter, RefusesToPushAsideAnotherListener) {
   EXPECT_THROW_WITH(TensorMemoryMeter(), "profiler is off");
 }
 
+int64_t sum_of(const BytesByKind& kinds) {
+  return kinds.weights + kinds.gradients + kinds.optimizer_state + kinds.activations +
+         kinds.temporaries;
+}
+
+// A step by hand, all of it in pieces of a MiB: 1 weight, 2 of state, 3 that forward leaves for
+// backward, 1 gradient.
+TEST(TensorMemoryMeter, TellsTheKindsOfAStepsPeakApart) {
+  TensorMemoryMeter meter;
+  const std::vector<at::Tensor> weights = {tensor_of(kMiB)};
+  const std::vector<at::Tensor> state = {tensor_of(kMiB), tensor_of(kMiB)};
+  meter.begin_forward();
+  std::vector<at::Tensor> saved = {tensor_of(kMiB), tensor_of(kMiB)};
+  tensor_of(kMiB);  // gone before forward ends
+  saved.push_back(tensor_of(kMiB));
+  meter.end_forward();
+  std::vector<at::Tensor> gradients = {tensor_of(kMiB)};
+  tensor_of(5 * kMiB);  // the peak: 7 MiB that stay and these
+  saved.clear();
+  const BytesByKind kinds = meter.peak_by_kind(weights, gradients, state);
+  EXPECT_EQ(kinds.weights, kMiB);
+  EXPECT_EQ(kinds.optimizer_state, 2 * kMiB);
+  EXPECT_EQ(kinds.activations, 3 * kMiB);
+  EXPECT_EQ(kinds.gradients, kMiB);
+  EXPECT_EQ(kinds.temporaries, 5 * kMiB);
+  EXPECT_EQ(sum_of(kinds), meter.peak_bytes());
+}
+
+TEST(TensorMemoryMeter, APeakInsideForwardHasNoGradientsAndOnlyWhatForwardKept) {
+  TensorMemoryMeter meter;
+  meter.begin_forward();
+  at::Tensor kept = tensor_of(kMiB);
+  tensor_of(8 * kMiB);  // the peak
+  at::Tensor kept_later = tensor_of(kMiB);
+  meter.end_forward();
+  const std::vector<at::Tensor> gradients = {tensor_of(kMiB)};
+  const BytesByKind kinds = meter.peak_by_kind({}, gradients, {});
+  EXPECT_EQ(kinds.activations, kMiB) << "kept_later came after the peak";
+  EXPECT_EQ(kinds.gradients, 0);
+  EXPECT_EQ(kinds.temporaries, 8 * kMiB);
+}
+
+TEST(TensorMemoryMeter, OfASharedStorageCountsOnce) {
+  TensorMemoryMeter meter;
+  const at::Tensor whole = tensor_of(2 * kMiB);
+  const BytesByKind kinds = meter.peak_by_kind({whole, whole.view({2, -1}), at::Tensor()}, {}, {});
+  EXPECT_EQ(kinds.weights, 2 * kMiB);
+  EXPECT_EQ(kinds.temporaries, 0);
+}
+
+TEST(TensorMemoryMeter, SaysWhoOwnsThePeakOfARealStep) {
+  TensorMemoryMeter meter;
+  const at::Tensor w = at::ones({512, 512}).requires_grad_();  // 1 MiB
+  const at::Tensor x = at::ones({512, 512});
+  meter.begin_forward();
+  at::Tensor loss = x.mm(w).sigmoid().mm(w).sum();  // keeps x, w, sigmoid's result
+  meter.end_forward();
+  loss.backward();
+  const BytesByKind kinds = meter.peak_by_kind({w}, {w.grad()}, {});
+  EXPECT_EQ(kinds.weights, kMiB);
+  EXPECT_GE(kinds.activations, kMiB) << "sigmoid's result";
+  EXPECT_LE(kinds.activations, 3 * kMiB);
+  EXPECT_EQ(sum_of(kinds), meter.peak_bytes());
+}
+
 }  // namespace
 }  // namespace mezzo
