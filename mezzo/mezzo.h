@@ -18,6 +18,7 @@
 #include "mezzo/amp/scaler_state.h"
 #include "mezzo/amp/step_counters.h"
 #include "mezzo/amp/step_outcome.h"
+#include "mezzo/base/bytes_by_kind.h"
 #include "mezzo/base/error.h"
 #include "mezzo/base/heap.h"
 #include "mezzo/base/log.h"

@@ -7,20 +7,13 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+#include "mezzo/base/bytes_by_kind.h"
+
 namespace mezzo {
 
 /// The most memory this process has had resident at once since it began, in bytes, as the kernel
 /// counts it: everything, the program's code and libraries included.
 int64_t peak_rss_bytes();
-
-/// What the tensor storage at a peak belongs to, in bytes. The five add up to the peak.
-struct BytesByKind {
-  int64_t weights = 0;          ///< parameters
-  int64_t gradients = 0;        ///< of the parameters
-  int64_t optimizer_state = 0;  ///< moments and the like
-  int64_t activations = 0;      ///< made by a forward pass and still there when it ended
-  int64_t temporaries = 0;      ///< all else
-};
 
 /// Exact bytes of tensor storage, live now and at the peak, from the allocator's own reports.
 ///

@@ -70,6 +70,20 @@ void MetricsFile::on_eval(const EvalRecord& record) {
   write_row(row.dump());
 }
 
+void MetricsFile::on_gradients(const GradientRecord& record) {
+  Json gradients;
+  gradients["values"] = record.values;
+  gradients["zeros"] = record.zeros;
+  gradients["zeros_in_16_bits"] = record.zeros_in_16_bits;
+  gradients["nonfinite"] = record.nonfinite;
+  gradients["first_exponent"] = record.first_exponent;
+  gradients["counts"] = record.counts;
+  Json row;
+  row["step"] = record.step;
+  row["gradients"] = gradients;
+  write_row(row.dump());
+}
+
 void MetricsFile::write_row(const std::string& json) {
   out_ << json << '\n' << std::flush;
   MEZZO_CHECK(out_.good(), path_.string(), "a row cannot be written: is the disk full?");

@@ -7,9 +7,8 @@
 
 namespace mezzo::report {
 
-/// metrics.jsonl: one JSON object a line (docs/run-folder.md).
-///   a step       {"step", "loss", "lr", "grad_norm", "scale", "skipped", "step_ms",
-///   "tokens_per_s"} an evaluation {"step", "val_loss", "val_accuracy"}
+/// metrics.jsonl: one JSON object a line (docs/run-folder.md): a step, an evaluation, or the
+/// magnitudes of a step's gradients.
 /// Numbers that are not finite are the strings "nan", "inf", "-inf". Each row is handed to the
 /// system at once, so a run that is killed loses none.
 class MetricsFile : public Sink {
@@ -24,6 +23,7 @@ class MetricsFile : public Sink {
   /// These throw Error if the row cannot be written (disk full).
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
+  void on_gradients(const GradientRecord& record) override;
 
  private:
   void write_row(const std::string& json);

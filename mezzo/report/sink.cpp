@@ -51,6 +51,10 @@ void Sinks::on_step(const StepRecord& record) {
 void Sinks::on_eval(const EvalRecord& record) {
   tell([&](Sink& sink) { sink.on_eval(record); });
 }
+
+void Sinks::on_gradients(const GradientRecord& record) {
+  tell([&](Sink& sink) { sink.on_gradients(record); });
+}
 void Sinks::on_note(const std::string& text) {
   tell([&](Sink& sink) { sink.on_note(text); });
 }

@@ -20,6 +20,7 @@ class Sink {
   virtual void on_start(const RunInfo&) {}
   virtual void on_step(const StepRecord&) {}
   virtual void on_eval(const EvalRecord&) {}
+  virtual void on_gradients(const GradientRecord&) {}
   /// One line, without its newline, about something worth knowing: a skipped step, a checkpoint.
   virtual void on_note(const std::string&) {}
   virtual void on_end(const Summary&) {}
@@ -35,6 +36,7 @@ class Sinks : public Sink {
   void on_start(const RunInfo& info) override;
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
+  void on_gradients(const GradientRecord& record) override;
   void on_note(const std::string& text) override;
   void on_end(const Summary& summary) override;
 

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "mezzo/base/bytes_by_kind.h"
+
 namespace mezzo::report {
 
 /// What is known before the first step.
@@ -36,6 +38,18 @@ struct StepRecord {
   int64_t peak_tensor_bytes = 0;  // since the run began
 };
 
+/// How large the gradients of a step were, unscaled and before clipping.
+struct GradientRecord {
+  int64_t step = 0;
+  int64_t values = 0;            // how many numbers
+  int64_t zeros = 0;             // of them exactly 0
+  int64_t zeros_in_16_bits = 0;  // would be 0 in the mode's 16-bit type at the scale of the step
+  int64_t nonfinite = 0;
+  int first_exponent = 0;
+  std::vector<int64_t>
+      counts;  // [i]: 2^(first_exponent + i) <= |value| < 2^(first_exponent + i + 1)
+};
+
 /// The model's quality on held-out text after `step` steps.
 struct EvalRecord {
   int64_t step = 0;
@@ -57,6 +71,7 @@ struct Summary {
   double median_step_ms = 0;
   double tokens_per_s = 0;
   int64_t peak_tensor_bytes = 0;
+  std::optional<BytesByKind> peak_kinds;  // absent: not known on this device
   int64_t peak_rss_bytes = 0;
   double train_loss = 0;
   std::optional<double> val_loss;      // absent: never evaluated

@@ -15,6 +15,14 @@ Json number_or_null(const std::optional<double>& value) {
   return value ? json_number(*value) : Json(nullptr);
 }
 
+Json json_of(const BytesByKind& kinds) {
+  return {{"weights", kinds.weights},
+          {"gradients", kinds.gradients},
+          {"optimizer_state", kinds.optimizer_state},
+          {"activations", kinds.activations},
+          {"temporaries", kinds.temporaries}};
+}
+
 }  // namespace
 
 std::string to_string(Status status) {
@@ -42,6 +50,7 @@ std::string summary_json(const Summary& summary) {
   json["median_step_ms"] = json_number(summary.median_step_ms);
   json["tokens_per_s"] = json_number(summary.tokens_per_s);
   json["peak_tensor_bytes"] = summary.peak_tensor_bytes;
+  json["peak_bytes_by_kind"] = summary.peak_kinds ? json_of(*summary.peak_kinds) : Json(nullptr);
   json["peak_rss_bytes"] = summary.peak_rss_bytes;
   json["train_loss"] = json_number(summary.train_loss);
   json["val_loss"] = number_or_null(summary.val_loss);

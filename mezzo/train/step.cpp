@@ -9,12 +9,13 @@
 namespace mezzo::train {
 
 Step::Step(models::GPT2& model, optim::AdamW& optimizer, GradScaler& scaler,
-           const PrecisionMode& mode, StepOptions options)
+           const PrecisionMode& mode, StepOptions options, StepWatch* watch)
     : model_(model),
       optimizer_(optimizer),
       scaler_(scaler),
       mode_(mode),
       options_(options),
+      watch_(watch),
       parameters_(model->parameters()) {
   device_ = parameters_.front().device().type();
 }
@@ -36,12 +37,14 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   result.scale = scaler_.get_scale();
   const at::Tensor loss = forward_backward(batches);
   scaler_.unscale_(optimizer_);
+  if (watch_ != nullptr) watch_->after_unscale();
   const double max_norm =
       options_.clip > 0.0 ? options_.clip : std::numeric_limits<double>::infinity();
   const at::Tensor norm = optim::clip_grad_norm_(parameters_, max_norm);
   scaler_.step(optimizer_);
   result.is_skipped = scaler_.found_inf(optimizer_);
   scaler_.update();
+  if (watch_ != nullptr) watch_->after_step();
   optimizer_.zero_grad();
   result.loss = loss.item<double>();
   result.grad_norm = norm.item<double>();
@@ -53,10 +56,12 @@ at::Tensor Step::forward_backward(const std::vector<Batch>& batches) {
   at::Tensor total;
   for (const Batch& batch : batches) {
     at::Tensor loss;
+    if (watch_ != nullptr) watch_->before_forward();
     {
       const Autocast autocast(device_, mode_.autocast, /*enabled=*/mode_.autocast.has_value());
       loss = model_->loss(batch.tokens, batch.targets) / static_cast<double>(batches.size());
     }
+    if (watch_ != nullptr) watch_->after_forward();
     scaler_.scale(loss).backward();
     // Summed in fp32: with pure 16-bit losses the mean of many would lose its last digits.
     const at::Tensor part = loss.detach().to(at::kFloat);

@@ -26,12 +26,24 @@ struct StepResult {
   int64_t retries = 0;
 };
 
+/// Somebody who looks into a step while it runs, at what is gone when it is over.
+class StepWatch {
+ public:
+  virtual ~StepWatch() = default;
+  virtual void before_forward() {}
+  virtual void after_forward() {}
+  /// The gradients are unscaled, and not clipped yet.
+  virtual void after_unscale() {}
+  /// Stepped or skipped; the gradients are still there.
+  virtual void after_step() {}
+};
+
 /// The step of mixed-precision training: forward under Autocast, scaled backward, unscale, clip,
-/// step or skip, update. Owns nothing: model, optimizer and scaler outlive it.
+/// step or skip, update. Owns nothing: model, optimizer, scaler and watch outlive it.
 class Step {
  public:
   Step(models::GPT2& model, optim::AdamW& optimizer, GradScaler& scaler, const PrecisionMode& mode,
-       StepOptions options);
+       StepOptions options, StepWatch* watch = nullptr);
 
   /// One optimizer step at the learning rate `lr` on the mean loss over `batches` (more than one:
   /// accumulation). A skipped step leaves weights and optimizer state as they were, bit for bit;
@@ -48,6 +60,7 @@ class Step {
   GradScaler& scaler_;
   const PrecisionMode& mode_;
   StepOptions options_;
+  StepWatch* watch_;  // null: nobody looks
   c10::DeviceType device_;
   std::vector<at::Tensor> parameters_;
 };

@@ -126,7 +126,8 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       model_(make_model(config, mode_, device_)),
       optimizer_(make_optimizer(model_, config)),
       scaler_(device_, scaler_options(config, mode_)),
-      train_step_(model_, optimizer_, scaler_, mode_, step_options(config)),
+      statistics_(memory_, model_, optimizer_),
+      train_step_(model_, optimizer_, scaler_, mode_, step_options(config), &statistics_),
       schedule_(make_schedule(config)),
       sampler_(tokens.split(data::Split::train).size(), model_->config().context,
                static_cast<uint64_t>(config.seed)),
@@ -153,10 +154,11 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
 
 void Trainer::resume(const fs::path& folder) {
   const Checkpoint checkpoint = load_checkpoint(folder);
-  MEZZO_CHECK(checkpoint.data_fingerprint == data::token_fingerprint(tokens_), "train",
-              "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
-              "or begin a new run without --resume",
-              folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
+  MEZZO_CHECK(
+      checkpoint.data_fingerprint == data::token_fingerprint(tokens_), "train",
+      "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
+      "or begin a new run without --resume",
+      folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
   load_parameters(model_, checkpoint.model, folder.string());
   optimizer_.load_named_state(model_->named_parameters(), checkpoint.optimizer);
   if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
@@ -193,11 +195,16 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
 }
 
 void Trainer::take_step() {
+  const int64_t next = step_ + 1;
+  if ((config_.eval_every > 0 && next % config_.eval_every == 0) || next == config_.steps)
+    statistics_.want_gradients();
   const auto begin = std::chrono::steady_clock::now();
   const double lr = schedule_.lr_at(step_);
   const StepResult result = train_step_.run(next_batches(), lr);
-  const double step_ms =
+  double step_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  const std::optional<StepStatistics::Gradients> gradients = statistics_.take_gradients();
+  if (gradients.has_value()) step_ms -= gradients->measuring_ms;
   ++step_;
   skipped_steps_ += result.is_skipped ? 1 : 0;
   step_ms_.push_back(step_ms);
@@ -216,11 +223,27 @@ void Trainer::take_step() {
   record.tokens_per_s = 1e3 * static_cast<double>(info().tokens_per_step) / step_ms;
   record.peak_tensor_bytes = memory_.peak_bytes();
   sinks_.on_step(record);
+  if (gradients.has_value()) report_gradients(*gradients, result.scale);
   if (result.is_skipped) {
     sinks_.on_note(report::format_skip_note(step_, config_.steps, "overflow", result.scale,
                                             scaler_.get_scale()));
   }
   diverged_because_ = divergence_.observe(result);
+}
+
+void Trainer::report_gradients(const StepStatistics::Gradients& gradients, double scale) {
+  const numerics::Magnitudes& magnitudes = gradients.magnitudes;
+  const bool is_fp32 = mode_.compute() == at::kFloat;
+  report::GradientRecord record;
+  record.step = step_;
+  record.values = magnitudes.values;
+  record.zeros = magnitudes.zeros;
+  record.zeros_in_16_bits =
+      is_fp32 ? magnitudes.zeros : magnitudes.zeros_in(float_format(mode_.compute()), scale);
+  record.nonfinite = magnitudes.nonfinite;
+  record.first_exponent = numerics::Magnitudes::kFirstExponent;
+  record.counts.assign(magnitudes.counts.begin(), magnitudes.counts.end());
+  sinks_.on_gradients(record);
 }
 
 std::vector<Batch> Trainer::next_batches() {
@@ -300,6 +323,7 @@ report::Summary Trainer::summary(report::Status status) const {
     result.tokens_per_s = 1e3 * static_cast<double>(about.tokens_per_step) / result.median_step_ms;
   }
   result.peak_tensor_bytes = memory_.peak_bytes();
+  result.peak_kinds = statistics_.peak_kinds();
   result.peak_rss_bytes = peak_rss_bytes();
   result.train_loss =
       std::accumulate(losses_.begin(), losses_.end(), 0.0) / static_cast<double>(losses_.size());

@@ -21,6 +21,7 @@
 #include "mezzo/train/evaluate.h"
 #include "mezzo/train/run_config.h"
 #include "mezzo/train/step.h"
+#include "mezzo/train/step_statistics.h"
 
 namespace mezzo::train {
 
@@ -56,6 +57,7 @@ class Trainer {
  private:
   std::vector<Batch> next_batches();
   void take_step();
+  void report_gradients(const StepStatistics::Gradients& gradients, double scale);
   void evaluate_if_needed();
   bool is_due(int64_t every) const;
   void write_checkpoint();
@@ -73,6 +75,7 @@ class Trainer {
   models::GPT2 model_;
   optim::AdamW optimizer_;
   GradScaler scaler_;
+  StepStatistics statistics_;
   Step train_step_;
   optim::Schedule schedule_;
   data::Sampler sampler_;

@@ -21,6 +21,7 @@ Summary full_summary() {
   summary.median_step_ms = 12.5;
   summary.tokens_per_s = 9000;
   summary.peak_tensor_bytes = 1 << 20;
+  summary.peak_kinds = BytesByKind{1, 2, 3, 4, 5};
   summary.peak_rss_bytes = 1 << 30;
   summary.train_loss = 4.5;
   summary.val_loss = 4.25;
@@ -35,7 +36,10 @@ TEST(SummaryFile, HasExactlyTheDocumentedKeys) {
   EXPECT_EQ(json, nlohmann::json::parse(R"({
     "status": "done", "model": "nano", "parameters": 1000, "precision": "amp-fp16", "device": "cpu",
     "steps": 20, "tokens": 5120, "median_step_ms": 12.5, "tokens_per_s": 9000.0,
-    "peak_tensor_bytes": 1048576, "peak_rss_bytes": 1073741824, "train_loss": 4.5,
+    "peak_tensor_bytes": 1048576,
+    "peak_bytes_by_kind": {"weights": 1, "gradients": 2, "optimizer_state": 3, "activations": 4,
+                           "temporaries": 5},
+    "peak_rss_bytes": 1073741824, "train_loss": 4.5,
     "val_loss": 4.25, "val_accuracy": 0.125, "skipped_steps": 3, "final_scale": 32768.0})"));
 }
 
@@ -53,6 +57,7 @@ TEST(SummaryFile, ADivergedRunSaysWhere) {
 TEST(SummaryFile, WhatWasNeverMeasuredIsNull) {
   const auto json = nlohmann::json::parse(summary_json(Summary{}));
   EXPECT_TRUE(json.at("val_loss").is_null());
+  EXPECT_TRUE(json.at("peak_bytes_by_kind").is_null());
   EXPECT_TRUE(json.at("val_accuracy").is_null());
 }
 

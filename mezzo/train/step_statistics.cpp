@@ -1,0 +1,54 @@
+#include "mezzo/train/step_statistics.h"
+
+#include <chrono>
+#include <utility>
+
+namespace mezzo::train {
+namespace {
+
+std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& parameters) {
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& parameter : parameters) gradients.push_back(parameter.grad());
+  return gradients;
+}
+
+std::vector<at::Tensor> tensors_of(optim::AdamW& optimizer) {
+  std::vector<at::Tensor> tensors;
+  for (const auto& [parameter, state] : optimizer.state()) {
+    const auto& adam = static_cast<const optim::AdamState&>(*state);
+    tensors.insert(tensors.end(), {adam.step, adam.exp_avg, adam.exp_avg_sq, adam.max_exp_avg_sq});
+  }
+  return tensors;
+}
+
+}  // namespace
+
+StepStatistics::StepStatistics(TensorMemoryMeter& memory, models::GPT2& model,
+                               optim::AdamW& optimizer)
+    : memory_(memory), parameters_(model->parameters()), optimizer_(optimizer) {}
+
+void StepStatistics::before_forward() { memory_.begin_forward(); }
+
+void StepStatistics::after_forward() { memory_.end_forward(); }
+
+void StepStatistics::after_unscale() {
+  if (!std::exchange(wants_gradients_, false)) return;
+  const auto begin = std::chrono::steady_clock::now();
+  gradients_.emplace();
+  gradients_->magnitudes = numerics::magnitudes_of(gradients_of(parameters_));
+  const auto spent = std::chrono::steady_clock::now() - begin;
+  gradients_->measuring_ms = std::chrono::duration<double, std::milli>(spent).count();
+}
+
+void StepStatistics::after_step() {
+  if (!parameters_.front().is_cpu() || memory_.peak_bytes() == peak_) return;
+  peak_ = memory_.peak_bytes();
+  peak_kinds_ =
+      memory_.peak_by_kind(parameters_, gradients_of(parameters_), tensors_of(optimizer_));
+}
+
+std::optional<StepStatistics::Gradients> StepStatistics::take_gradients() {
+  return std::exchange(gradients_, std::nullopt);
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <optional>
+
+#include "mezzo/base/bytes_by_kind.h"
+#include "mezzo/base/memory.h"
+#include "mezzo/numerics/magnitudes.h"
+#include "mezzo/train/step.h"
+
+namespace mezzo::train {
+
+/// What a run's steps show from inside: what the peak of tensor memory is made of, and, for a step
+/// that is asked for, how large its gradients are. Owns nothing.
+class StepStatistics : public StepWatch {
+ public:
+  StepStatistics(TensorMemoryMeter& memory, models::GPT2& model, optim::AdamW& optimizer);
+
+  void before_forward() override;
+  void after_forward() override;
+  void after_unscale() override;
+  void after_step() override;
+
+  /// The next step's gradients are measured, unscaled and before they are clipped.
+  void want_gradients() { wants_gradients_ = true; }
+
+  struct Gradients {
+    numerics::Magnitudes magnitudes;
+    double measuring_ms = 0;  // not part of the step's own time
+  };
+  /// Those measured since the last call; none if none were wanted.
+  std::optional<Gradients> take_gradients();
+
+  /// Of the highest peak of any step so far, none before the first and on other devices than a CPU.
+  const std::optional<BytesByKind>& peak_kinds() const { return peak_kinds_; }
+
+ private:
+  TensorMemoryMeter& memory_;
+  std::vector<at::Tensor> parameters_;
+  optim::AdamW& optimizer_;
+  bool wants_gradients_ = false;
+  std::optional<Gradients> gradients_;
+  int64_t peak_ = 0;
+  std::optional<BytesByKind> peak_kinds_;
+};
+
+}  // namespace mezzo::train
