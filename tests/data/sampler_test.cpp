@@ -128,7 +128,7 @@ TEST(Sampler, StatesThatCannotBeAreRefused) {
 
 TEST(Sampler, TooFewTokensForAWindowIsAnErrorWithTheSizes) {
   EXPECT_THROW_WITH(Sampler(8, 8, 1),
-                    "the train split must hold a window of context + 1 = 9 tokens, but holds 8");
+                    "must hold a window of context + 1 tokens, with context 8, but holds 8");
   EXPECT_THROW_WITH(Sampler(8, 0, 1), "context must be at least 1 token, but is 0");
   EXPECT_EQ(Sampler(9, 8, 1).windows_in_epoch(), 1);
   EXPECT_THROW_WITH(Sampler(9, INT64_MAX, 1), "must hold a window");
