@@ -1,3 +1,4 @@
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -12,6 +13,7 @@
 
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
+#include "mezzo/report/pacer.h"
 #include "mezzo/report/progress.h"
 #include "mezzo/train/checkpoint.h"
 #include "mezzo/train/run.h"
@@ -29,7 +31,8 @@ std::unique_ptr<report::Progress> terminal_progress() {
 
 std::string last_good_checkpoint(const std::string& run) {
   const std::vector<std::filesystem::path> all = train::list_checkpoints(run);
-  if (all.empty()) return "that was before its first checkpoint (--checkpoint-every sets how often)";
+  if (all.empty())
+    return "that was before its first checkpoint (--checkpoint-every sets how often)";
   return fmt::format("the last good checkpoint is {}", all.back().string());
 }
 
@@ -54,7 +57,12 @@ int answer_to(const report::Summary& summary, const train::RunConfig& config) {
   return kFailed;
 }
 
-int run_training(const train::GivenOptions& given) {
+// Whose run is paced has it stopped by hanging up, as if by a signal.
+std::unique_ptr<report::Sink> pacer() {
+  return std::make_unique<report::Pacer>(std::cin, std::cout, [] { std::raise(SIGTERM); });
+}
+
+int run_training(const train::GivenOptions& given, bool is_paced) {
   const std::atomic<bool>& stop = interrupted();
   const train::RunConfig config = train::resolve_config(given);
   if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
@@ -62,7 +70,11 @@ int run_training(const train::GivenOptions& given) {
   const train::RunData data = train::open_data(config, std::ref(data_progress));
   data_progress.finish();
   report::Sinks sinks;
-  sinks.add(terminal_progress());
+  if (is_paced) {
+    sinks.add(pacer());
+  } else {
+    sinks.add(terminal_progress());
+  }
   const report::Summary summary = train::train(config, data, sinks, stop);
   std::cout.flush();
   return answer_to(summary, config);
@@ -76,7 +88,9 @@ void add_train_command(CLI::App& app, int& exit_code) {
                                          "the Python sources at hand in 3 minutes");
   auto given = std::make_shared<train::GivenOptions>();
   train::add_options(*command, *given);
-  command->callback([given, &exit_code] { exit_code = run_training(*given); });
+  auto is_paced = std::make_shared<bool>(false);
+  command->add_flag("--paced", *is_paced)->group("");  // for mezzo compare, see report/pacer.h
+  command->callback([given, is_paced, &exit_code] { exit_code = run_training(*given, *is_paced); });
 }
 
 }  // namespace mezzo::cli

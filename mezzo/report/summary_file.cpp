@@ -15,14 +15,6 @@ Json number_or_null(const std::optional<double>& value) {
   return value ? json_number(*value) : Json(nullptr);
 }
 
-Json json_of(const BytesByKind& kinds) {
-  return {{"weights", kinds.weights},
-          {"gradients", kinds.gradients},
-          {"optimizer_state", kinds.optimizer_state},
-          {"activations", kinds.activations},
-          {"temporaries", kinds.temporaries}};
-}
-
 }  // namespace
 
 std::string to_string(Status status) {
@@ -36,6 +28,14 @@ std::string to_string(Status status) {
   }
   MEZZO_INTERNAL_CHECK(false);
   return "";
+}
+
+nlohmann::ordered_json json_of(const BytesByKind& kinds) {
+  return {{"weights", kinds.weights},
+          {"gradients", kinds.gradients},
+          {"optimizer_state", kinds.optimizer_state},
+          {"activations", kinds.activations},
+          {"temporaries", kinds.temporaries}};
 }
 
 std::string summary_json(const Summary& summary) {

@@ -1,0 +1,110 @@
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <ATen/Parallel.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/cli/commands.h"
+#include "mezzo/cli/data_progress.h"
+#include "mezzo/train/compare.h"
+#include "mezzo/train/run.h"
+
+namespace mezzo::cli {
+namespace {
+
+// Two minutes a seed for the nano model on two cores, and held-out points enough for a curve.
+constexpr const char* kSteps = "200";
+constexpr int64_t kEvaluations = 5;
+
+struct CompareOptions {
+  train::GivenOptions given;
+  std::vector<std::string> modes = {"fp32", "amp-fp16", "amp-bf16", "pure-fp16", "pure-bf16"};
+  int64_t seeds = 2;
+  bool one_at_a_time = false;
+  std::string peers;
+};
+
+train::CompareConfig new_comparison(const CompareOptions& options) {
+  train::GivenOptions given = options.given;
+  const bool has_file = given.values.contains("config");
+  if (!has_file) given.values.try_emplace("steps", kSteps);
+  given.values.try_emplace("sample-tokens", "0");
+  train::CompareConfig config;
+  config.run = train::resolve_config(given);
+  if (!has_file && !given.values.contains("eval-every"))
+    config.run.eval_every = std::max<int64_t>(1, config.run.steps / kEvaluations);
+  config.modes = options.modes;
+  config.seeds = options.seeds;
+  config.is_interleaved = !options.one_at_a_time;
+  config.peers = options.peers;
+  std::string out = config.run.out;
+  if (!given.values.contains("out"))  // runs/DATE-TIME-MODEL-PRECISION
+    out.replace(out.size() - config.run.precision.size(), std::string::npos, "compare");
+  config.out = out;
+  config.run.out = "";
+  return config;
+}
+
+train::CompareConfig comparison_of(const CompareOptions& options) {
+  const auto resume = options.given.values.find("resume");
+  if (resume == options.given.values.end()) return new_comparison(options);
+  MEZZO_CHECK_USAGE(options.given.values.size() == 1, "compare",
+                    "--resume {} goes on with that comparison as it was begun; no other option can "
+                    "be given with it",
+                    resume->second);
+  return train::load_compare(resume->second);
+}
+
+int run_compare(const CompareOptions& options) {
+  const std::atomic<bool>& stop = interrupted();
+  const train::CompareConfig config = comparison_of(options);
+  train::check_compare(config);
+  if (config.run.threads > 0) at::set_num_threads(static_cast<int>(config.run.threads));
+  DataProgress data_progress;
+  train::open_data(config.run, std::ref(data_progress));  // packed once, for all runs
+  data_progress.finish();
+  const auto say = [](const std::string& line) {
+    fmt::print("{}\n", line);
+    std::fflush(stdout);
+  };
+  const train::CompareResult result = train::compare(config, say, stop);
+  const report::Comparison& comparison = result.comparison;
+  fmt::print("\n{}\n{}\n", report::comparison_text(comparison), comparison.verdict);
+  if (!comparison.recommended.empty())
+    fmt::print("recommended on this machine: {} ({})\n", comparison.recommended, comparison.reason);
+  fmt::print("files in {}\n", config.out.string());
+  if (result.is_complete) return kOk;
+  fmt::print("interrupted; go on with: mezzo compare --resume {}\n", config.out.string());
+  return kInterrupted;
+}
+
+}  // namespace
+
+void add_compare_command(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "compare",
+      "train the same model in several precisions, in turn, and say what each costs and gains");
+  auto options = std::make_shared<CompareOptions>();
+  command->add_option("--modes", options->modes, "precision modes to compare")
+      ->delimiter(',')
+      ->type_name("(fp32,amp-fp16,amp-bf16,pure-fp16,pure-bf16)");
+  command->add_option("--seeds", options->seeds, "runs of each mode, with seeds that follow --seed")
+      ->type_name("(2)");
+  command->add_flag(
+      "--one-at-a-time", options->one_at_a_time,
+      "one run after another, not in turn, where they do not fit into memory together");
+  command
+      ->add_option("--peers", options->peers,
+                   "JSON file with other programs' step times, to show beside")
+      ->type_name("(none)");
+  train::add_options(*command, options->given);
+  command->remove_option(command->get_option("--precision"));
+  command->callback([options, &exit_code] { exit_code = run_compare(*options); });
+}
+
+}  // namespace mezzo::cli

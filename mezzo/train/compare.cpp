@@ -1,0 +1,236 @@
+#include "mezzo/train/compare.h"
+
+#include <algorithm>
+#include <ctime>
+#include <limits>
+#include <memory>
+#include <set>
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "mezzo/base/atomic_file.h"
+#include "mezzo/base/check.h"
+#include "mezzo/report/comparison_json.h"
+#include "mezzo/train/checkpoint.h"
+#include "mezzo/train/machine.h"
+#include "mezzo/train/trainer.h"
+#include "mezzo/train/worker.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kWhere = "compare";
+constexpr const char* kPlanFile = "plan.json";
+constexpr const char* kRunFile = "run.toml";
+
+// Short enough that a drift of the machine's speed meets every mode, long enough that the caches
+// are the mode's own for most of it.
+int64_t block_of(int64_t steps) { return std::clamp<int64_t>(steps / 12, 5, 25); }
+
+std::string plan_text(const CompareConfig& config) {
+  const Json plan = {{"modes", config.modes},
+                     {"seeds", config.seeds},
+                     {"interleaved", config.is_interleaved},
+                     {"peers", config.peers.string()}};
+  return plan.dump(1) + "\n";
+}
+
+/// One run of the comparison: where its files are, and its process while it has one.
+class Member {
+ public:
+  Member(const CompareConfig& config, const std::string& mode, int64_t seed)
+      : folder_(config.out / "runs" / fmt::format("{}-seed{}", mode, seed)), config_(config.run) {
+    run.mode = config_.precision = mode;
+    run.seed = config_.seed = seed;
+    config_.out = folder_.string();
+    read();
+  }
+
+  void read() { run.files = report::read_run_files(folder_); }
+
+  bool is_over() const {
+    const auto& summary = run.files.summary;
+    return summary && summary->status != report::Status::kInterrupted;
+  }
+
+  void start() {
+    if (is_over()) return;
+    std::vector<std::string> arguments = {"train", "--resume", folder_.string(), "--paced"};
+    if (list_checkpoints(folder_).empty()) {
+      fs::remove_all(folder_);
+      fs::create_directories(folder_.parent_path());
+      write_file_atomically(with_suffix(".toml"), to_toml(config_));
+      arguments = {"train", "--config", with_suffix(".toml").string(), "--paced"};
+    }
+    fs::remove(with_suffix(".log"));
+    worker_ = std::make_unique<Worker>(arguments, with_suffix(".log"));
+    if (!worker_->wait_until_ready()) finish();
+  }
+
+  void advance_to(int64_t step) {
+    if (worker_ && !worker_->advance_to(step)) finish();
+  }
+
+  void finish() {
+    if (!worker_) return;
+    const std::optional<std::string> failure = worker_->failure();
+    worker_.reset();
+    read();
+    if (failure && !is_over()) run.failure = *failure;
+  }
+
+  report::ComparedRun run;
+
+ private:
+  fs::path with_suffix(const char* suffix) const { return folder_.string() + suffix; }
+
+  fs::path folder_;
+  RunConfig config_;
+  std::unique_ptr<Worker> worker_;
+};
+
+class Comparing {
+ public:
+  Comparing(const CompareConfig& config, const std::function<void(const std::string&)>& say,
+            const std::atomic<bool>& stop)
+      : config_(config), say_(say), stop_(stop) {
+    plan_.modes = config.modes;
+    plan_.baseline =
+        std::find(config.modes.begin(), config.modes.end(), "fp32") == config.modes.end()
+            ? config.modes.front()
+            : "fp32";
+    plan_.steps = config.run.steps;
+    plan_.block = block_of(config.run.steps);
+    for (int64_t i = 0; i < config.seeds; ++i) plan_.seeds.push_back(config.run.seed + i);
+    for (const int64_t seed : plan_.seeds) {
+      for (const std::string& mode : plan_.modes) members_.emplace_back(config, mode, seed);
+    }
+    started_ = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+    if (!config.peers.empty()) peers_ = read_file(config.peers);
+  }
+
+  CompareResult run() {
+    const size_t together = config_.is_interleaved ? config_.modes.size() : 1;
+    for (size_t first = 0; first < members_.size() && !stop_; first += together)
+      run_in_turn(first, first + together);
+    const bool is_complete = !stop_;
+    for (Member& member : members_) member.finish();
+    return {write(is_complete ? "done" : "interrupted"), is_complete};
+  }
+
+ private:
+  void run_in_turn(size_t begin, size_t end) {
+    for (size_t i = begin; i < end && !stop_; ++i) members_[i].start();
+    for (int64_t step = plan_.block; step < plan_.steps && !stop_; step += plan_.block) {
+      for (size_t i = begin; i < end && !stop_; ++i) members_[i].advance_to(step);
+      if (stop_) return;
+      write("running");
+      const std::string mode = end - begin == 1 ? members_[begin].run.mode : "all modes";
+      say_(fmt::format("seed {}: {} of {} steps in {}", members_[begin].run.seed, step, plan_.steps,
+                       mode));
+    }
+    for (size_t i = begin; i < end && !stop_; ++i)
+      members_[i].advance_to(std::numeric_limits<int64_t>::max());
+  }
+
+  report::Comparison write(const char* status) {
+    std::vector<report::ComparedRun> runs;
+    for (Member& member : members_) {
+      member.read();
+      runs.push_back(member.run);
+    }
+    const report::Comparison comparison = report::compare_runs(plan_, runs);
+    write_file_atomically(config_.out / "compare.json",
+                          report::comparison_json(facts(status), plan_, runs, comparison));
+    return comparison;
+  }
+
+  report::ComparisonFacts facts(const char* status) const {
+    report::ComparisonFacts facts;
+    facts.status = status;
+    facts.started = started_;
+    facts.machine = machine_facts(config_.run);
+    facts.versions = version_facts();
+    for (const auto& [name, value] : settings_of(config_.run)) {
+      if (name != "precision" && name != "seed" && name != "out")
+        facts.config.emplace_back(name, value);
+    }
+    facts.model = config_.run.model;
+    const models::GPT2Config model = model_config(config_.run);
+    facts.parameters = models::parameter_count(model);
+    facts.tokens_per_step = config_.run.batch * config_.run.accumulate * model.context;
+    facts.is_interleaved = config_.is_interleaved;
+    facts.peers = peers_;
+    return facts;
+  }
+
+  const CompareConfig& config_;
+  const std::function<void(const std::string&)>& say_;
+  const std::atomic<bool>& stop_;
+  report::ComparisonPlan plan_;
+  std::vector<Member> members_;
+  std::string started_, peers_;
+};
+
+void check_same(const fs::path& file, const std::string& now) {
+  if (!fs::exists(file)) return;
+  MEZZO_CHECK_USAGE(read_file(file) == now, kWhere,
+                    "{} holds another comparison. Hint: take another --out, or go on with that one "
+                    "by --resume {}",
+                    file.parent_path().string(), file.parent_path().string());
+}
+
+}  // namespace
+
+void check_compare(const CompareConfig& config) {
+  MEZZO_CHECK_USAGE(config.modes.size() >= 1, kWhere, "--modes must name a mode at least");
+  std::set<std::string> seen;
+  for (const std::string& mode : config.modes) {
+    static_cast<void>(precision_mode(mode));
+    MEZZO_CHECK_USAGE(seen.insert(mode).second, kWhere, "--modes names {} twice", mode);
+  }
+  MEZZO_CHECK_USAGE(config.seeds >= 1, kWhere, "--seeds must be at least 1, but is {}",
+                    config.seeds);
+  if (config.peers.empty()) return;
+  const Json peers = Json::parse(read_file(config.peers), nullptr, /*allow_exceptions=*/false);
+  MEZZO_CHECK_USAGE(peers.is_array(), kWhere,
+                    "--peers {} must be a JSON array of objects with name, precision and step_ms",
+                    config.peers.string());
+}
+
+CompareConfig load_compare(const fs::path& out) {
+  MEZZO_CHECK_USAGE(fs::exists(out / kPlanFile) && fs::exists(out / kRunFile), kWhere,
+                    "{} holds no comparison to go on with: {} is not there", out.string(),
+                    kPlanFile);
+  const Json plan = Json::parse(read_file(out / kPlanFile), nullptr, /*allow_exceptions=*/false);
+  MEZZO_CHECK(plan.is_object() && plan.contains("modes") && plan.contains("seeds"), kWhere,
+              "{} is damaged", (out / kPlanFile).string());
+  CompareConfig config;
+  config.run = config_from_toml(read_file(out / kRunFile), (out / kRunFile).string());
+  config.modes = plan.at("modes").get<std::vector<std::string>>();
+  config.seeds = plan.at("seeds").get<int64_t>();
+  config.is_interleaved = plan.at("interleaved").get<bool>();
+  config.peers = plan.at("peers").get<std::string>();
+  config.out = out;
+  return config;
+}
+
+CompareResult compare(const CompareConfig& config,
+                      const std::function<void(const std::string& line)>& say,
+                      const std::atomic<bool>& stop) {
+  check_compare(config);
+  check_same(config.out / kPlanFile, plan_text(config));
+  check_same(config.out / kRunFile, to_toml(config.run));
+  fs::create_directories(config.out);
+  write_file_atomically(config.out / kPlanFile, plan_text(config));
+  write_file_atomically(config.out / kRunFile, to_toml(config.run));
+  return Comparing(config, say, stop).run();
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mezzo/train/run_config.h"
+
+namespace mezzo::train {
+
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+/// What a figure must be read with: cpu, isa, threads, device, memory.
+Facts machine_facts(const RunConfig& config);
+
+/// mezzo and libtorch.
+Facts version_facts();
+
+}  // namespace mezzo::train
