@@ -5,6 +5,7 @@
 #   make test                               build and run all tests
 #   make bench                              time a training step against Python PyTorch
 #   make bench-library                      time what autocast and the optimizers themselves cost
+#   make sanitize                           run the tests under the sanitizers (half an hour)
 #   make docs                               the library's reference, from its headers
 #
 # TORCH=2.11.0 chooses the wheel; CUDA=1 takes NVIDIA's packages too.
@@ -17,7 +18,7 @@ export CUDA
 BUILD := build/release
 MEZZO := $(BUILD)/bin/mezzo
 
-.PHONY: train test bench bench-library docs build format clean
+.PHONY: train test sanitize bench bench-library docs build format clean
 
 train: build
 	@$(MEZZO) train $(ARGS)
@@ -32,6 +33,12 @@ test:
 	@cmake --preset release -DMEZZO_TESTS=ON
 	@cmake --build --preset release
 	@ctest --preset release
+
+sanitize:
+	@scripts/setup.sh tests
+	@for preset in asan tsan; do \
+	  cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
+	done
 
 bench: build
 	@scripts/setup.sh peers

@@ -108,20 +108,44 @@ void set_memory(ModeResult& result, const ModeRuns& own) {
   }
 }
 
+// Seed by seed: what a mode has more than the baseline.
+std::vector<double> differences(const std::map<int64_t, double>& own,
+                                const std::map<int64_t, double>& baseline) {
+  std::vector<double> result;
+  for (const auto& [seed, value] : own) {
+    const auto other = baseline.find(seed);
+    if (other != baseline.end()) result.push_back(value - other->second);
+  }
+  return result;
+}
+
+// From the least to the most.
+std::optional<Spread> range_of(const std::map<int64_t, double>& by_seed) {
+  if (by_seed.size() < 2) return std::nullopt;
+  const std::vector<double> values = values_of(by_seed);
+  return Spread{median(values), *std::min_element(values.begin(), values.end()),
+                *std::max_element(values.begin(), values.end())};
+}
+
+bool is_within(const std::optional<double>& difference, const Spread& range) {
+  return difference && std::abs(*difference) <= range.high - range.low;
+}
+
 void set_accuracy(ModeResult& result, const ModeRuns& own, const ModeRuns& baseline,
-                  const std::optional<Spread>& noise) {
+                  const Comparison& comparison) {
   result.val_accuracy = mean_of(values_of(own.accuracy));
   result.val_loss = mean_of(values_of(own.loss));
-  std::vector<double> relative, differences;
+  std::vector<double> relative;
   for (const auto& [seed, accuracy] : own.accuracy) {
     const auto other = baseline.accuracy.find(seed);
-    if (other == baseline.accuracy.end()) continue;
-    relative.push_back(accuracy / other->second);
-    differences.push_back(accuracy - other->second);
+    if (other != baseline.accuracy.end()) relative.push_back(accuracy / other->second);
   }
   result.relative_accuracy = mean_of(relative);
-  if (noise && !differences.empty())
-    result.within_noise = std::abs(*mean_of(differences)) <= noise->high - noise->low;
+  if (!comparison.noise_accuracy || !comparison.noise_loss || relative.empty()) return;
+  result.within_noise =
+      is_within(mean_of(differences(own.accuracy, baseline.accuracy)),
+                *comparison.noise_accuracy) &&
+      is_within(mean_of(differences(own.loss, baseline.loss)), *comparison.noise_loss);
 }
 
 void set_stability(ModeResult& result, const ModeRuns& own) {
@@ -144,14 +168,6 @@ void set_stability(ModeResult& result, const ModeRuns& own) {
   }
 }
 
-// From the least to the most.
-std::optional<Spread> range_of(const std::map<int64_t, double>& by_seed) {
-  if (by_seed.size() < 2) return std::nullopt;
-  const std::vector<double> values = values_of(by_seed);
-  return Spread{median(values), *std::min_element(values.begin(), values.end()),
-                *std::max_element(values.begin(), values.end())};
-}
-
 // ---- In words
 
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
@@ -166,7 +182,8 @@ std::string gains(const ModeResult& mode) {
   std::string text;
   if (mode.speedup) text += fmt::format("{:.2f}x", mode.speedup->median);
   if (mode.memory_saved)
-    text += fmt::format("{}{:+.0f} % memory", text.empty() ? "" : ", ", -100 * *mode.memory_saved);
+    text +=
+        fmt::format("{}{:+.0f} % memory", text.empty() ? "" : ", ", 0 - 100 * *mode.memory_saved);
   return text;
 }
 
@@ -243,7 +260,7 @@ Comparison compare_runs(const ComparisonPlan& plan, const std::vector<ComparedRu
     if (mode.peak_tensor_bytes && base.peak_tensor_bytes)
       mode.memory_saved = 1.0 - static_cast<double>(*mode.peak_tensor_bytes) /
                                     static_cast<double>(*base.peak_tensor_bytes);
-    set_accuracy(mode, own, baseline, comparison.noise_accuracy);
+    set_accuracy(mode, own, baseline, comparison);
     set_stability(mode, own);
   }
   set_words(comparison, plan);
@@ -265,7 +282,7 @@ std::string comparison_text(const Comparison& comparison) {
                      : "";
     const std::string step = mode.step_ms ? fmt::format("{:.1f} ms", mode.step_ms->median) : "-";
     const std::string saved =
-        mode.memory_saved ? fmt::format("{:+.0f} %", -100 * *mode.memory_saved) : "-";
+        mode.memory_saved ? fmt::format("{:+.0f} %", 0 - 100 * *mode.memory_saved) : "-";
     const std::string accuracy = mode.val_accuracy ? percent(*mode.val_accuracy) : "-";
     const std::string relative = mode.relative_accuracy ? percent(*mode.relative_accuracy) : "-";
     text += fmt::format("{:<10} {:>7} {:>15} {:>9} {:>7} {:>10} {:>10} {:>9} {:>9}  {}\n",

@@ -71,8 +71,9 @@ struct Comparison {
 /// all blocks of the baseline's time over its own in the same round, so that a machine whose speed
 /// drifts harms both alike.
 ///
-/// Accuracy is within noise if the mean difference to the baseline of the same seed is not larger
-/// than the range of the baseline's accuracy over its seeds; with one seed nothing is said.
+/// A mode is within noise if the mean differences to the baseline of the same seed, in held-out
+/// accuracy and in held-out loss, are not larger than the ranges of the baseline's own over its
+/// seeds; with one seed nothing is said.
 Comparison compare_runs(const ComparisonPlan& plan, const std::vector<ComparedRun>& runs);
 
 /// The table as text, a line a mode, for a terminal.
