@@ -46,8 +46,8 @@ struct GradientRecord {
   int64_t zeros_in_16_bits = 0;  // would be 0 in the mode's 16-bit type at the scale of the step
   int64_t nonfinite = 0;
   int first_exponent = 0;
-  std::vector<int64_t>
-      counts;  // [i]: 2^(first_exponent + i) <= |value| < 2^(first_exponent + i + 1)
+  // [i]: how many have 2^(first_exponent + i) <= |value| < 2^(first_exponent + i + 1)
+  std::vector<int64_t> counts = {};
 };
 
 /// The model's quality on held-out text after `step` steps.

@@ -1,0 +1,74 @@
+#include "mezzo/report/run_files.h"
+
+#include <cmath>
+
+#include "mezzo/base/check.h"
+#include "mezzo/report/metrics_file.h"
+#include "mezzo/report/summary_file.h"
+#include "tests/testing.h"
+
+namespace mezzo::report {
+namespace {
+
+using mezzo::testing::TempDir;
+using mezzo::testing::write_file;
+
+TEST(RunFiles, GiveBackWhatTheSinksWrote) {
+  const TempDir dir;
+  Summary summary;
+  summary.status = Status::kDiverged;
+  summary.model = "nano";
+  summary.peak_kinds = BytesByKind{1, 2, 3, 4, 5};
+  summary.train_loss = NAN;
+  summary.val_accuracy = 0.125;
+  summary.diverged_at = 2;
+  {
+    MetricsFile metrics(dir / "metrics.jsonl", 0);
+    StepRecord step;
+    step.step = 1;
+    step.loss = INFINITY;
+    step.step_ms = 1.0 / 3;
+    step.skipped = true;
+    metrics.on_step(step);
+    metrics.on_eval({1, 4.5, 0.25});
+    metrics.on_gradients({1, 10, 2, 3, 1, -127, {4, 3}});
+    SummaryFile(dir / "summary.json").on_end(summary);
+  }
+  const RunFiles run = read_run_files(dir.path());
+  ASSERT_EQ(run.steps.size(), 1u);
+  EXPECT_EQ(run.steps[0].loss, INFINITY);
+  EXPECT_EQ(run.steps[0].step_ms, 1.0 / 3);
+  EXPECT_TRUE(run.steps[0].skipped);
+  ASSERT_EQ(run.evals.size(), 1u);
+  EXPECT_EQ(run.evals[0].val_accuracy, 0.25);
+  ASSERT_EQ(run.gradients.size(), 1u);
+  EXPECT_EQ(run.gradients[0].zeros_in_16_bits, 3);
+  EXPECT_EQ(run.gradients[0].counts, (std::vector<int64_t>{4, 3}));
+  EXPECT_EQ(summary_json(*run.summary), summary_json(summary));
+}
+
+TEST(RunFiles, OfARunThatHasNotBegunAreEmpty) {
+  const TempDir dir;
+  const RunFiles run = read_run_files(dir.path());
+  EXPECT_TRUE(run.steps.empty());
+  EXPECT_FALSE(run.summary.has_value());
+}
+
+TEST(RunFiles, PassOverALineThatIsBeingWritten) {
+  const TempDir dir;
+  write_file(dir / "metrics.jsonl", "{\"step\":1,\"val_loss\":4.0,\"val_accuracy\":0.5}\n{\"st");
+  EXPECT_EQ(read_run_files(dir.path()).evals.size(), 1u);
+}
+
+TEST(RunFiles, NameTheLineThatIsSomethingElse) {
+  const TempDir dir;
+  write_file(dir / "metrics.jsonl",
+             "{\"step\":1,\"val_loss\":4.0,\"val_accuracy\":0.5}\n{\"step\":2,\"loss\":[]}\n");
+  EXPECT_THROW_WITH(read_run_files(dir.path()), "line 2 is no row of a run's metrics");
+  write_file(dir / "metrics.jsonl", "");
+  write_file(dir / "summary.json", "{\"status\": \"asleep\"}");
+  EXPECT_THROW_WITH(read_run_files(dir.path()), "is no summary of a run");
+}
+
+}  // namespace
+}  // namespace mezzo::report

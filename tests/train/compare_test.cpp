@@ -1,0 +1,151 @@
+// Real runs with planted faults, and what a comparison of their files shows.
+#include "mezzo/train/compare.h"
+
+#include <chrono>
+#include <thread>
+
+#include <ATen/Functions.h>
+#include <ATen/record_function.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/report/comparison.h"
+#include "mezzo/train/run.h"
+#include "tests/testing.h"
+#include "tests/train/tiny_run.h"
+
+namespace mezzo::train {
+namespace {
+
+using mezzo::testing::TempDir;
+
+const std::atomic<bool> kNeverStop{false};
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+/// While it lives, the loss of each step takes 20 ms more.
+class SlowLoss {
+ public:
+  SlowLoss()
+      : handle_(at::addGlobalCallback(
+            at::RecordFunctionCallback([](const at::RecordFunction& function)
+                                           -> std::unique_ptr<at::ObserverContext> {
+              if (std::string_view(function.name()) == "aten::cross_entropy_loss")
+                std::this_thread::sleep_for(std::chrono::milliseconds(20));
+              return nullptr;
+            }).scopes({at::RecordScope::FUNCTION}))) {}
+  ~SlowLoss() { at::removeCallback(handle_); }
+
+ private:
+  at::CallbackHandle handle_;
+};
+
+/// Keeps a MiB more of tensors each step.
+class Leak : public report::Sink {
+ public:
+  std::string name() const override { return "leak"; }
+  void on_step(const report::StepRecord&) override {
+    kept_.push_back(at::zeros({kMiB}, at::kByte));
+  }
+
+ private:
+  std::vector<at::Tensor> kept_;
+};
+
+report::ComparedRun run_in(const std::filesystem::path& folder, const char* mode, int64_t seed,
+                           bool is_leaking = false) {
+  std::filesystem::create_directories(folder);
+  TinyRun tiny(folder);
+  tiny.config.precision = mode;
+  tiny.config.seed = seed;
+  const RunData data{std::nullopt, std::move(tiny.tokens)};
+  report::Sinks sinks;
+  if (is_leaking) sinks.add(std::make_unique<Leak>());
+  train(tiny.config, data, sinks, kNeverStop);
+  return {mode, seed, "", report::read_run_files(tiny.config.out)};
+}
+
+const report::ModeResult& of(const report::Comparison& comparison, const std::string& mode) {
+  for (const report::ModeResult& result : comparison.modes) {
+    if (result.mode == mode) return result;
+  }
+  throw std::out_of_range(mode);
+}
+
+report::Comparison compared(const std::vector<report::ComparedRun>& runs) {
+  return report::compare_runs(
+      {.modes = {"fp32", "amp-bf16"}, .baseline = "fp32", .seeds = {1}, .steps = 12, .block = 6},
+      runs);
+}
+
+TEST(Compare, APlantedSlowDownIsSeenInTheSpeedOfItsModeAlone) {
+  const TempDir dir;
+  const report::ComparedRun fp32 = run_in(dir / "a", "fp32", 1);
+  std::optional<report::ComparedRun> slow;
+  {
+    const SlowLoss planted;
+    slow = run_in(dir / "b", "amp-bf16", 1);
+  }
+  const report::Comparison comparison = compared({fp32, *slow});
+  EXPECT_GE(of(comparison, "amp-bf16").step_ms->median, 20.0);
+  EXPECT_LT(of(comparison, "amp-bf16").speedup->median, 0.5);
+  EXPECT_LT(of(comparison, "fp32").step_ms->median, of(comparison, "amp-bf16").step_ms->median);
+  EXPECT_EQ(comparison.recommended, "fp32");
+}
+
+TEST(Compare, APlantedLeakIsSeenInTheMemoryOfItsModeAlone) {
+  const TempDir dir;
+  const report::ComparedRun clean = run_in(dir / "a", "amp-bf16", 1);
+  const report::ComparedRun leaking = run_in(dir / "b", "amp-bf16", 1, /*is_leaking=*/true);
+  const report::ComparedRun fp32 = run_in(dir / "c", "fp32", 1);
+  const report::Comparison comparison = compared({fp32, leaking});
+  const int64_t leaked =
+      *of(comparison, "amp-bf16").peak_tensor_bytes - clean.files.summary->peak_tensor_bytes;
+  // Each of the 12 steps leaks one; the last one's comes after the last peak.
+  EXPECT_GE(leaked, 11 * kMiB);
+  EXPECT_LE(leaked, 12 * kMiB);
+  EXPECT_GE(of(comparison, "amp-bf16").peak_kinds->temporaries, 11 * kMiB);
+  EXPECT_LT(*of(comparison, "amp-bf16").memory_saved, -1.0);
+  EXPECT_LT(*of(comparison, "fp32").peak_tensor_bytes, 2 * kMiB);
+}
+
+TEST(Compare, TheKindsOfMemoryAddUpToThePeakAndAreThoseOfTheModel) {
+  const TempDir dir;
+  for (const char* mode : {"fp32", "amp-bf16", "pure-bf16"}) {
+    const report::Summary summary = *run_in(dir / mode, mode, 1).files.summary;
+    const BytesByKind& kinds = *summary.peak_kinds;
+    const int64_t sum = kinds.weights + kinds.gradients + kinds.optimizer_state +
+                        kinds.activations + kinds.temporaries;
+    EXPECT_NEAR(static_cast<double>(sum), static_cast<double>(summary.peak_tensor_bytes),
+                0.02 * static_cast<double>(summary.peak_tensor_bytes))
+        << mode;
+    const int64_t bytes = summary.parameters * (std::string(mode) == "pure-bf16" ? 2 : 4);
+    EXPECT_GE(kinds.weights, bytes) << mode;
+    EXPECT_LE(kinds.weights, bytes + 64 * 100) << mode << ": what the allocator rounds up";
+    EXPECT_GE(kinds.optimizer_state, 2 * bytes) << mode;
+    EXPECT_GT(kinds.activations, 0) << mode;
+  }
+}
+
+TEST(Compare, TheSameSeedGivesTheSameLossesBitForBit) {
+  const TempDir dir;
+  const report::ComparedRun a = run_in(dir / "a", "amp-bf16", 3);
+  const report::ComparedRun b = run_in(dir / "b", "amp-bf16", 3);
+  ASSERT_EQ(a.files.steps.size(), b.files.steps.size());
+  for (size_t i = 0; i < a.files.steps.size(); ++i)
+    EXPECT_EQ(a.files.steps[i].loss, b.files.steps[i].loss);
+  EXPECT_EQ(a.files.summary->val_accuracy, b.files.summary->val_accuracy);
+}
+
+TEST(Compare, RefusesModesThatCannotBe) {
+  CompareConfig config;
+  config.modes = {"fp32", "fp8"};
+  EXPECT_THROW_WITH(check_compare(config), "fp8");
+  config.modes = {"fp32", "fp32"};
+  EXPECT_THROW_WITH(check_compare(config), "--modes names fp32 twice");
+  config.modes = {"fp32"};
+  config.seeds = 0;
+  EXPECT_THROW_WITH(check_compare(config), "--seeds must be at least 1, but is 0");
+  EXPECT_THROW_WITH(load_compare("/nowhere"), "holds no comparison to go on with");
+}
+
+}  // namespace
+}  // namespace mezzo::train
