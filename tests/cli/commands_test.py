@@ -16,7 +16,7 @@ TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--
 TEXT = "".join(f"def f{i}(x):\n    return x + {i}\n\n" for i in range(3000))
 
 
-class Commands(unittest.TestCase):
+class Folder(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -44,6 +44,8 @@ class Commands(unittest.TestCase):
     def summary(self, run):
         return json.loads((self.folder / run / "summary.json").read_text())
 
+
+class Commands(Folder):
     def test_every_mode_trains_and_leaves_its_files(self):
         for precision in ["fp32", "amp-fp16", "amp-bf16", "pure-bf16"]:
             out = self.train(precision, "--precision", precision, "--steps", 12, "--lr", "1e-2", "--eval-every", 6)
@@ -209,6 +211,104 @@ class Commands(unittest.TestCase):
         self.mezzo(expect=2)
         self.mezzo("bench", "step", "--model", "huge", expect=2)
         self.assertIn("is not empty", self.mezzo("train", "--data", self.text, "--out", self.folder, *TINY, expect=2))
+
+
+class Compare(Folder):
+    """Runs in processes of their own, under one parent."""
+
+    MODES = ["fp32", "amp-bf16", "pure-fp16"]
+
+    def arguments(self, out, *more, modes=MODES, seeds=1, steps=24):
+        return ["compare", "--data", self.text, "--out", self.folder / out, *TINY, "--modes", ",".join(modes), "--seeds",
+                seeds, "--steps", steps, "--eval-every", 8, *more]
+
+    def result(self, out):
+        return json.loads((self.folder / out / "compare.json").read_text())
+
+    def samples(self, out):
+        """What must be the same bit for bit: everything but times and the memory of the process."""
+        return [(run["mode"], run["seed"], run["status"], run["steps"]["loss"], run["steps"]["grad_norm"],
+                 run["evals"]["val_loss"][-1], run["evals"]["val_accuracy"][-1]) for run in self.result(out)["runs"]]
+
+    def test_says_what_each_mode_costs_and_gains(self):
+        said = self.mezzo(*self.arguments("a", seeds=2))
+        self.assertRegex(said, r"amp-bf16: [0-9.]+x, -[0-9]+ % memory, accuracy")
+        self.assertRegex(said, r"recommended on this machine: ")
+        result = self.result("a")
+        self.assertEqual((result["status"], result["modes"], result["baseline"]), ("done", self.MODES, "fp32"))
+        self.assertEqual([row["mode"] for row in result["table"]], self.MODES)
+        self.assertEqual(len(result["runs"]), 6)
+        self.assertEqual(len({run["steps"]["loss"][0] for run in result["runs"] if run["mode"] == "fp32"}), 2)
+        for run in result["runs"]:
+            self.assertEqual(run["steps"]["step"], list(range(1, 25)))
+            self.assertGreater(sum(run["gradients"]["counts"]), 0)
+        for row in result["table"]:
+            kinds = row["memory"]["kinds"]
+            self.assertEqual(sum(kinds.values()), row["memory"]["peak_tensor_bytes"])
+        self.mezzo(*self.arguments("b", seeds=2))
+        self.assertEqual(self.samples("a"), self.samples("b"))
+
+    def test_a_mode_that_diverges_is_a_result(self):
+        said = self.mezzo(*self.arguments("a", "--lr", "1e4", "--clip", 0, steps=60,
+                                          modes=["fp32", "pure-fp16"]))
+        row = next(row for row in self.result("a")["table"] if row["mode"] == "pure-fp16")
+        self.assertEqual(len(row["diverged"]), 1)
+        self.assertGreaterEqual(row["stability"]["nonfinite_steps"], 20)
+        self.assertIn(f"pure-fp16 diverged at step {row['diverged'][0]['step']}", said)
+
+    def test_interrupted_it_goes_on_where_it_was(self):
+        self.mezzo(*self.arguments("whole"))
+        process = self.start(*self.arguments("parts"))
+        self.assertIn("5 of 24 steps", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130, out + err)
+        self.assertIn(f"mezzo compare --resume {self.folder / 'parts'}", out)
+        self.assertEqual(self.result("parts")["status"], "interrupted")
+        self.mezzo("compare", "--resume", self.folder / "parts")
+        self.assertEqual(self.result("parts")["status"], "done")
+        self.assertEqual(self.samples("whole"), self.samples("parts"))
+
+    def test_killed_it_leaves_no_process_behind_and_goes_on(self):
+        process = self.start(*self.arguments("a", steps=400))
+        process.stdout.readline()
+        process.kill()
+        process.communicate(timeout=60)
+        deadline = time.time() + 60
+        while self.workers() and time.time() < deadline:
+            time.sleep(0.1)
+        self.assertEqual(self.workers(), [])
+        for run in (self.folder / "a" / "runs").glob("*/summary.json"):
+            self.assertEqual(json.loads(run.read_text())["status"], "interrupted")
+
+    def workers(self):
+        found = []
+        for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                found += [entry] if str(self.folder).encode() in entry.read_bytes() else []
+            except OSError:
+                pass  # ended meanwhile
+        return found
+
+    def test_a_run_that_dies_is_named_and_the_others_go_on(self):
+        process = self.start(*self.arguments("a", steps=100))
+        process.stdout.readline()
+        for worker in self.workers():
+            if b"amp-bf16-seed" in worker.read_bytes():
+                os.kill(int(worker.parent.name), signal.SIGKILL)
+        out, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 0, out + err)
+        self.assertIn("amp-bf16 failed: ended by signal 9", out)
+        self.assertIsNotNone(self.result("a")["table"][0]["accuracy"]["absolute"])
+
+    def test_what_cannot_be_compared_is_refused_at_once(self):
+        self.assertIn("fp7", self.mezzo(*self.arguments("a", modes=["fp32", "fp7"]), expect=2))
+        self.assertIn("twice", self.mezzo(*self.arguments("a", modes=["fp32", "fp32"]), expect=2))
+        self.assertIn("at least 1", self.mezzo(*self.arguments("a", seeds=0), expect=2))
+        self.assertIn("no comparison", self.mezzo("compare", "--resume", self.folder, expect=2))
+        self.assertFalse((self.folder / "a").exists())
+        self.mezzo(*self.arguments("b", modes=["fp32"], steps=5))
+        self.assertIn("another comparison", self.mezzo(*self.arguments("b", seeds=2), expect=2))
 
 
 if __name__ == "__main__":
