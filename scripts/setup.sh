@@ -20,8 +20,8 @@ fail() {
 
 need_packages() {
   local packages=(g++ cmake ninja-build pkg-config python3 libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libpcre2-dev
-                  libxxhash-dev)
-  [ "$purpose" = tests ] && packages+=(libgtest-dev libgmock-dev)
+                  libxxhash-dev libjs-chart.js)
+  [ "$purpose" = tests ] && packages+=(libgtest-dev libgmock-dev chromium)
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
   [ "$purpose" = docs ] && packages=(doxygen)
   command -v dpkg-query >/dev/null || fail "this is no Debian or Ubuntu machine; install what these packages hold by" \

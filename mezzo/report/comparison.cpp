@@ -225,7 +225,7 @@ void set_words(Comparison& comparison, const ComparisonPlan& plan) {
     comparison.verdict += (comparison.verdict.empty() ? "" : "; ") + words;
   }
   const ModeResult* best = best_of(comparison.modes);
-  if (best == nullptr) return;
+  if (best == nullptr || plan.modes.size() < 2) return;
   comparison.recommended = best->mode;
   comparison.reason =
       best->mode == plan.baseline

@@ -1,19 +1,17 @@
 #include "mezzo/train/compare.h"
 
 #include <algorithm>
-#include <ctime>
 #include <limits>
 #include <memory>
 #include <set>
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/report/comparison_json.h"
+#include "mezzo/report/page.h"
 #include "mezzo/train/checkpoint.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/trainer.h"
@@ -28,6 +26,7 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kWhere = "compare";
 constexpr const char* kPlanFile = "plan.json";
 constexpr const char* kRunFile = "run.toml";
+constexpr const char* kRunning = "running";
 
 // Short enough that a drift of the machine's speed meets every mode, long enough that the caches
 // are the mode's own for most of it.
@@ -111,7 +110,7 @@ class Comparing {
     for (const int64_t seed : plan_.seeds) {
       for (const std::string& mode : plan_.modes) members_.emplace_back(config, mode, seed);
     }
-    started_ = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+    started_ = utc_now();
     if (!config.peers.empty()) peers_ = read_file(config.peers);
   }
 
@@ -130,7 +129,7 @@ class Comparing {
     for (int64_t step = plan_.block; step < plan_.steps && !stop_; step += plan_.block) {
       for (size_t i = begin; i < end && !stop_; ++i) members_[i].advance_to(step);
       if (stop_) return;
-      write("running");
+      write(kRunning);
       const std::string mode = end - begin == 1 ? members_[begin].run.mode : "all modes";
       say_(fmt::format("seed {}: {} of {} steps in {}", members_[begin].run.seed, step, plan_.steps,
                        mode));
@@ -139,19 +138,21 @@ class Comparing {
       members_[i].advance_to(std::numeric_limits<int64_t>::max());
   }
 
-  report::Comparison write(const char* status) {
+  report::Comparison write(const std::string& status) {
     std::vector<report::ComparedRun> runs;
     for (Member& member : members_) {
       member.read();
       runs.push_back(member.run);
     }
     const report::Comparison comparison = report::compare_runs(plan_, runs);
-    write_file_atomically(config_.out / "compare.json",
-                          report::comparison_json(facts(status), plan_, runs, comparison));
+    const std::string json = report::comparison_json(facts(status), plan_, runs, comparison);
+    write_file_atomically(config_.out / "compare.json", json);
+    write_file_atomically(config_.out / "report.html",
+                          report::report_page(json, /*is_running=*/status == kRunning));
     return comparison;
   }
 
-  report::ComparisonFacts facts(const char* status) const {
+  report::ComparisonFacts facts(const std::string& status) const {
     report::ComparisonFacts facts;
     facts.status = status;
     facts.started = started_;

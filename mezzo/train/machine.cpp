@@ -1,7 +1,9 @@
 #include "mezzo/train/machine.h"
 
+#include <ctime>
 #include <fstream>
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -32,6 +34,10 @@ Facts machine_facts(const RunConfig& config) {
           {"threads", fmt::format("{}", threads)},
           {"device", config.device},
           {"memory", fmt::format("{:.1f} GiB", bytes / 0x1p30)}};
+}
+
+std::string utc_now() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }
 
 Facts version_facts() { return {{"mezzo", MEZZO_VERSION}, {"libtorch", TORCH_VERSION}}; }

@@ -16,4 +16,7 @@ Facts machine_facts(const RunConfig& config);
 /// mezzo and libtorch.
 Facts version_facts();
 
+/// Now, as ISO 8601 has it, in UTC.
+std::string utc_now();
+
 }  // namespace mezzo::train

@@ -11,7 +11,9 @@
 #include "mezzo/data/utf8.h"
 #include "mezzo/models/generate.h"
 #include "mezzo/report/metrics_file.h"
+#include "mezzo/report/report_file.h"
 #include "mezzo/report/summary_file.h"
+#include "mezzo/train/machine.h"
 #include "mezzo/train/trainer.h"
 
 namespace mezzo::train {
@@ -40,6 +42,14 @@ void make_run_folder(const fs::path& folder) {
   fs::create_directories(folder, error);
   MEZZO_CHECK(!error, "train", "cannot make the run's folder {}: {}", folder.string(),
               error.message());
+}
+
+report::ComparisonFacts page_facts(const RunConfig& config) {
+  report::ComparisonFacts facts;
+  facts.started = utc_now();
+  facts.machine = machine_facts(config);
+  facts.versions = version_facts();
+  return facts;
 }
 
 void generate_sample(Trainer& trainer, const RunConfig& config, const RunData& data,
@@ -109,6 +119,7 @@ report::Summary train(const RunConfig& config, const RunData& data, report::Sink
   if (data.tokenizer.has_value()) data.tokenizer->save(folder / kTokenizerFile);
   sinks.add(std::make_unique<report::MetricsFile>(folder / "metrics.jsonl", trainer.step()));
   sinks.add(std::make_unique<report::SummaryFile>(folder / "summary.json"));
+  sinks.add(std::make_unique<report::ReportFile>(folder, page_facts(config)));
   const report::Summary summary = trainer.run(stop);
   if (summary.status == report::Status::kDone) generate_sample(trainer, config, data, sinks);
   return summary;

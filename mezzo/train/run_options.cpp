@@ -98,7 +98,8 @@ Check loss_scale() {
 }
 
 Check cast_rules() {
-  return {"a list of [scope:]op=rule, with ops and rules as mezzo ops shows them", {},
+  return {"a list of [scope:]op=rule, with ops and rules as mezzo ops shows them",
+          {},
           [](const Value& value) { return is_plain_text(std::get<std::string>(value)); }};
 }
 

@@ -1,0 +1,67 @@
+#include "mezzo/report/report_file.h"
+
+#include <utility>
+
+#include "mezzo/base/atomic_file.h"
+#include "mezzo/report/page.h"
+#include "mezzo/report/summary_file.h"
+
+namespace mezzo::report {
+namespace {
+
+constexpr auto kEvery = std::chrono::seconds(10);
+constexpr int64_t kBlock = 10;  // a single run takes turns with nobody
+
+}  // namespace
+
+ReportFile::ReportFile(std::filesystem::path folder, ComparisonFacts facts)
+    : folder_(std::move(folder)), facts_(std::move(facts)) {}
+
+void ReportFile::on_start(const RunInfo& info) {
+  facts_.kind = "train";
+  facts_.model = info.model;
+  facts_.parameters = info.parameters;
+  facts_.tokens_per_step = info.tokens_per_step;
+  facts_.config = info.settings;
+  plan_ = {.modes = {info.precision},
+           .baseline = info.precision,
+           .seeds = {0},
+           .steps = info.steps_total,
+           .block = kBlock};
+  run_.mode = info.precision;
+  if (info.start_step > 0) run_.files = read_run_files(folder_);
+  run_.files.summary.reset();
+  write();
+}
+
+void ReportFile::on_step(const StepRecord& record) {
+  run_.files.steps.push_back(record);
+  write_if_due();
+}
+
+void ReportFile::on_eval(const EvalRecord& record) { run_.files.evals.push_back(record); }
+
+void ReportFile::on_gradients(const GradientRecord& record) {
+  run_.files.gradients.push_back(record);
+}
+
+void ReportFile::on_end(const Summary& summary) {
+  run_.files.summary = summary;
+  write();
+}
+
+void ReportFile::write_if_due() {
+  if (std::chrono::steady_clock::now() - written_ >= kEvery) write();
+}
+
+void ReportFile::write() {
+  const bool is_running = !run_.files.summary.has_value();
+  facts_.status = is_running ? "running" : to_string(run_.files.summary->status);
+  const Comparison comparison = compare_runs(plan_, {run_});
+  write_file_atomically(
+      folder_ / "report.html",
+      report_page(comparison_json(facts_, plan_, {run_}, comparison), is_running));
+  written_ = std::chrono::steady_clock::now();
+}
+
+}  // namespace mezzo::report

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+
+#include "mezzo/report/comparison_json.h"
+#include "mezzo/report/sink.h"
+
+namespace mezzo::report {
+
+/// report.html of a single run, beside its metrics.jsonl: written every ten seconds, and when the
+/// run ends. A resumed run shows its earlier steps too.
+class ReportFile : public Sink {
+ public:
+  /// folder: the run's. facts: machine, versions, config; the rest is set here.
+  ReportFile(std::filesystem::path folder, ComparisonFacts facts);
+
+  std::string name() const override { return "report.html"; }
+  void on_start(const RunInfo& info) override;
+  void on_step(const StepRecord& record) override;
+  void on_eval(const EvalRecord& record) override;
+  void on_gradients(const GradientRecord& record) override;
+  /// Throws Error if the file cannot be written, as the others do.
+  void on_end(const Summary& summary) override;
+
+ private:
+  void write_if_due();
+  void write();
+
+  std::filesystem::path folder_;
+  ComparisonFacts facts_;
+  ComparisonPlan plan_;
+  ComparedRun run_;
+  std::chrono::steady_clock::time_point written_;
+};
+
+}  // namespace mezzo::report

@@ -1,0 +1,120 @@
+"""report.html as a browser shows it: pages of real runs, opened from disk in headless Chromium.
+
+MEZZO names the binary, CHROMIUM the browser (Debian's if not given).
+"""
+
+import html
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+MEZZO = os.environ["MEZZO"]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--vocab-size", "300", "--batch", "4",
+        "--eval-batches", "2", "--eval-every", "8"]
+TEXT = "".join(f"def f{i}(x):\n    return x + {i}\n\n" for i in range(3000))
+
+
+@unittest.skipUnless(CHROMIUM, "there is no chromium here: apt-get install chromium")
+class Page(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        (cls.folder / "text.txt").write_text(TEXT)
+        cls.mezzo("compare", "--modes", "fp32,amp-fp16,pure-fp16", "--steps", "60", "--lr", "1e4", "--clip", "0", "--out",
+                  cls.folder / "compared", "--seeds", "2")
+        cls.mezzo("train", "--steps", "24", "--precision", "amp-fp16", "--out", cls.folder / "run", "--sample-tokens", "0")
+        cls.compared = (cls.folder / "compared" / "report.html").read_text()
+
+    @classmethod
+    def mezzo(cls, command, *arguments):
+        environment = {**os.environ, "MEZZO_CACHE": str(cls.folder / "cache"), "NO_COLOR": "1"}
+        done = subprocess.run([MEZZO, command, "--data", cls.folder / "text.txt", *TINY, *map(str, arguments)],
+                              env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise AssertionError(done.stdout + done.stderr)
+
+    def shown(self, page, *options):
+        """The page's elements after its script has run; what the console said is an error."""
+        path = self.folder / "page.html"
+        path.write_text(page)
+        done = subprocess.run([CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
+                               f"--user-data-dir={self.folder / 'profile'}", "--enable-logging=stderr", "--dump-dom",
+                               *options, path.as_uri()], capture_output=True, text=True, timeout=120)
+        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        self.assertEqual(said, [], "the console must be silent")
+        self.assertIn("<h1", done.stdout, done.stderr[-2000:])
+        return done.stdout
+
+    def text_of(self, dom):
+        dom = re.sub(r"<(script|style)\b.*?</\1>", "", dom, flags=re.DOTALL)
+        return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", dom)))
+
+    def with_data(self, change):
+        before, rest = self.compared.split('id="data">', 1)
+        data, after = rest.split("</script>", 1)
+        data = json.loads(data)
+        change(data)
+        return before + 'id="data">' + json.dumps(data).replace("<", "\\u003c") + "</script>" + after
+
+    def test_a_comparison_shows_its_table_its_charts_and_its_verdict(self):
+        dom = self.shown(self.compared)
+        text = self.text_of(dom)
+        self.assertIn("3 precisions compared", text)
+        self.assertRegex(text, r"pure-fp16 diverged at step [0-9]+")
+        self.assertRegex(text, r"amp-fp16 (diverged at step [0-9]+ )?[0-9.]+× [0-9.]+ to [0-9.]+ [0-9.]+ ms")
+        for chart in ["Training and held-out loss", "Speed of each mode", "Peak tensor memory", "Loss scale over",
+                      "Magnitudes of the gradients"]:
+            self.assertRegex(dom, f'<canvas[^>]*aria-label="{chart}')
+        self.assertIn("weight-decay", text)
+
+    def test_a_single_run_has_no_comparison_on_its_page(self):
+        text = self.text_of(self.shown((self.folder / "run" / "report.html").read_text()))
+        self.assertIn("nano in amp-fp16", text)
+        self.assertIn("done · 24 steps", text)
+        self.assertNotIn("Recommended", text)
+        self.assertNotIn("speed", text)
+
+    def test_it_needs_no_network_and_nothing_beside_it(self):
+        for page in [self.compared, (self.folder / "run" / "report.html").read_text()]:
+            self.assertNotRegex(page, r"<(link|img|iframe)\b|\bsrc=|@import|fetch\(|XMLHttpRequest")
+
+    def test_what_is_not_measured_yet_is_left_out(self):
+        def forget(data):
+            data.update(status="running", verdict="", recommended=None, noise=None)
+            for run in data["runs"]:
+                run.update(steps={key: [] for key in run["steps"]}, gradients=None, summary=None, status="waiting",
+                           evals={key: [] for key in run["evals"]})
+            for row in data["table"]:
+                row.update(step_ms=None, speedup=None, diverged=[], accuracy=dict.fromkeys(row["accuracy"]),
+                           memory=dict.fromkeys(row["memory"]))
+        text = self.text_of(self.shown(self.with_data(forget)))
+        self.assertIn("still running", text)
+        self.assertNotRegex(text, r"NaN|undefined|null")
+
+    def test_text_is_shown_and_never_run(self):
+        evil = "</script><script>document.title='run'</script><img src=x onerror=document.title='run'>"
+        dom = self.shown(self.with_data(lambda data: data.update(verdict=evil)))
+        self.assertIn(html.unescape(evil), self.text_of(dom.replace("&lt;", "&amp;lt;").replace("&gt;", "&amp;gt;"))
+                      .replace("&lt;", "<").replace("&gt;", ">"))
+        self.assertNotIn("<title>run", dom)
+
+    def test_it_is_dark_where_the_reader_prefers_it(self):
+        self.assertIn('<html lang="en" class="dark">', self.shown(self.compared, "--blink-settings=preferredColorScheme=0"))
+
+    def test_everything_that_can_be_pressed_is_a_button_with_a_state(self):
+        dom = self.shown(self.compared)
+        legend = re.findall(r'<button type="button"[^>]*aria-pressed="(true|false)"', dom)
+        self.assertGreaterEqual(len(legend), 10)
+        self.assertNotRegex(dom, r"<(div|span|canvas)[^>]*onclick")
+
+
+if __name__ == "__main__":
+    unittest.main()
