@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -54,6 +55,9 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
     blocks_.emplace(pointer, Block{bytes, now_});
     current_ += bytes;
     if (current_ > peak_) set_peak();
+    if (current_ > budget_)
+      detail::fail<BudgetExceeded>("memory", "tensors need more than the budget of {} bytes",
+                                   budget_);
   }
   bool memoryProfilingEnabled() const override { return true; }
 
@@ -68,6 +72,11 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
   void reset_peak() {
     std::lock_guard lock(mutex_);
     set_peak();
+  }
+
+  void set_budget(int64_t bytes) {
+    std::lock_guard lock(mutex_);
+    budget_ = bytes;
   }
 
   void begin_forward() {
@@ -123,6 +132,7 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
   CpuReports* outer_;
   mutable std::mutex mutex_;
   std::unordered_map<void*, Block> blocks_;
+  int64_t budget_ = std::numeric_limits<int64_t>::max();
   int64_t now_ = 0;
   int64_t current_ = 0;
   int64_t activations_ = 0;  // live
@@ -178,6 +188,12 @@ void TensorMemoryMeter::reset_peak() {
   } else {
     c10::getDeviceAllocator(device_.type())->resetPeakStats(device_.index());
   }
+}
+
+void TensorMemoryMeter::set_budget(int64_t bytes) {
+  MEZZO_CHECK(cpu_ != nullptr, "TensorMemoryMeter",
+              "a budget can be held on a CPU only, but this meter's device is {}", device_.str());
+  cpu_->reports->set_budget(bytes);
 }
 
 void TensorMemoryMeter::begin_forward() {

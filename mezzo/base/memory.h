@@ -8,12 +8,19 @@
 #include <c10/core/Device.h>
 
 #include "mezzo/base/bytes_by_kind.h"
+#include "mezzo/base/error.h"
 
 namespace mezzo {
 
 /// The most memory this process has had resident at once since it began, in bytes, as the kernel
 /// counts it: everything, the program's code and libraries included.
 int64_t peak_rss_bytes();
+
+/// Tensors that do not fit into the budget of a TensorMemoryMeter.
+class BudgetExceeded : public Error {
+ public:
+  using Error::Error;
+};
 
 /// Exact bytes of tensor storage, live now and at the peak, from the allocator's own reports.
 ///
@@ -42,6 +49,11 @@ class TensorMemoryMeter {
   int64_t peak_bytes() const;
   /// The peak becomes what is live now.
   void reset_peak();
+
+  /// From now on an allocation that brings current_bytes() above `bytes` throws BudgetExceeded, so
+  /// that what does not fit is found out without bringing the machine down. CPU only: throws Error
+  /// for a meter of another device.
+  void set_budget(int64_t bytes);
 
   /// Say where a forward pass begins and ends: what it allocates and leaves for the backward pass
   /// are activations. Nothing to do on a device other than a CPU.

@@ -1,19 +1,23 @@
 #include <cstdio>
 #include <memory>
+#include <string>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <ATen/Parallel.h>
 
+#include "mezzo/base/memory.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/train/bench_step.h"
+#include "mezzo/train/capacity.h"
 
 namespace mezzo::cli {
 namespace {
 
 struct BenchOptions {
   train::StepBenchOptions step;
+  std::string memory;
   int threads = 0;
   bool is_json = false;
 };
@@ -31,6 +35,7 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
         {"tokens_per_s", result.tokens_per_s},
         {"peak_tensor_bytes", result.peak_tensor_bytes},
         {"peak_rss_bytes", result.peak_rss_bytes},
+        {"fits", true},
     };
     fmt::print("{}\n", json.dump());
     return;
@@ -53,19 +58,30 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   CLI::App* step = bench->add_subcommand(
       "step", "time whole training steps (forward, backward, clip, optimizer) on random tokens");
   auto options = std::make_shared<BenchOptions>();
-  step->add_option("--model", options->step.model,
-                   "nano (8 x 256 tokens), mini (16 x 256) or gpt2 (2 x 512)")
+  step->add_option(
+          "--model", options->step.model,
+          "nano (8 x 256 tokens), mini (16 x 256), gpt2 (2 x 512), or another preset (1 x its "
+          "context)")
       ->capture_default_str();
   step->add_option("--precision", options->step.precision,
                    "fp32, amp-fp16, amp-bf16, pure-fp16 or pure-bf16")
       ->capture_default_str();
+  step->add_option("--batch", options->step.batch, "sequences in a step, instead of the above");
+  step->add_option("--memory", options->memory,
+                   "most bytes of tensors, as 16GiB; a step that needs more does not fit, and is "
+                   "not an error");
   step->add_option("--steps", options->step.steps, "how many are timed, after 3 of warm-up")
       ->capture_default_str();
   step->add_option("--threads", options->threads, "CPU threads; 0: all")->capture_default_str();
   step->add_flag("--json", options->is_json, "one JSON object instead of a line");
   step->callback([options, &exit_code] {
     if (options->threads > 0) at::set_num_threads(options->threads);
-    print(*options, train::bench_step(options->step));
+    if (!options->memory.empty()) options->step.budget = train::bytes_of(options->memory);
+    try {
+      print(*options, train::bench_step(options->step));
+    } catch (const BudgetExceeded& error) {
+      fmt::print("{}\n", options->is_json ? R"({"fits": false})" : error.what());
+    }
     exit_code = kOk;
   });
 }

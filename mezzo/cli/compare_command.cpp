@@ -11,6 +11,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
+#include "mezzo/train/capacity.h"
 #include "mezzo/train/compare.h"
 #include "mezzo/train/run.h"
 
@@ -26,7 +27,7 @@ struct CompareOptions {
   std::vector<std::string> modes = {"fp32", "amp-fp16", "amp-bf16", "pure-fp16", "pure-bf16"};
   int64_t seeds = 2;
   bool one_at_a_time = false;
-  std::string peers;
+  std::string peers, memory;
 };
 
 train::CompareConfig new_comparison(const CompareOptions& options) {
@@ -42,6 +43,7 @@ train::CompareConfig new_comparison(const CompareOptions& options) {
   config.seeds = options.seeds;
   config.is_interleaved = !options.one_at_a_time;
   config.peers = options.peers;
+  if (!options.memory.empty()) config.memory = train::bytes_of(options.memory);
   std::string out = config.run.out;
   if (!given.values.contains("out"))  // runs/DATE-TIME-MODEL-PRECISION
     out.replace(out.size() - config.run.precision.size(), std::string::npos, "compare");
@@ -75,6 +77,7 @@ int run_compare(const CompareOptions& options) {
   const train::CompareResult result = train::compare(config, say, stop);
   const report::Comparison& comparison = result.comparison;
   fmt::print("\n{}\n{}\n", report::comparison_text(comparison), comparison.verdict);
+  if (result.capacity) fmt::print("{}\n", report::capacity_text(*result.capacity));
   if (!comparison.recommended.empty())
     fmt::print("recommended on this machine: {} ({})\n", comparison.recommended, comparison.reason);
   fmt::print("files in {}\n", config.out.string());
@@ -101,6 +104,12 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   command
       ->add_option("--peers", options->peers,
                    "JSON file with other programs' step times, to show beside")
+      ->type_name("(none)");
+  command
+      ->add_option(
+          "--memory", options->memory,
+          "then find the largest batch and the largest preset that each mode fits into it, "
+          "as 16GiB")
       ->type_name("(none)");
   train::add_options(*command, options->given);
   command->remove_option(command->get_option("--precision"));

@@ -145,6 +145,7 @@ std::string comparison_json(const ComparisonFacts& facts, const ComparisonPlan& 
     json["recommended"] = {{"mode", comparison.recommended}, {"reason", comparison.reason}};
   json["runs"] = Json::array();
   for (const ComparedRun& run : runs) json["runs"].push_back(run_of(run));
+  json["capacity"] = facts.capacity.empty() ? Json(nullptr) : Json::parse(facts.capacity);
   json["peers"] = facts.peers.empty() ? Json::array() : Json::parse(facts.peers);
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }

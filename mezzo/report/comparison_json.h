@@ -16,7 +16,8 @@ struct ComparisonFacts {
   int64_t parameters = 0;
   int64_t tokens_per_step = 0;
   bool is_interleaved = true;
-  std::string peers;  // a JSON array of figures of other programs; empty: none
+  std::string capacity;  // capacity_json's; empty: none
+  std::string peers;     // a JSON array of figures of other programs; empty: none
 };
 
 /// compare.json (docs/compare.md has the keys): the table, and every sample that it is made of.

@@ -29,12 +29,13 @@ struct Shape {
 // The same table stands in bench/README.md and bench/peers/pytorch_step.py.
 constexpr std::array<Shape, 3> kShapes = {{{"nano", 8, 256}, {"mini", 16, 256}, {"gpt2", 2, 512}}};
 
-const Shape& shape_of(const std::string& model) {
-  for (const Shape& shape : kShapes) {
-    if (shape.model == model) return shape;
+Shape shape_of(const StepBenchOptions& options) {
+  Shape shape{options.model, 1, models::gpt2_preset(options.model).context};
+  for (const Shape& known : kShapes) {
+    if (known.model == options.model) shape = known;
   }
-  detail::fail<UsageError>("bench step", "--model must be one of nano, mini, gpt2, but is '{}'",
-                           model);
+  shape.batch = options.batch.value_or(shape.batch);
+  return shape;
 }
 
 double milliseconds_of(Step& step, const std::vector<Batch>& batches) {
@@ -47,12 +48,15 @@ double milliseconds_of(Step& step, const std::vector<Batch>& batches) {
 }  // namespace
 
 StepBenchResult bench_step(const StepBenchOptions& options) {
-  const Shape& shape = shape_of(options.model);
+  const Shape shape = shape_of(options);
   const PrecisionMode& mode = precision_mode(options.precision);
   MEZZO_CHECK_USAGE(options.steps >= 1, "bench step", "--steps must be at least 1, but is {}",
                     options.steps);
+  MEZZO_CHECK_USAGE(shape.batch >= 1, "bench step", "--batch must be at least 1, but is {}",
+                    shape.batch);
 
-  const TensorMemoryMeter memory;
+  TensorMemoryMeter memory;
+  if (options.budget.has_value()) memory.set_budget(*options.budget);
   models::GPT2 model(models::gpt2_preset(options.model), /*seed=*/1);
   model->to(mode.weights);
   const auto adamw = optim::AdamWOptions(kLr).betas({0.9, 0.95}).weight_decay(0.1);

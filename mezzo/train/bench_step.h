@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace mezzo::train {
@@ -8,7 +9,9 @@ namespace mezzo::train {
 struct StepBenchOptions {
   std::string model = "nano";
   std::string precision = "amp-bf16";
-  int64_t steps = 10;  // timed, after the warm-up
+  int64_t steps = 10;             // timed, after the warm-up
+  std::optional<int64_t> batch;   // sequences; absent: the model's of bench/README.md
+  std::optional<int64_t> budget;  // bytes of tensors that the step may need; absent: no limit
 };
 
 struct StepBenchResult {
@@ -23,7 +26,8 @@ struct StepBenchResult {
 
 /// Times whole training steps (forward, backward, clip, optimizer) on random tokens, with the
 /// shapes of bench/README.md; three steps of warm-up (as many as are timed, if fewer) do not count.
-/// Throws UsageError for a model that has no bench shape, an unknown precision, or steps < 1.
+/// A model without a bench shape takes its whole context, a sequence at a time. Throws UsageError
+/// for an unknown model or precision, steps or a batch < 1; BudgetExceeded for what does not fit.
 StepBenchResult bench_step(const StepBenchOptions& options);
 
 }  // namespace mezzo::train

@@ -12,6 +12,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/report/comparison_json.h"
 #include "mezzo/report/page.h"
+#include "mezzo/train/capacity.h"
 #include "mezzo/train/checkpoint.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/trainer.h"
@@ -36,7 +37,8 @@ std::string plan_text(const CompareConfig& config) {
   const Json plan = {{"modes", config.modes},
                      {"seeds", config.seeds},
                      {"interleaved", config.is_interleaved},
-                     {"peers", config.peers.string()}};
+                     {"peers", config.peers.string()},
+                     {"memory", config.memory}};
   return plan.dump(1) + "\n";
 }
 
@@ -120,7 +122,8 @@ class Comparing {
       run_in_turn(first, first + together);
     const bool is_complete = !stop_;
     for (Member& member : members_) member.finish();
-    return {write(is_complete ? "done" : "interrupted"), is_complete};
+    if (is_complete && config_.memory > 0) find_what_fits();
+    return {write(is_complete ? "done" : "interrupted"), capacity_, is_complete};
   }
 
  private:
@@ -136,6 +139,16 @@ class Comparing {
     }
     for (size_t i = begin; i < end && !stop_; ++i)
       members_[i].advance_to(std::numeric_limits<int64_t>::max());
+  }
+
+  void find_what_fits() {
+    const fs::path file = config_.out / "capacity.json";
+    if (fs::exists(file)) {
+      capacity_ = report::capacity_of(read_file(file));
+      return;
+    }
+    capacity_ = find_capacity(config_.modes, config_.run.model, config_.memory, say_);
+    write_file_atomically(file, report::capacity_json(*capacity_));
   }
 
   report::Comparison write(const std::string& status) {
@@ -168,6 +181,7 @@ class Comparing {
     facts.tokens_per_step = config_.run.batch * config_.run.accumulate * model.context;
     facts.is_interleaved = config_.is_interleaved;
     facts.peers = peers_;
+    if (capacity_) facts.capacity = report::capacity_json(*capacity_);
     return facts;
   }
 
@@ -177,6 +191,7 @@ class Comparing {
   report::ComparisonPlan plan_;
   std::vector<Member> members_;
   std::string started_, peers_;
+  std::optional<report::Capacity> capacity_;
 };
 
 void check_same(const fs::path& file, const std::string& now) {
@@ -185,6 +200,18 @@ void check_same(const fs::path& file, const std::string& now) {
                     "{} holds another comparison. Hint: take another --out, or go on with that one "
                     "by --resume {}",
                     file.parent_path().string(), file.parent_path().string());
+}
+
+void check_peers(const fs::path& file) {
+  const Json peers = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  const bool is_list =
+      peers.is_array() && std::all_of(peers.begin(), peers.end(), [](const Json& p) {
+        return p.is_object() && p.contains("name") && p["name"].is_string() &&
+               p.contains("step_ms") && p["step_ms"].is_number();
+      });
+  MEZZO_CHECK_USAGE(is_list, kWhere,
+                    "--peers {} must hold a JSON array of objects with a name and a step_ms",
+                    file.string());
 }
 
 }  // namespace
@@ -198,27 +225,35 @@ void check_compare(const CompareConfig& config) {
   }
   MEZZO_CHECK_USAGE(config.seeds >= 1, kWhere, "--seeds must be at least 1, but is {}",
                     config.seeds);
-  if (config.peers.empty()) return;
-  const Json peers = Json::parse(read_file(config.peers), nullptr, /*allow_exceptions=*/false);
-  MEZZO_CHECK_USAGE(peers.is_array(), kWhere,
-                    "--peers {} must be a JSON array of objects with name, precision and step_ms",
-                    config.peers.string());
+  MEZZO_CHECK_USAGE(config.memory == 0 || config.run.device == "cpu", kWhere,
+                    "--memory can be held on a CPU only, but --device is {}", config.run.device);
+  const RunConfig& run = config.run;
+  const bool is_preset =
+      !run.context && !run.layers && !run.heads && !run.width && !run.vocab_size && !run.bias;
+  MEZZO_CHECK_USAGE(config.memory == 0 || is_preset, kWhere,
+                    "--memory tries presets as they are, and cannot be given with --context, "
+                    "--layers, --heads, --width, --vocab-size or --bias");
+  if (!config.peers.empty()) check_peers(config.peers);
 }
 
 CompareConfig load_compare(const fs::path& out) {
-  MEZZO_CHECK_USAGE(fs::exists(out / kPlanFile) && fs::exists(out / kRunFile), kWhere,
+  const fs::path file = out / kPlanFile, run = out / kRunFile;
+  MEZZO_CHECK_USAGE(fs::exists(file) && fs::exists(run), kWhere,
                     "{} holds no comparison to go on with: {} is not there", out.string(),
                     kPlanFile);
-  const Json plan = Json::parse(read_file(out / kPlanFile), nullptr, /*allow_exceptions=*/false);
-  MEZZO_CHECK(plan.is_object() && plan.contains("modes") && plan.contains("seeds"), kWhere,
-              "{} is damaged", (out / kPlanFile).string());
   CompareConfig config;
-  config.run = config_from_toml(read_file(out / kRunFile), (out / kRunFile).string());
-  config.modes = plan.at("modes").get<std::vector<std::string>>();
-  config.seeds = plan.at("seeds").get<int64_t>();
-  config.is_interleaved = plan.at("interleaved").get<bool>();
-  config.peers = plan.at("peers").get<std::string>();
+  config.run = config_from_toml(read_file(run), run.string());
   config.out = out;
+  try {
+    const Json plan = Json::parse(read_file(file));
+    config.modes = plan.at("modes").get<std::vector<std::string>>();
+    config.seeds = plan.at("seeds").get<int64_t>();
+    config.is_interleaved = plan.at("interleaved").get<bool>();
+    config.peers = plan.at("peers").get<std::string>();
+    config.memory = plan.at("memory").get<int64_t>();
+  } catch (const Json::exception& error) {
+    detail::fail<Error>(kWhere, "{} is damaged: {}", file.string(), error.what());
+  }
   return config;
 }
 

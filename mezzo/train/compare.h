@@ -3,9 +3,11 @@
 #include <atomic>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "mezzo/report/capacity.h"
 #include "mezzo/report/comparison.h"
 #include "mezzo/train/run_config.h"
 
@@ -19,6 +21,7 @@ struct CompareConfig {
   std::filesystem::path out;    // folder of the comparison
   bool is_interleaved = true;   // false: one run after another, for models that do not fit together
   std::filesystem::path peers;  // a JSON file with other programs' figures; empty: none
+  int64_t memory = 0;           // budget in bytes, to find out what fits into it; 0: not asked
 };
 
 /// Throws UsageError for modes that are unknown or named twice, and for fewer than one seed.
@@ -29,6 +32,7 @@ CompareConfig load_compare(const std::filesystem::path& out);
 
 struct CompareResult {
   report::Comparison comparison;
+  std::optional<report::Capacity> capacity;
   bool is_complete = false;  // false: it was stopped
 };
 

@@ -149,6 +149,14 @@ TEST(TensorMemoryMeter, APeakInsideForwardHasNoGradientsAndOnlyWhatForwardKept) 
   EXPECT_EQ(kinds.temporaries, 8 * kMiB);
 }
 
+TEST(TensorMemoryMeter, HoldsABudget) {
+  TensorMemoryMeter meter;
+  meter.set_budget(4 * kMiB);
+  const at::Tensor a = tensor_of(3 * kMiB);
+  EXPECT_THROW(tensor_of(2 * kMiB), BudgetExceeded);
+  EXPECT_NO_THROW(tensor_of(kMiB));
+}
+
 TEST(TensorMemoryMeter, OfASharedStorageCountsOnce) {
   TensorMemoryMeter meter;
   const at::Tensor whole = tensor_of(2 * kMiB);

@@ -248,6 +248,26 @@ class Compare(Folder):
         self.mezzo(*self.arguments("b", seeds=2))
         self.assertEqual(self.samples("a"), self.samples("b"))
 
+    def test_finds_what_fits_into_a_budget_by_trying(self):
+        out = self.folder / "a"
+        said = self.mezzo("compare", "--data", self.text, "--out", out, "--modes", "fp32,pure-bf16", "--seeds", 1, "--steps",
+                          5, "--batch", 1, "--eval-batches", 1, "--memory", "150MiB")
+        self.assertIn("what fits into 0.15 GiB", said)
+        capacity = self.result("a")["capacity"]
+        fp32, pure = capacity["rows"]
+        self.assertGreater(pure["largest_batch"], fp32["largest_batch"])
+        for row in capacity["rows"]:
+            self.assertEqual(row["largest_model"], "nano")
+            self.assertLessEqual(row["batch_peak_bytes"], 150 * 2**20)
+            fits = [self.bench(row["mode"], batch)["fits"] for batch in (row["largest_batch"], row["largest_batch"] + 1)]
+            self.assertEqual(fits, [True, False])
+        self.assertIn("cannot be given with", self.mezzo(*self.arguments("b", "--memory", "1GiB"), expect=2))
+        self.assertIn("16GiB", self.mezzo("compare", "--memory", "much", expect=2))
+
+    def bench(self, mode, batch):
+        return json.loads(self.mezzo("bench", "step", "--precision", mode, "--batch", batch, "--steps", 1, "--memory", "150MiB",
+                                     "--json"))
+
     def test_a_mode_that_diverges_is_a_result(self):
         said = self.mezzo(*self.arguments("a", "--lr", "1e4", "--clip", 0, steps=60,
                                           modes=["fp32", "pure-fp16"]))

@@ -1,6 +1,7 @@
 #include "mezzo/report/run_files.h"
 
 #include <cmath>
+#include <random>
 
 #include "mezzo/base/check.h"
 #include "mezzo/report/metrics_file.h"
@@ -58,6 +59,37 @@ TEST(RunFiles, PassOverALineThatIsBeingWritten) {
   const TempDir dir;
   write_file(dir / "metrics.jsonl", "{\"step\":1,\"val_loss\":4.0,\"val_accuracy\":0.5}\n{\"st");
   EXPECT_EQ(read_run_files(dir.path()).evals.size(), 1u);
+}
+
+// Whatever stands in the files, it is read or refused in words.
+TEST(RunFiles, SurviveAnyDamage) {
+  const std::string metrics =
+      "{\"step\":1,\"loss\":2.5,\"lr\":1e-3,\"grad_norm\":\"inf\",\"scale\":1.0,\"skipped\":true,"
+      "\"step_ms\":3.0,\"tokens_per_s\":9.0}\n{\"step\":1,\"val_loss\":4.0,\"val_accuracy\":0.5}\n"
+      "{\"step\":1,\"gradients\":{\"values\":3,\"zeros\":1,\"zeros_in_16_bits\":1,\"nonfinite\":0,"
+      "\"first_exponent\":-3,\"counts\":[1,1]}}\n";
+  const std::string summary = summary_json(Summary{});
+  std::mt19937 random(7);
+  for (int i = 0; i < 3000; ++i) {
+    const TempDir dir;
+    std::string text = i % 2 == 0 ? metrics : summary;
+    const size_t at = random() % text.size();
+    switch (random() % 3) {
+      case 0:
+        text[at] = static_cast<char>(random() % 256);
+        break;
+      case 1:
+        text.erase(at, 1 + random() % 9);
+        break;
+      default:
+        text.resize(at);
+    }
+    write_file(dir / (i % 2 == 0 ? "metrics.jsonl" : "summary.json"), text);
+    try {
+      read_run_files(dir.path());
+    } catch (const Error&) {
+    }
+  }
 }
 
 TEST(RunFiles, NameTheLineThatIsSomethingElse) {

@@ -147,5 +147,25 @@ TEST(Compare, RefusesModesThatCannotBe) {
   EXPECT_THROW_WITH(load_compare("/nowhere"), "holds no comparison to go on with");
 }
 
+TEST(Compare, RefusesFilesThatAreSomethingElse) {
+  const TempDir dir;
+  mezzo::testing::write_file(dir / "run.toml", to_toml({}));
+  for (const char* plan :
+       {"", "[]", "{\"modes\": 3}", "{\"modes\": [\"fp32\"], \"seeds\": \"two\"}"}) {
+    mezzo::testing::write_file(dir / "plan.json", plan);
+    EXPECT_THROW_WITH(load_compare(dir.path()), "plan.json is damaged") << plan;
+  }
+  CompareConfig config;
+  config.modes = {"fp32"};
+  config.peers = dir / "peers.json";
+  for (const char* peers :
+       {"{}", "[3]", "[{\"name\": \"PyTorch\"}]", "[{\"name\": 1, \"step_ms\": 2}]"}) {
+    mezzo::testing::write_file(config.peers, peers);
+    EXPECT_THROW_WITH(check_compare(config), "must hold a JSON array of objects") << peers;
+  }
+  mezzo::testing::write_file(config.peers, "[{\"name\": \"PyTorch\", \"step_ms\": 3.5}]");
+  EXPECT_NO_THROW(check_compare(config));
+}
+
 }  // namespace
 }  // namespace mezzo::train

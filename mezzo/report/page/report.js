@@ -315,6 +315,25 @@ function showGradients() {
   part.append(element("p", `Exactly zero: ${zeros}.`, { class: "quiet" }));
 }
 
+function showCapacity() {
+  if (!data.capacity) return;
+  const gibibytes = (bytes) => fixed(bytes / 2 ** 30, 2, " GiB");
+  const part = section("What fits", `Into ${gibibytes(data.capacity.budget_bytes)} of tensors: the largest batch of ${data.model}, and the largest preset at batch 1, measured.`);
+  const box = element("div", null, { class: "box", tabindex: "0", role: "region", "aria-label": "table of what fits" });
+  const table = element("table"), head = element("tr"), body = element("tbody"), header = element("thead");
+  for (const name of ["mode", "largest batch", "peak", "largest preset", "peak"]) head.append(element("th", name, { scope: "col" }));
+  for (const row of data.capacity.rows) {
+    const line = element("tr");
+    for (const text of [row.mode, row.largest_batch || "none", row.largest_batch ? gibibytes(row.batch_peak_bytes) : "–",
+                        row.largest_model || "none", row.largest_model ? gibibytes(row.model_peak_bytes) : "–"]) cell(line, text);
+    body.append(line);
+  }
+  header.append(head);
+  table.append(header, body);
+  box.append(table);
+  part.append(box);
+}
+
 function showConfiguration() {
   const part = section("Machine and configuration");
   const details = element("details"), list = element("dl");
@@ -349,4 +368,5 @@ showSpeed();
 showMemory();
 showScale();
 showGradients();
+showCapacity();
 showConfiguration();
