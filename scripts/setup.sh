@@ -18,10 +18,16 @@ fail() {
   exit 1
 }
 
+apt_install() {
+  local sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "$@"
+}
+
 need_packages() {
   local packages=(g++ cmake ninja-build pkg-config python3 libcli11-dev nlohmann-json3-dev libtomlplusplus-dev libpcre2-dev
-                  libxxhash-dev libjs-chart.js)
-  [ "$purpose" = tests ] && packages+=(libgtest-dev libgmock-dev chromium)
+                  libxxhash-dev libprotozero-dev libjs-chart.js)
+  [ "$purpose" = tests ] && packages+=(libgtest-dev libgmock-dev)
   python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
   [ "$purpose" = docs ] && packages=(doxygen)
   command -v dpkg-query >/dev/null || fail "this is no Debian or Ubuntu machine; install what these packages hold by" \
@@ -37,17 +43,21 @@ need_packages() {
   done
   [ ${#missing[@]} -eq 0 ] && return
 
-  local sudo=()
-  [ "$(id -u)" = 0 ] || sudo=(sudo)
   [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
     fail "missing Debian packages, and no right to install them; ask an administrator for: apt-get install ${missing[*]}"
   echo "setup: installing ${missing[*]}"
-  { "${sudo[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "${missing[@]}"; } \
-    >/tmp/mezzo-apt.$$ 2>&1 || {
+  apt_install "${missing[@]}" >/tmp/mezzo-apt.$$ 2>&1 || {
     tail -n 5 /tmp/mezzo-apt.$$ >&2
     fail "could not install ${missing[*]} (offline, or no rights); get them with: apt-get install ${missing[*]}"
   }
   rm -f /tmp/mezzo-apt.$$
+}
+
+# The tests open report.html in it. Not every distribution has it as a package, and they do without.
+want_chromium() {
+  command -v chromium >/dev/null && return
+  echo "setup: installing chromium"
+  apt_install chromium >/dev/null 2>&1 || echo "setup: no chromium to be had; the tests of report.html are skipped"
 }
 
 # make_venv FOLDER STAMP PIP-ARGUMENTS...: a virtual environment that holds just what the stamp names.
@@ -79,5 +89,7 @@ need_torch() {
 need_packages
 [ "$purpose" != docs ] || exit 0
 need_torch
+[ "$purpose" != tests ] || want_chromium
+[ "$purpose" != tests ] || make_venv .venv-tests "tensorboard 2.20" "tensorboard==2.20.*"
 [ "$purpose" != peers ] ||
   make_venv .venv-peers "torch $TORCH for comparison" "torch==$TORCH" -r tests/reference/requirements.txt

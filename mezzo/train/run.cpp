@@ -13,6 +13,7 @@
 #include "mezzo/report/metrics_file.h"
 #include "mezzo/report/report_file.h"
 #include "mezzo/report/summary_file.h"
+#include "mezzo/report/tensorboard.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/trainer.h"
 
@@ -119,6 +120,7 @@ report::Summary train(const RunConfig& config, const RunData& data, report::Sink
   if (data.tokenizer.has_value()) data.tokenizer->save(folder / kTokenizerFile);
   sinks.add(std::make_unique<report::MetricsFile>(folder / "metrics.jsonl", trainer.step()));
   sinks.add(std::make_unique<report::SummaryFile>(folder / "summary.json"));
+  sinks.add(std::make_unique<report::TensorBoard>(folder));
   sinks.add(std::make_unique<report::ReportFile>(folder, page_facts(config)));
   const report::Summary summary = trainer.run(stop);
   if (summary.status == report::Status::kDone) generate_sample(trainer, config, data, sinks);

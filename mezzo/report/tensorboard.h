@@ -1,0 +1,44 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mezzo/report/sink.h"
+
+namespace mezzo::report {
+
+/// An event file in the run's folder, events.out.tfevents.SECONDS.HOST, for
+/// `tensorboard --logdir`: the scalars train/*, val/*, perf/* and memory/* by step. Each event is
+/// handed to the system at once. A resumed run begins another file, which takes the place of the
+/// earlier one's events after the checkpoint.
+///
+/// Format: TensorFlow's Event and Summary messages (event.proto, summary.proto) as TFRecords: an
+/// 8-byte length, its masked CRC-32C, the message, the message's masked CRC-32C.
+class TensorBoard : public Sink {
+ public:
+  /// clock: seconds since 1970; left out, the system's.
+  explicit TensorBoard(std::filesystem::path folder, std::function<double()> clock = nullptr);
+
+  std::string name() const override { return "the TensorBoard file"; }
+  /// These throw Error, naming the path, if the file cannot be written.
+  void on_start(const RunInfo& info) override;
+  void on_step(const StepRecord& record) override;
+  void on_eval(const EvalRecord& record) override;
+
+ private:
+  using Scalar = std::pair<std::string_view, double>;
+
+  void write_scalars(int64_t step, const std::vector<Scalar>& scalars);
+  void write_record(const std::string& event);
+
+  std::filesystem::path folder_, path_;
+  std::function<double()> clock_;
+  std::ofstream out_;
+};
+
+}  // namespace mezzo::report

@@ -1,0 +1,143 @@
+#include "mezzo/report/tensorboard.h"
+
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include <protozero/pbf_reader.hpp>
+
+#include "mezzo/base/check.h"
+#include "mezzo/report/crc32c.h"
+#include "tests/testing.h"
+
+namespace mezzo::report {
+namespace {
+
+using mezzo::testing::TempDir;
+
+struct Event {
+  double wall_time = 0;
+  int64_t step = 0;
+  std::string version;
+  bool is_session_start = false;
+  std::map<std::string, float> scalars;
+};
+
+template <class T>
+T number_at(const std::string& bytes, size_t at) {
+  T value;
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+
+uint32_t unmasked(uint32_t masked) {
+  const uint32_t turned = masked - 0xa282ead8u;
+  return (turned >> 17) | (turned << 15);
+}
+
+std::pair<std::string, float> scalar_of(protozero::pbf_reader value) {
+  std::pair<std::string, float> scalar;
+  while (value.next()) {
+    if (value.tag() == 1) {
+      scalar.first = value.get_string();
+    } else {
+      scalar.second = value.get_float();
+    }
+  }
+  return scalar;
+}
+
+Event event_of(protozero::pbf_reader reader) {
+  Event event;
+  while (reader.next()) {
+    if (reader.tag() == 1) {
+      event.wall_time = reader.get_double();
+    } else if (reader.tag() == 2) {
+      event.step = reader.get_int64();
+    } else if (reader.tag() == 3) {
+      event.version = reader.get_string();
+    } else if (reader.tag() == 7) {
+      protozero::pbf_reader session = reader.get_message();
+      event.is_session_start = session.next(1) && session.get_enum() == 1;
+    } else {
+      protozero::pbf_reader summary = reader.get_message();
+      while (summary.next(1)) event.scalars.insert(scalar_of(summary.get_message()));
+    }
+  }
+  return event;
+}
+
+/// All events of the one file in the folder; every checksum is checked on the way.
+std::vector<Event> events_in(const std::filesystem::path& folder) {
+  std::vector<Event> events;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    EXPECT_THAT(entry.path().filename().string(), ::testing::StartsWith("events.out.tfevents."));
+    const std::string bytes = mezzo::testing::read_file(entry.path());
+    for (size_t at = 0; at < bytes.size();) {
+      const auto length = number_at<uint64_t>(bytes, at);
+      EXPECT_EQ(unmasked(number_at<uint32_t>(bytes, at + 8)), crc32c(bytes.substr(at, 8)));
+      const std::string message = bytes.substr(at + 12, length);
+      EXPECT_EQ(unmasked(number_at<uint32_t>(bytes, at + 12 + length)), crc32c(message));
+      events.push_back(event_of(protozero::pbf_reader(message)));
+      at += 12 + length + 4;
+    }
+  }
+  return events;
+}
+
+TEST(Crc32c, HasTheCheckValueOfItsDefinition) {
+  EXPECT_EQ(crc32c("123456789"), 0xe3069283u);
+  EXPECT_EQ(crc32c(""), 0u);
+  EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8a9136aau) << "RFC 3720, B.4";
+}
+
+TEST(TensorBoard, WritesTheScalarsOfEachStepAndEvaluation) {
+  const TempDir dir;
+  {
+    TensorBoard board(dir.path(), [] { return 1700000000.5; });
+    board.on_start({});
+    StepRecord step;
+    step.step = 3;
+    step.loss = 2.5;
+    step.grad_norm = INFINITY;
+    step.skipped = true;
+    board.on_step(step);
+    board.on_eval({3, 2.25, 0.5});
+  }
+  const std::vector<Event> events = events_in(dir.path());
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(events[0].version, "brain.Event:2");
+  EXPECT_EQ(events[0].wall_time, 1700000000.5);
+  EXPECT_EQ(events[1].step, 3);
+  EXPECT_EQ(events[1].scalars.at("train/loss"), 2.5f);
+  EXPECT_EQ(events[1].scalars.at("train/grad_norm"), INFINITY);
+  EXPECT_EQ(events[1].scalars.at("train/skipped"), 1.0f);
+  EXPECT_EQ(events[2].scalars.at("val/accuracy"), 0.5f);
+}
+
+TEST(TensorBoard, AResumedRunTakesThePlaceOfLaterEvents) {
+  const TempDir dir;
+  RunInfo info;
+  info.start_step = 40;
+  TensorBoard(dir.path()).on_start(info);
+  const std::vector<Event> events = events_in(dir.path());
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_TRUE(events[1].is_session_start);
+  EXPECT_EQ(events[1].step, 41);
+}
+
+TEST(TensorBoard, NeverWritesIntoAnEarlierStartsFile) {
+  const TempDir dir;
+  const auto clock = [] { return 5.0; };
+  TensorBoard(dir.path(), clock).on_start({});
+  TensorBoard(dir.path(), clock).on_start({});
+  EXPECT_EQ(events_in(dir.path()).size(), 2u);
+}
+
+TEST(TensorBoard, NamesAFileThatCannotBeWritten) {
+  TensorBoard board("/nowhere");
+  EXPECT_THROW_WITH(board.on_start({}), "/nowhere/events.out.tfevents");
+}
+
+}  // namespace
+}  // namespace mezzo::report
