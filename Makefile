@@ -2,6 +2,7 @@
 #
 #   make train                              from nothing to a trained model
 #   make train ARGS="--steps 50 --precision amp-fp16"
+#   make compare                            what each precision costs and gains on this machine
 #   make test                               build and run all tests
 #   make bench                              time a training step against Python PyTorch
 #   make bench-library                      time what autocast and the optimizers themselves cost
@@ -18,10 +19,13 @@ export CUDA
 BUILD := build/release
 MEZZO := $(BUILD)/bin/mezzo
 
-.PHONY: train test sanitize bench bench-library docs build format clean
+.PHONY: train compare test sanitize bench bench-library docs build format clean
 
 train: build
 	@$(MEZZO) train $(ARGS)
+
+compare: build
+	@$(MEZZO) compare $(ARGS)
 
 build:
 	@scripts/setup.sh

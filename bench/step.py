@@ -66,6 +66,7 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tuned", action="store_true", help="PyTorch with its allocator tuned by environment variables")
     parser.add_argument("--out", type=pathlib.Path, help="write every sample to this JSON file")
+    parser.add_argument("--peers", type=pathlib.Path, help="write PyTorch's figures as `mezzo compare --peers` takes them")
     options = parser.parse_args()
 
     print(f"{'model':<8} {'precision':<10} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
@@ -78,6 +79,10 @@ def main():
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")
+    if options.peers:
+        peers = [{"name": f"PyTorch {result['precision']}", "precision": result["precision"],
+                  "step_ms": best(result["pytorch"], "median_ms")} for result in results]
+        options.peers.write_text(json.dumps(peers, indent=1) + "\n")
 
 
 main()
