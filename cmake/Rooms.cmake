@@ -4,6 +4,8 @@
 add_library(mezzo_options INTERFACE)
 # -fPIC for programs too: a precompiled header serves only sources compiled alike.
 target_compile_options(mezzo_options INTERFACE -fPIC -fopenmp -Wall -Wextra -Wshadow -Wnon-virtual-dtor)
+# Nobody reads errno after a square root, or the floating-point traps; loops that might set them cannot become vectors.
+target_compile_options(mezzo_options INTERFACE -fno-math-errno -fno-trapping-math)
 if(PROJECT_IS_TOP_LEVEL)
   target_compile_options(mezzo_options INTERFACE -Werror)
 endif()

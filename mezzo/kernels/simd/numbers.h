@@ -1,0 +1,87 @@
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include "mezzo/kernels/simd/simd.h"
+
+namespace mezzo::kernels {
+
+// Conversions and functions of one number that the compiler can turn into vector code: no table, no
+// call, no branch that matters.
+
+MEZZO_INLINE float wide(float x) { return x; }
+
+MEZZO_INLINE float wide(c10::BFloat16 x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(x.x) << 16);
+}
+
+MEZZO_INLINE float wide(c10::Half x) {
+  // The bits, moved, times 2^112, are the number, subnormals included; Inf and NaN are put right.
+  const uint32_t bits = x.x, sign = (bits & 0x8000u) << 16, rest = (bits & 0x7fffu) << 13;
+  const float finite = std::bit_cast<float>(rest) * 0x1p112f;
+  const uint32_t magnitude =
+      rest >= 0x0f800000u ? rest | 0x70000000u : std::bit_cast<uint32_t>(finite);
+  return std::bit_cast<float>(sign | magnitude);
+}
+
+/// Rounded to nearest, ties to even; a NaN stays one.
+template <class T>
+MEZZO_INLINE T narrow(float x);
+
+template <>
+MEZZO_INLINE float narrow<float>(float x) {
+  return x;
+}
+
+template <>
+MEZZO_INLINE c10::BFloat16 narrow<c10::BFloat16>(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  return c10::BFloat16(static_cast<uint16_t>(is_nan ? 0x7fc0u | (bits >> 16) : rounded),
+                       c10::BFloat16::from_bits());
+}
+
+template <>
+MEZZO_INLINE c10::Half narrow<c10::Half>(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x), sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  // From 2^-14 on: round the 13 bits off; a carry into the exponent is right, up to Inf.
+  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Below: adding 0.5 lets the unit round to the spacing of subnormals, 2^-24.
+  const uint32_t subnormal =
+      std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+  uint32_t half = magnitude >= 0x38800000u ? normal : subnormal;
+  half = magnitude >= 0x477ff000u ? 0x7c00u : half;
+  half = magnitude > 0x7f800000u ? 0x7e00u : half;
+  return c10::Half(static_cast<uint16_t>(sign | half), c10::Half::from_bits());
+}
+
+/// e^x within 2 ULP for x in [-87, 88]; 0 at and below -104, Inf above 88.73; NaN for NaN.
+/// Cephes' expf: x = n ln 2 + r, a polynomial for e^r, and the exponent moved by n in two steps, so
+/// that subnormal results come out right.
+MEZZO_INLINE float exp_of(float x) {
+  const float bounded = x < -104.0f ? -104.0f : (x > 89.0f ? 89.0f : x);
+  const float n = std::nearbyint(bounded * 1.44269504f);
+  float r = bounded - n * 0.693359375f;
+  r -= n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const int32_t whole = static_cast<int32_t>(n == n ? n : 0.0f), part = whole / 2;
+  const auto power = [](int32_t e) MEZZO_INLINE_LAMBDA {
+    return std::bit_cast<float>(static_cast<uint32_t>(e + 127) << 23);
+  };
+  return p * power(part) * power(whole - part);
+}
+
+}  // namespace mezzo::kernels

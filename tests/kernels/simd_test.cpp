@@ -1,0 +1,122 @@
+#include "mezzo/kernels/simd/simd.h"
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "mezzo/kernels/simd/numbers.h"
+#include "tests/testing.h"
+
+namespace mezzo::kernels {
+namespace {
+
+template <class From, class To, To convert(From)>
+MEZZO_INLINE void convert_all(const From* from, To* to, int64_t N) {
+  for (int64_t i = 0; i < N; ++i) to[i] = convert(from[i]);
+}
+
+template <class T>
+MEZZO_INLINE float widened(T x) {
+  return wide(x);
+}
+
+template <class T>
+MEZZO_INLINE T narrowed(float x) {
+  return narrow<T>(x);
+}
+
+MEZZO_INLINE float exponential(float x) { return exp_of(x); }
+
+/// The loop's result in every instruction set that this CPU has.
+template <auto loop, class From, class To>
+std::vector<std::vector<To>> in_each_set(const std::vector<From>& from) {
+  std::vector<std::vector<To>> results;
+  const auto run = [&](auto* compiled) {
+    compiled(from.data(), results.emplace_back(from.size()).data(),
+             static_cast<int64_t>(from.size()));
+  };
+  run(&detail::run_baseline<loop, const From*, To*, int64_t>);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    run(&detail::run_avx2<loop, const From*, To*, int64_t>);
+  if (__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    run(&detail::run_avx512<loop, const From*, To*, int64_t>);
+  return results;
+}
+
+bool is_same(float a, float b) {
+  return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b) ||
+         (std::isnan(a) && std::isnan(b));
+}
+
+template <class T>
+class HalfTypes : public ::testing::Test {};
+using Halves = ::testing::Types<c10::BFloat16, c10::Half>;
+TYPED_TEST_SUITE(HalfTypes, Halves);
+
+TYPED_TEST(HalfTypes, WidenExactlyAsLibtorchForEveryValue) {
+  std::vector<TypeParam> all;
+  for (int bits = 0; bits < 65536; ++bits)
+    all.emplace_back(static_cast<uint16_t>(bits), TypeParam::from_bits());
+  for (const auto& got :
+       in_each_set<convert_all<TypeParam, float, widened<TypeParam>>, TypeParam, float>(all)) {
+    for (size_t i = 0; i < all.size(); ++i)
+      ASSERT_TRUE(is_same(got[i], static_cast<float>(all[i]))) << std::hex << i;
+  }
+}
+
+// Every 16-bit value, the middle to its neighbour, and what lies next to these: where rounding
+// turns.
+TYPED_TEST(HalfTypes, NarrowExactlyAsLibtorchAtEveryTurningPoint) {
+  std::vector<float> points;
+  for (int bits = 0; bits < 65536; ++bits) {
+    const float here =
+        static_cast<float>(TypeParam(static_cast<uint16_t>(bits), TypeParam::from_bits()));
+    const float next =
+        static_cast<float>(TypeParam(static_cast<uint16_t>(bits + 1), TypeParam::from_bits()));
+    const float middle = here / 2 + next / 2;
+    for (const float x : {here, middle})
+      for (const float to : {-INFINITY, INFINITY}) points.push_back(std::nextafter(x, to));
+    points.insert(points.end(), {here, middle});
+  }
+  std::mt19937 random(1);
+  for (int i = 0; i < 1 << 20; ++i)
+    points.push_back(std::bit_cast<float>(static_cast<uint32_t>(random())));
+  for (const auto& got :
+       in_each_set<convert_all<float, TypeParam, narrowed<TypeParam>>, float, TypeParam>(points)) {
+    for (size_t i = 0; i < points.size(); ++i) {
+      const TypeParam expected(points[i]);
+      ASSERT_TRUE(is_same(static_cast<float>(got[i]), static_cast<float>(expected)))
+          << points[i] << " " << std::hex << got[i].x << " " << expected.x;
+    }
+  }
+}
+
+TEST(ExpOf, IsWithinTwoUlpOfTheExactValue) {
+  std::vector<float> points;
+  for (float x = -87.0f; x < 88.0f; x += 0.0007f) points.push_back(x);
+  for (const auto& got :
+       in_each_set<convert_all<float, float, exponential>, float, float>(points)) {
+    for (size_t i = 0; i < points.size(); ++i) {
+      const double exact = std::exp(static_cast<double>(points[i]));
+      const double ulp = std::ldexp(1.0, std::ilogb(exact) - 23);
+      ASSERT_LE(std::abs(got[i] - exact), 2 * ulp) << points[i];
+    }
+  }
+}
+
+TEST(ExpOf, KeepsWhatIsNotFinite) {
+  const std::vector<float> points = {-INFINITY, INFINITY, NAN, -200.0f, 100.0f, -100.0f};
+  for (const auto& got :
+       in_each_set<convert_all<float, float, exponential>, float, float>(points)) {
+    EXPECT_EQ(got[0], 0.0f);
+    EXPECT_EQ(got[1], INFINITY);
+    EXPECT_TRUE(std::isnan(got[2]));
+    EXPECT_EQ(got[3], 0.0f);
+    EXPECT_EQ(got[4], INFINITY);
+    EXPECT_NEAR(got[5], std::exp(-100.0), std::ldexp(1.0, -148)) << "subnormal: one spacing";
+  }
+}
+
+}  // namespace
+}  // namespace mezzo::kernels
