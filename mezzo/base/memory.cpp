@@ -52,12 +52,13 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
       blocks_.erase(known);
     }
     if (bytes <= 0) return;
+    // The tensor never comes to be. (c10's allocator, told no, does not take its storage back.)
+    if (current_ + bytes > budget_)
+      detail::fail<BudgetExceeded>("memory", "tensors need more than the budget of {} bytes",
+                                   budget_);
     blocks_.emplace(pointer, Block{bytes, now_});
     current_ += bytes;
     if (current_ > peak_) set_peak();
-    if (current_ > budget_)
-      detail::fail<BudgetExceeded>("memory", "tensors need more than the budget of {} bytes",
-                                   budget_);
   }
   bool memoryProfilingEnabled() const override { return true; }
 

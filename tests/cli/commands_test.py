@@ -257,16 +257,18 @@ class Compare(Folder):
         fp32, pure = capacity["rows"]
         self.assertGreater(pure["largest_batch"], fp32["largest_batch"])
         for row in capacity["rows"]:
-            self.assertEqual(row["largest_model"], "nano")
             self.assertLessEqual(row["batch_peak_bytes"], 150 * 2**20)
-            fits = [self.bench(row["mode"], batch)["fits"] for batch in (row["largest_batch"], row["largest_batch"] + 1)]
-            self.assertEqual(fits, [True, False])
+            batch, presets = row["largest_batch"], ["nano", "mini", "gpt2"]
+            next_model = presets[presets.index(row["largest_model"]) + 1]
+            tries = [("nano", batch), ("nano", batch + 1), (row["largest_model"], 1), (next_model, 1)]
+            self.assertEqual([self.fits(row["mode"], *one) for one in tries], [True, False, True, False])
         self.assertIn("cannot be given with", self.mezzo(*self.arguments("b", "--memory", "1GiB"), expect=2))
         self.assertIn("16GiB", self.mezzo("compare", "--memory", "much", expect=2))
 
-    def bench(self, mode, batch):
-        return json.loads(self.mezzo("bench", "step", "--precision", mode, "--batch", batch, "--steps", 1, "--memory", "150MiB",
-                                     "--json"))
+    def fits(self, mode, model, batch):
+        said = self.mezzo("bench", "step", "--model", model, "--precision", mode, "--batch", batch, "--steps", 1, "--memory",
+                          "150MiB", "--json")
+        return json.loads(said)["fits"]
 
     def test_a_mode_that_diverges_is_a_result(self):
         said = self.mezzo(*self.arguments("a", "--lr", "1e4", "--clip", 0, steps=60,
