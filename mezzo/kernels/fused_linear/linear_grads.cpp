@@ -1,0 +1,32 @@
+#include "mezzo/kernels/fused_linear/linear_grads.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
+
+#include "mezzo/base/check.h"
+
+namespace mezzo::kernels {
+
+LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
+                            const at::Tensor& weight, const at::Tensor& bias) {
+  const at::Tensor rows = grad.reshape({-1, grad.size(-1)});
+  LinearGrads grads;
+  grads.x = at::mm(rows, weight).view(input.sizes());
+  if (weight.requires_grad()) grads.weight = at::mm(rows.t(), input.reshape({-1, input.size(-1)}));
+  if (bias.defined()) grads.bias = sum_of_rows(rows).to(bias.scalar_type());
+  return grads;
+}
+
+at::Tensor sum_of_rows(const at::Tensor& x) {
+  const at::ScalarType type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return at::sum(x.reshape({-1, x.size(-1)}), {0}, false, type);
+}
+
+void check_no_double_backward(std::string_view op) {
+  MEZZO_CHECK(!at::GradMode::is_enabled(), op,
+              "its gradient cannot be differentiated again. Hint: build the model with "
+              "set_fused(false) for a gradient penalty");
+}
+
+}  // namespace mezzo::kernels

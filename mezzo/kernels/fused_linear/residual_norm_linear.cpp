@@ -1,0 +1,75 @@
+#include "mezzo/kernels/fused_linear/residual_norm_linear.h"
+
+#include <ATen/ops/linear.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "mezzo/kernels/fused_linear/linear_grads.h"
+#include "mezzo/kernels/residual_norm/residual_norm.h"
+
+namespace mezzo::kernels {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using OptionalTensor = std::optional<at::Tensor>;  // what Function takes where none may come
+
+class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x,
+                               const OptionalTensor& maybe_branch, const at::Tensor& norm_weight,
+                               const OptionalTensor& maybe_norm_bias, const at::Tensor& weight,
+                               const OptionalTensor& maybe_bias, double eps, bool recompute) {
+    const at::Tensor branch = maybe_branch.value_or(at::Tensor());
+    const at::Tensor norm_bias = maybe_norm_bias.value_or(at::Tensor());
+    const at::Tensor bias = maybe_bias.value_or(at::Tensor());
+    const at::ScalarType dtype = weight.scalar_type();
+    const ResidualNorm norm = residual_norm(x, branch, norm_weight, norm_bias, eps, dtype);
+    at::Tensor y = at::linear(norm.normed, weight, bias.defined() ? bias.to(dtype) : bias);
+    ctx->set_materialize_grads(false);
+    if (branch.defined()) ctx->saved_data["branch_dtype"] = branch.scalar_type();
+    ctx->save_for_backward({norm.sum, norm.mean, norm.rstd, norm_weight, norm_bias, weight, bias,
+                            recompute ? at::Tensor() : norm.normed});
+    return {norm.sum, y};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    check_no_double_backward("residual_norm_linear");
+    const auto branch = ctx->saved_data.find("branch_dtype");
+    const auto of_branch = [&](const at::Tensor& grad_x) {
+      return branch == ctx->saved_data.end() ? at::Tensor()
+                                             : grad_x.to(branch->second.toScalarType());
+    };
+    if (!grads[1].defined()) return {grads[0], of_branch(grads[0]), {}, {}, {}, {}, {}, {}};
+
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &sum = saved[0], &mean = saved[1], &rstd = saved[2], &norm_weight = saved[3],
+                     &norm_bias = saved[4], &weight = saved[5], &bias = saved[6];
+    at::Tensor normed = saved[7];
+    if (!normed.defined())
+      normed = norm_again(sum, mean, rstd, norm_weight, norm_bias, weight.scalar_type());
+    const LinearGrads linear = linear_backward(grads[1], normed, weight, bias);
+    const ResidualNormGrads norm =
+        residual_norm_backward(linear.x, grads[0], sum, mean, rstd, norm_weight);
+    return {norm.x,
+            of_branch(norm.x),
+            norm.weight.to(norm_weight.scalar_type()),
+            norm_bias.defined() ? norm.bias.to(norm_bias.scalar_type()) : at::Tensor(),
+            linear.weight,
+            linear.bias,
+            {},
+            {}};
+  }
+};
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> residual_norm_linear(
+    const at::Tensor& x, const OptionalTensor& branch, const at::Tensor& norm_weight,
+    const OptionalTensor& norm_bias, const at::Tensor& weight, const OptionalTensor& bias,
+    double eps, bool recompute) {
+  const variable_list out =
+      ResidualNormLinear::apply(x, branch, norm_weight, norm_bias, weight, bias, eps, recompute);
+  return {out[0], out[1]};
+}
+
+}  // namespace mezzo::kernels

@@ -1,0 +1,75 @@
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+
+#include "mezzo/kernels/gelu/gelu.h"
+#include "mezzo/kernels/simd/numbers.h"
+
+namespace mezzo::kernels {
+namespace {
+
+constexpr float kTwiceRootTwoOverPi = 1.5957691216f;
+constexpr float kCube = 0.044715f;
+constexpr int64_t kGrain = 1 << 14;
+
+/// e^-2u, of which the sigmoid and its slope are made.
+MEZZO_INLINE float exp_of_minus_2u(float x) {
+  return exp_of(-kTwiceRootTwoOverPi * (x + kCube * x * x * x));
+}
+
+template <class T>
+MEZZO_INLINE void gelu_loop(const T* x, T* y, int64_t N) {
+  for (int64_t i = 0; i < N; ++i)
+    y[i] = narrow<T>(wide(x[i]) / (1.0f + exp_of_minus_2u(wide(x[i]))));
+}
+
+template <class T>
+MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, int64_t N) {
+  for (int64_t i = 0; i < N; ++i) {
+    const float x = wide(x_in[i]), e = exp_of_minus_2u(x), s = 1.0f / (1.0f + e);
+    const float slope_of_2u = kTwiceRootTwoOverPi * (1.0f + 3.0f * kCube * x * x);
+    // s (1 - s); 1 - s is e s, which keeps its digits where s is nearly 1. Where the sigmoid has
+    // reached 0 or 1, the slope may be Inf, and 0 x Inf a NaN.
+    const float bend = s == 0.0f ? 0.0f : s * (e * s);
+    grad_x[i] = narrow<T>(wide(grad[i]) * (s + (bend == 0.0f ? 0.0f : x * bend * slope_of_2u)));
+  }
+}
+
+/// f(T{}) for the dtypes that there is a loop for.
+template <class F>
+bool with_type(const at::Tensor& x, F&& f) {
+  if (!x.is_cpu()) return false;
+  if (x.scalar_type() == at::kFloat) return f(float{}), true;
+  if (x.scalar_type() == at::kBFloat16) return f(c10::BFloat16{}), true;
+  if (x.scalar_type() == at::kHalf) return f(c10::Half{}), true;
+  return false;
+}
+
+}  // namespace
+
+at::Tensor tanh_gelu(const at::Tensor& x_in) {
+  const at::Tensor x = x_in.contiguous();
+  at::Tensor y = at::empty_like(x);
+  const bool is_done = with_type(x, [&]<class T>(T) {
+    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      simd<gelu_loop<T>>(x.const_data_ptr<T>() + begin, y.mutable_data_ptr<T>() + begin,
+                         end - begin);
+    });
+  });
+  return is_done ? y : at::gelu(x_in, "tanh");
+}
+
+at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in) {
+  const at::Tensor x = x_in.contiguous(), grad = grad_in.contiguous();
+  at::Tensor grad_x = at::empty_like(x);
+  const bool is_done = with_type(x, [&]<class T>(T) {
+    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      simd<gelu_grad_loop<T>>(grad.const_data_ptr<T>() + begin, x.const_data_ptr<T>() + begin,
+                              grad_x.mutable_data_ptr<T>() + begin, end - begin);
+    });
+  });
+  return is_done ? grad_x : at::gelu_backward(grad_in, x_in, "tanh");
+}
+
+}  // namespace mezzo::kernels

@@ -1,0 +1,161 @@
+#include <algorithm>
+#include <vector>
+
+#include <fmt/ranges.h>
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/residual_norm/rows.h"
+
+namespace mezzo::kernels {
+namespace {
+
+// Rows of one partial sum of the weight's gradient: a fixed number, so that the order of the sums,
+// and with it every bit, is the same for any number of threads.
+constexpr int64_t kRowsOfPartial = 64;
+
+// Rows that are worth a thread: about 32 Ki elements.
+int64_t grain(int64_t C) { return std::max<int64_t>(1, (1 << 15) / std::max<int64_t>(C, 1)); }
+
+/// f(T{}, O{}) for the dtypes of stream and output, if there is a loop for them.
+template <class F>
+bool with_types(at::ScalarType stream, at::ScalarType out, F&& f) {
+  using c10::BFloat16, c10::Half;
+  if (stream == at::kFloat && out == at::kFloat) return f(float{}, float{}), true;
+  if (stream == at::kFloat && out == at::kBFloat16) return f(float{}, BFloat16{}), true;
+  if (stream == at::kFloat && out == at::kHalf) return f(float{}, Half{}), true;
+  if (stream == at::kBFloat16 && out == at::kBFloat16) return f(BFloat16{}, BFloat16{}), true;
+  if (stream == at::kHalf && out == at::kHalf) return f(Half{}, Half{}), true;
+  return false;
+}
+
+at::Tensor vector_of(const at::Tensor& value, int64_t C) {
+  return value.defined() ? value.to(at::kFloat).contiguous() : at::zeros({C}, at::kFloat);
+}
+
+int64_t rows_of(const at::Tensor& x) { return x.numel() / std::max<int64_t>(x.size(-1), 1); }
+
+at::Tensor statistics_like(const at::Tensor& x) {
+  return at::empty(x.sizes().slice(0, static_cast<size_t>(x.dim() - 1)),
+                   x.options().dtype(at::kFloat));
+}
+
+void check_shapes(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight) {
+  MEZZO_CHECK(x.dim() >= 1 && weight.dim() == 1 && weight.size(0) == x.size(-1), "residual_norm",
+              "weight must have the size of the last dimension of x, [{}], but has [{}]",
+              fmt::join(x.sizes(), ", "), fmt::join(weight.sizes(), ", "));
+  MEZZO_CHECK(!branch.defined() || branch.sizes() == x.sizes(), "residual_norm",
+              "branch must have the shape of x, [{}], but has [{}]", fmt::join(x.sizes(), ", "),
+              fmt::join(branch.sizes(), ", "));
+}
+
+template <class T, class B, class O>
+void run(const NormRows<T, B, O>& rows, int64_t count) {
+  at::parallel_for(0, count, grain(rows.C),
+                   [&](int64_t begin, int64_t end) { simd<norm_rows<T, B, O>>(rows, begin, end); });
+}
+
+template <class T, class O>
+void run(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+         const at::Tensor& bias, double eps, ResidualNorm& result) {
+  const auto rows_with = [&]<class B>(const B* added) {
+    return NormRows<T, B, O>{x.const_data_ptr<T>(),
+                             added,
+                             weight.const_data_ptr<float>(),
+                             bias.const_data_ptr<float>(),
+                             result.sum.mutable_data_ptr<T>(),
+                             result.normed.mutable_data_ptr<O>(),
+                             result.mean.mutable_data_ptr<float>(),
+                             result.rstd.mutable_data_ptr<float>(),
+                             x.size(-1),
+                             static_cast<float>(eps)};
+  };
+  if (!branch.defined()) {
+    run(rows_with(static_cast<const T*>(nullptr)), rows_of(x));
+  } else if (branch.scalar_type() == c10::CppTypeToScalarType<O>::value) {
+    run(rows_with(branch.const_data_ptr<O>()), rows_of(x));
+  } else {
+    run(rows_with(branch.const_data_ptr<T>()), rows_of(x));
+  }
+}
+
+}  // namespace
+
+ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
+                           const at::Tensor& weight, const at::Tensor& bias, double eps,
+                           at::ScalarType dtype) {
+  check_shapes(x_in, branch_in, weight);
+  if (!x_in.is_cpu()) return reference::residual_norm(x_in, branch_in, weight, bias, eps, dtype);
+  const at::Tensor x = x_in.contiguous();
+  at::Tensor branch = branch_in.defined() ? branch_in.contiguous() : branch_in;
+  if (branch.defined() && branch.scalar_type() != dtype) branch = branch.to(x.scalar_type());
+  ResidualNorm result{branch.defined() ? at::empty_like(x) : x,
+                      at::empty(x.sizes(), x.options().dtype(dtype)), statistics_like(x),
+                      statistics_like(x)};
+  const bool is_done = with_types(x.scalar_type(), dtype, [&]<class T, class O>(T, O) {
+    run<T, O>(x, branch, vector_of(weight, x.size(-1)), vector_of(bias, x.size(-1)), eps, result);
+  });
+  return is_done ? result : reference::residual_norm(x, branch, weight, bias, eps, dtype);
+}
+
+at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
+                      const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype) {
+  if (!sum.is_cpu()) return reference::norm_again(sum, mean, rstd, weight, bias, dtype);
+  at::Tensor normed = at::empty(sum.sizes(), sum.options().dtype(dtype));
+  const at::Tensor w = vector_of(weight, sum.size(-1)), b = vector_of(bias, sum.size(-1));
+  const bool is_done = with_types(sum.scalar_type(), dtype, [&]<class T, class O>(T, O) {
+    at::parallel_for(0, rows_of(sum), grain(sum.size(-1)), [&](int64_t begin, int64_t end) {
+      simd<norm_again_rows<T, O>>(sum.const_data_ptr<T>(), mean.const_data_ptr<float>(),
+                                  rstd.const_data_ptr<float>(), w.const_data_ptr<float>(),
+                                  b.const_data_ptr<float>(), normed.mutable_data_ptr<O>(),
+                                  sum.size(-1), begin, end);
+    });
+  });
+  return is_done ? normed : reference::norm_again(sum, mean, rstd, weight, bias, dtype);
+}
+
+ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
+                                         const at::Tensor& grad_sum_in, const at::Tensor& sum,
+                                         const at::Tensor& mean, const at::Tensor& rstd,
+                                         const at::Tensor& weight) {
+  const auto plain = [&] {
+    return reference::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight);
+  };
+  if (!sum.is_cpu()) return plain();
+  const at::Tensor grad_normed = grad_normed_in.contiguous();
+  const at::Tensor grad_sum =
+      grad_sum_in.defined() ? grad_sum_in.to(sum.scalar_type()).contiguous() : grad_sum_in;
+  const int64_t C = sum.size(-1), rows = rows_of(sum);
+  const int64_t partials = (rows + kRowsOfPartial - 1) / kRowsOfPartial;
+  at::Tensor grad_x = at::empty_like(sum);
+  const at::Tensor parts = at::zeros({2, partials, C}, at::kFloat), w = vector_of(weight, C);
+  float* grad_weight = parts.mutable_data_ptr<float>();
+  const bool is_done =
+      with_types(sum.scalar_type(), grad_normed.scalar_type(), [&]<class T, class O>(T, O) {
+        const NormGradRows<T, O> all{grad_normed.const_data_ptr<O>(),
+                                     grad_sum.defined() ? grad_sum.const_data_ptr<T>() : nullptr,
+                                     sum.const_data_ptr<T>(),
+                                     mean.const_data_ptr<float>(),
+                                     rstd.const_data_ptr<float>(),
+                                     w.const_data_ptr<float>(),
+                                     grad_x.mutable_data_ptr<T>(),
+                                     C};
+        at::parallel_for(0, partials, 1, [&](int64_t first, int64_t last) {
+          for (int64_t part = first; part < last; ++part) {
+            simd<norm_grad_rows<T, O>>(all, grad_weight + part * C,
+                                       grad_weight + (partials + part) * C, part * kRowsOfPartial,
+                                       std::min(rows, (part + 1) * kRowsOfPartial));
+          }
+        });
+      });
+  if (!is_done) return plain();
+  const at::Tensor sums = parts.sum(1);
+  return {grad_x, sums[0], sums[1]};
+}
+
+}  // namespace mezzo::kernels

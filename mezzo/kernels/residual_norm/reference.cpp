@@ -1,0 +1,47 @@
+// Plain tensor code: the definition.
+
+#include "mezzo/kernels/residual_norm/residual_norm.h"
+
+namespace mezzo::kernels::reference {
+namespace {
+
+at::ScalarType sum_type(const at::Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+}  // namespace
+
+ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+                           const at::Tensor& bias, double eps, at::ScalarType dtype) {
+  const at::Tensor sum = branch.defined() ? (x + branch).to(x.scalar_type()) : x;
+  const at::Tensor wide = sum.to(sum_type(x));
+  const at::Tensor mean = wide.mean(-1, /*keepdim=*/true);
+  const at::Tensor rstd = ((wide - mean).square().mean(-1, /*keepdim=*/true) + eps).rsqrt();
+  return {sum, norm_again(sum, mean.squeeze(-1), rstd.squeeze(-1), weight, bias, dtype),
+          mean.squeeze(-1), rstd.squeeze(-1)};
+}
+
+at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
+                      const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype) {
+  const at::ScalarType type = sum_type(sum);
+  at::Tensor normed = (sum.to(type) - mean.unsqueeze(-1)) * rstd.unsqueeze(-1) * weight.to(type);
+  if (bias.defined()) normed = normed + bias.to(type);
+  return normed.to(dtype);
+}
+
+ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
+                                         const at::Tensor& sum, const at::Tensor& mean,
+                                         const at::Tensor& rstd, const at::Tensor& weight) {
+  const at::ScalarType type = sum_type(sum);
+  const at::Tensor grad = grad_normed.to(type);
+  const at::Tensor unit = (sum.to(type) - mean.unsqueeze(-1)) * rstd.unsqueeze(-1);
+  const at::Tensor weighted = grad * weight.to(type);
+  at::Tensor grad_x = rstd.unsqueeze(-1) * (weighted - weighted.mean(-1, true) -
+                                            unit * (weighted * unit).mean(-1, true));
+  if (grad_sum.defined()) grad_x = grad_x + grad_sum.to(type);
+  const int64_t C = sum.size(-1);
+  return {grad_x.to(sum.scalar_type()), (grad * unit).reshape({-1, C}).sum(0),
+          grad.reshape({-1, C}).sum(0)};
+}
+
+}  // namespace mezzo::kernels::reference

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+
+namespace mezzo::kernels {
+
+// The sum of a residual stream and the normalisation that reads it, in one pass over memory, and
+// both gradients in one. Layer normalisation: Ba, Kiros and Hinton, arXiv 1607.06450, equation 3.
+// Rows are all dimensions but the last, of C elements. Below autograd; on other devices than a CPU,
+// and for dtypes that are not named here, plain tensor code does the same.
+
+struct ResidualNorm {
+  at::Tensor sum;         ///< x + branch, in the dtype of x; x itself without a branch
+  at::Tensor normed;      ///< (sum - mean) * rstd * weight + bias
+  at::Tensor mean, rstd;  ///< fp32, one a row
+};
+
+///   x       [..., C]  fp32, bf16 or fp16: the residual stream
+///   branch  [..., C]  of any of these, or undefined: what is added to it
+///   weight  [C], bias [C] or undefined, of any float type
+///   dtype   of normed: that of x, or a 16-bit type
+/// Sums and statistics are fp32; the sum is rounded to the dtype of x before it is normalised, as
+/// two ops would. Max error of normed beyond what the sum's rounding brings: 4 fp32 roundings and
+/// one to dtype, relative to |normed| + |bias|, where the variance is not small beside the mean's
+/// square. Throws Error if shapes disagree.
+ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+                           const at::Tensor& bias, double eps, at::ScalarType dtype);
+
+/// normed of an earlier call again, bit for bit, from what it left.
+at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
+                      const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
+
+struct ResidualNormGrads {
+  at::Tensor x;             ///< in the dtype of sum: the gradient of x, and of the branch
+  at::Tensor weight, bias;  ///< [C], fp32
+};
+
+///   grad_normed  [..., C], grad_sum [..., C] in the dtype of sum, or undefined
+ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
+                                         const at::Tensor& sum, const at::Tensor& mean,
+                                         const at::Tensor& rstd, const at::Tensor& weight);
+
+namespace reference {
+
+ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+                           const at::Tensor& bias, double eps, at::ScalarType dtype);
+at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
+                      const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
+ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
+                                         const at::Tensor& sum, const at::Tensor& mean,
+                                         const at::Tensor& rstd, const at::Tensor& weight);
+
+}  // namespace reference
+}  // namespace mezzo::kernels

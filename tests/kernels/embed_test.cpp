@@ -1,0 +1,79 @@
+#include "mezzo/kernels/embed/embed.h"
+
+#include <ATen/ATen.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
+#include "tests/close.h"
+#include "tests/testing.h"
+
+namespace mezzo::kernels {
+namespace {
+
+at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype) {
+  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(4);
+  return at::randn(sizes, generator).to(dtype).requires_grad_();
+}
+
+const at::Tensor kTokens = at::tensor({5, 0, 5, 2, 5, 6, 6, 1}, at::kLong).view({2, 4});
+
+TEST(Embed, AddsTokenAndPositionInTheDtypeOfTheStream) {
+  const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({9, 33}, at::kBFloat16);
+  const at::Tensor y = embed(kTokens, table, positions, at::kFloat, false);
+  EXPECT_BIT_EQUAL(y.detach(), (at::embedding(table, kTokens).to(at::kFloat) +
+                                positions.slice(0, 0, 4).to(at::kFloat))
+                                   .detach());
+}
+
+TEST(Embed, GradientsAreSumsOverThePlacesOfAToken) {
+  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({9, 33}, at::kFloat);
+  const at::Tensor grad = leaf({2, 4, 33}, at::kFloat).detach();
+  embed(kTokens, table, positions, at::kFloat, false).backward(grad);
+  const at::Tensor exact = grad.to(at::kDouble);
+  const at::Tensor by_table =
+      at::zeros({7, 33}, at::kDouble).index_add(0, kTokens.flatten(), exact.view({8, 33}));
+  const double tolerance = tolerance_for(at::kFloat, 3, 3 * mezzo::testing::magnitude_of(grad));
+  EXPECT_CLOSE(table.grad(), by_table, tolerance);
+  EXPECT_CLOSE(positions.grad().slice(0, 0, 4), exact.sum(0), tolerance);
+  EXPECT_CLOSE(positions.grad().slice(0, 4, 9), at::zeros({5, 33}), 0.0);
+}
+
+TEST(Embed, SparseGradientHoldsTheSameRows) {
+  const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor grad = leaf({2, 4, 33}, at::kFloat).detach();
+  embed(kTokens, table, positions, at::kFloat, false).backward(grad);
+  const at::Tensor dense = table.grad();
+  table.mutable_grad() = at::Tensor();
+  embed(kTokens, table, positions, at::kFloat, true).backward(grad);
+  EXPECT_TRUE(table.grad().is_sparse());
+  EXPECT_EQ(table.grad()._nnz(), 5);
+  EXPECT_BIT_EQUAL(table.grad().to_dense(), dense);
+}
+
+// 1000 times 1/256 beside a sum of 4 would be lost in bf16, one by one.
+TEST(Embed, SumsATokenThatComesOftenInFp32) {
+  const at::Tensor table = at::zeros({2, 1}, at::kBFloat16).requires_grad_(),
+                   positions = at::zeros({1001, 1}, at::kFloat);
+  at::Tensor grad = at::full({1, 1001, 1}, 1.0 / 256);
+  grad[0][0][0] = 4.0;
+  embed(at::zeros({1, 1001}, at::kLong), table, positions, at::kFloat, false).backward(grad);
+  EXPECT_EQ(table.grad()[0][0].item<float>(),
+            at::scalar_tensor(4.0 + 1000.0 / 256).to(at::kBFloat16).item<float>());
+}
+
+TEST(Embed, ItsSparseGradientIsAddedIntoTheHeadsInPlace) {
+  const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor y = embed(kTokens, table, positions, at::kBFloat16, true);
+  at::linear(y, table).sum().backward();
+  EXPECT_FALSE(table.grad().is_sparse());
+  EXPECT_EQ(table.grad().scalar_type(), at::kBFloat16);
+}
+
+TEST(Embed, NamesAnIdOutOfRange) {
+  const at::Tensor table = leaf({6, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
+  EXPECT_THROW_WITH(embed(kTokens, table, positions, at::kFloat, false),
+                    "token ids must be in [0, 6), but go from 0 to 6");
+}
+
+}  // namespace
+}  // namespace mezzo::kernels

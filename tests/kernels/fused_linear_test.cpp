@@ -1,0 +1,138 @@
+#include <tuple>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
+#include "mezzo/kernels/fused_linear/gelu_linear.h"
+#include "mezzo/kernels/fused_linear/residual_norm_linear.h"
+#include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "tests/close.h"
+#include "tests/testing.h"
+
+namespace mezzo::kernels {
+namespace {
+
+constexpr double kEps = 1e-5;
+// Between two fp64 programs that differ in the order of a few hundred operations on numbers near 1.
+const double kFp64Tolerance = tolerance_for(at::kDouble, 512, 64.0);
+
+at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype) {
+  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  return at::randn(sizes, generator).to(dtype).requires_grad_();
+}
+
+/// All inputs of residual_norm_linear.
+struct Inputs {
+  explicit Inputs(at::ScalarType stream, at::ScalarType product)
+      : x(leaf({3, 5, 24}, stream)),
+        branch(leaf({3, 5, 24}, product)),
+        norm_weight(leaf({24}, stream)),
+        norm_bias(leaf({24}, stream)),
+        weight(leaf({40, 24}, product)),
+        bias(leaf({40}, stream)) {}
+  std::vector<at::Tensor> all() const { return {x, branch, norm_weight, norm_bias, weight, bias}; }
+  at::Tensor x, branch, norm_weight, norm_bias, weight, bias;
+};
+
+/// Gradients of all inputs, for fixed gradients of both outputs.
+std::vector<at::Tensor> gradients(const Inputs& in, const at::Tensor& sum, const at::Tensor& y) {
+  const auto ramp = [](const at::Tensor& like) {
+    return at::linspace(-1, 1, like.numel(), at::kDouble).view(like.sizes()).to(like.scalar_type());
+  };
+  return torch::autograd::grad({sum, y}, in.all(), {ramp(sum), ramp(y)});
+}
+
+TEST(ResidualNormLinear, IsItsOpsOneAfterTheOther) {
+  const Inputs in(at::kDouble, at::kDouble);
+  const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
+                                             in.weight, in.bias, kEps, /*recompute=*/true);
+  const at::Tensor plain_sum = in.x + in.branch;
+  const at::Tensor plain_y = at::linear(
+      at::layer_norm(plain_sum, {24}, in.norm_weight, in.norm_bias, kEps), in.weight, in.bias);
+  EXPECT_CLOSE(sum, plain_sum, 0.0);
+  EXPECT_CLOSE(y, plain_y, kFp64Tolerance);
+  const auto got = gradients(in, sum, y), want = gradients(in, plain_sum, plain_y);
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], kFp64Tolerance) << i;
+}
+
+TEST(ResidualNormLinear, RecomputesToTheSameBits) {
+  const Inputs in(at::kFloat, at::kBFloat16);
+  std::vector<std::vector<at::Tensor>> results;
+  for (const bool recompute : {false, true}) {
+    const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
+                                               in.weight, in.bias, kEps, recompute);
+    EXPECT_EQ(sum.scalar_type(), at::kFloat);
+    EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+    results.push_back(gradients(in, sum, y));
+    results.back().push_back(y);
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) EXPECT_BIT_EQUAL(results[1][i], results[0][i]);
+}
+
+TEST(ResidualNormLinear, GradientsHaveTheDtypesOfTheInputs) {
+  const Inputs in(at::kFloat, at::kHalf);
+  const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
+                                             in.weight, in.bias, kEps, true);
+  const auto grads = gradients(in, sum, y);
+  for (size_t i = 0; i < grads.size(); ++i)
+    EXPECT_EQ(grads[i].scalar_type(), in.all()[i].scalar_type()) << i;
+}
+
+TEST(ResidualNormLinear, PassesTheGradientOfTheSumAlone) {
+  const Inputs in(at::kFloat, at::kBFloat16);
+  const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
+                                             in.weight, in.bias, kEps, true);
+  sum.backward(at::full_like(sum, 3.0));
+  EXPECT_BIT_EQUAL(in.x.grad(), at::full_like(sum, 3.0).detach());
+  EXPECT_BIT_EQUAL(in.branch.grad(), at::full_like(in.branch, 3.0).detach());
+}
+
+TEST(ResidualNormLinear, GoesWithoutBranchAndBiases) {
+  const Inputs in(at::kDouble, at::kDouble);
+  const auto [sum, y] = residual_norm_linear(in.x, std::nullopt, in.norm_weight, std::nullopt,
+                                             in.weight, std::nullopt, kEps, true);
+  const at::Tensor plain =
+      at::linear(at::layer_norm(in.x, {24}, in.norm_weight, {}, kEps), in.weight);
+  EXPECT_CLOSE(y, plain, kFp64Tolerance);
+  const auto got = torch::autograd::grad({(y * y).sum()}, {in.x, in.norm_weight, in.weight});
+  const auto want =
+      torch::autograd::grad({(plain * plain).sum()}, {in.x, in.norm_weight, in.weight});
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], 64 * kFp64Tolerance) << i;
+}
+
+TEST(ResidualNormLinear, RefusesASecondDifferentiation) {
+  const Inputs in(at::kFloat, at::kFloat);
+  const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
+                                             in.weight, in.bias, kEps, true);
+  EXPECT_THROW_WITH(torch::autograd::grad({y.sum()}, {in.x}, {}, true, /*create_graph=*/true),
+                    "cannot be differentiated again");
+}
+
+TEST(GeluLinear, IsGeluThenLinear) {
+  const at::Tensor x = leaf({2, 7, 24}, at::kDouble), weight = leaf({9, 24}, at::kDouble),
+                   bias = leaf({9}, at::kDouble);
+  const at::Tensor y = gelu_linear(x, weight, bias, true);
+  const at::Tensor plain = at::linear(at::gelu(x, "tanh"), weight, bias);
+  EXPECT_CLOSE(y, plain, kFp64Tolerance);
+  const auto got = torch::autograd::grad({y.square().sum()}, {x, weight, bias});
+  const auto want = torch::autograd::grad({plain.square().sum()}, {x, weight, bias});
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], 64 * kFp64Tolerance) << i;
+}
+
+TEST(GeluLinear, RecomputesToTheSameBits) {
+  const at::Tensor x = leaf({33, 24}, at::kBFloat16), weight = leaf({9, 24}, at::kBFloat16),
+                   bias = leaf({9}, at::kFloat);
+  std::vector<std::vector<at::Tensor>> results;
+  for (const bool recompute : {false, true}) {
+    const at::Tensor y = gelu_linear(x, weight, bias, recompute);
+    results.push_back(torch::autograd::grad({y.to(at::kFloat).sum()}, {x, weight, bias}));
+  }
+  for (size_t i = 0; i < 3; ++i) EXPECT_BIT_EQUAL(results[1][i], results[0][i]);
+  EXPECT_EQ(results[0][2].scalar_type(), at::kFloat);
+}
+
+}  // namespace
+}  // namespace mezzo::kernels
