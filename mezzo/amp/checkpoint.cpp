@@ -1,0 +1,127 @@
+#include "mezzo/amp/checkpoint.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "mezzo/amp/cast_policy.h"
+#include "mezzo/amp/custom_function.h"
+#include "mezzo/base/check.h"
+#include "mezzo/base/scope.h"
+
+namespace mezzo {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr const char* kCall = "mezzo.checkpoint.call";
+
+/// What the function saw around itself besides autocast, which CustomFwd keeps.
+struct Call : torch::CustomClassHolder {
+  CheckpointFunction function;
+  std::string scope;
+  std::shared_ptr<const CastPolicy> policy;  // null: none was set
+  at::Device device{at::kCPU};
+  std::vector<at::Tensor> random;  // state of the CPU's generator, then of the device's
+};
+
+at::Generator generator_of(at::Device device) {
+  return at::globalContext().defaultGenerator(device);
+}
+
+std::vector<at::Tensor> random_state(at::Device device) {
+  std::vector<at::Tensor> state = {generator_of(at::kCPU).get_state()};
+  if (!device.is_cpu()) state.push_back(generator_of(device).get_state());
+  return state;
+}
+
+void set_random_state(at::Device device, const std::vector<at::Tensor>& state) {
+  generator_of(at::kCPU).set_state(state[0]);
+  if (!device.is_cpu()) generator_of(device).set_state(state[1]);
+}
+
+/// Draws what the forward pass drew, and then leaves the generators as it found them.
+class SameRandom {
+ public:
+  explicit SameRandom(const Call& call) : device_(call.device), now_(random_state(call.device)) {
+    set_random_state(call.device, call.random);
+  }
+  ~SameRandom() { set_random_state(device_, now_); }
+  SameRandom(const SameRandom&) = delete;
+  SameRandom& operator=(const SameRandom&) = delete;
+
+ private:
+  at::Device device_;
+  std::vector<at::Tensor> now_;
+};
+
+std::vector<at::Tensor> run_again(const Call& call, const std::vector<at::Tensor>& inputs) {
+  const SameRandom random(call);
+  std::optional<Scope> scope;
+  if (!call.scope.empty()) scope.emplace(call.scope);
+  std::optional<CastPolicyGuard> policy;
+  if (call.policy != nullptr) policy.emplace(*call.policy);
+  const at::AutoGradMode with_grad(true);
+  return call.function(inputs);
+}
+
+class Checkpoint : public torch::autograd::Function<Checkpoint> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const CheckpointFunction& function,
+                               const variable_list& inputs) {
+    const CustomFwd fwd(ctx, inputs.front().device().type());
+    auto call = c10::make_intrusive<Call>();
+    call->function = function;
+    call->scope = Scope::path();
+    call->policy = guarded_policy();
+    call->device = inputs.front().device();
+    call->random = random_state(call->device);
+    ctx->saved_data[kCall] = c10::IValue::make_capsule(call);
+    ctx->save_for_backward(inputs);
+    return function(inputs);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    MEZZO_CHECK(!at::GradMode::is_enabled(), "checkpoint",
+                "a checkpointed part cannot be differentiated twice. Hint: do not checkpoint it");
+    const CustomBwd bwd(ctx);
+    const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data[kCall].toCapsule());
+    variable_list inputs;
+    for (const at::Tensor& saved : ctx->get_saved_variables())
+      inputs.push_back(saved.detach().set_requires_grad(saved.requires_grad()));
+    const variable_list outputs = run_again(*call, inputs);
+    variable_list roots, root_grads;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!outputs[i].requires_grad() || !grads[i].defined()) continue;
+      roots.push_back(outputs[i]);
+      root_grads.push_back(grads[i]);
+    }
+    torch::autograd::backward(roots, root_grads);
+    variable_list input_grads = {at::Tensor()};  // of the function
+    for (const at::Tensor& input : inputs) input_grads.push_back(input.grad());
+    return input_grads;
+  }
+};
+
+bool is_differentiable(const at::Tensor& tensor) { return tensor.requires_grad(); }
+
+}  // namespace
+
+std::vector<at::Tensor> checkpoint(const CheckpointFunction& function,
+                                   const std::vector<at::Tensor>& inputs) {
+  if (!at::GradMode::is_enabled()) return function(inputs);
+  MEZZO_CHECK(std::any_of(inputs.begin(), inputs.end(), is_differentiable), "checkpoint",
+              "none of the {} inputs requires grad, so that the parameters inside would get no "
+              "gradient. Hint: checkpoint a part whose input comes out of one that is trained",
+              inputs.size());
+  return Checkpoint::apply(function, inputs);
+}
+
+}  // namespace mezzo

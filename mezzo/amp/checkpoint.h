@@ -1,0 +1,24 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace mezzo {
+
+/// A part of a model as a function of tensors: all that it takes and gives. What else it reads
+/// (parameters) must be the same in the backward pass.
+using CheckpointFunction = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+
+/// torch.utils.checkpoint for C++: function(inputs), of which only the inputs are kept for the
+/// backward pass. There it runs once more, with autocast, cast policy, scope and random numbers as
+/// they were, and is differentiated then: the same gradients, bit for bit, for the memory of one
+/// part at a time and one more forward pass (Chen et al., arXiv 1604.06174).
+///
+/// As with use_reentrant=True in Python: one of the inputs must require grad, the backward pass
+/// must be backward() (not grad()), and no double backward. Under no_grad it is just the call.
+std::vector<at::Tensor> checkpoint(const CheckpointFunction& function,
+                                   const std::vector<at::Tensor>& inputs);
+
+}  // namespace mezzo

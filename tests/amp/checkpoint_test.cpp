@@ -1,0 +1,112 @@
+#include "mezzo/amp/checkpoint.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "mezzo/amp/autocast.h"
+#include "mezzo/amp/cast_policy.h"
+#include "mezzo/base/check.h"
+#include "mezzo/base/memory.h"
+#include "mezzo/base/scope.h"
+#include "tests/close.h"
+#include "tests/testing.h"
+
+namespace mezzo {
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+struct Part {
+  at::Tensor weight = at::randn({32, 32}).requires_grad_();
+  Tensors operator()(const Tensors& inputs) const {
+    return {at::dropout(at::gelu(at::linear(inputs[0], weight)), 0.5, /*train=*/true)};
+  }
+};
+
+struct Result {
+  at::Tensor loss, x, weight;
+};
+
+/// Loss and gradients of two parts one after the other in a region of bf16.
+Result run(const Part& part, bool is_checkpointed) {
+  at::globalContext().defaultGenerator(at::kCPU).set_current_seed(5);
+  const at::Tensor x = at::linspace(-1, 1, 8 * 32).view({8, 32}).requires_grad_();
+  part.weight.mutable_grad() = at::Tensor();
+  at::Tensor loss;
+  {
+    const Autocast autocast(at::kCPU, at::kBFloat16);
+    Tensors y = {x};
+    for (int i = 0; i < 2; ++i) y = is_checkpointed ? checkpoint(part, y) : part(y);
+    loss = y[0].to(at::kFloat).square().sum();
+  }
+  loss.backward();
+  return {loss.detach(), x.grad(), part.weight.grad()};
+}
+
+TEST(Checkpoint, GivesTheSameBitsWithDropoutUnderAutocast) {
+  const Part part;
+  const Result plain = run(part, false), checkpointed = run(part, true);
+  EXPECT_BIT_EQUAL(checkpointed.loss, plain.loss);
+  EXPECT_BIT_EQUAL(checkpointed.x, plain.x);
+  EXPECT_BIT_EQUAL(checkpointed.weight, plain.weight);
+}
+
+TEST(Checkpoint, LeavesTheGeneratorWhereTheForwardPassLeftIt) {
+  const Part part;
+  run(part, false);
+  const at::Tensor plain = at::rand({4});
+  run(part, true);
+  EXPECT_BIT_EQUAL(at::rand({4}), plain);
+}
+
+TEST(Checkpoint, KeepsOnlyTheInputs) {
+  const at::Tensor x = at::randn({1 << 16}).requires_grad_();
+  const CheckpointFunction part = [](const Tensors& in) {
+    at::Tensor y = in[0];
+    for (int i = 0; i < 8; ++i) y = y.sin();
+    return Tensors{y};
+  };
+  const TensorMemoryMeter meter;
+  const Tensors y = checkpoint(part, {x});
+  EXPECT_EQ(meter.current_bytes(), x.nbytes()) << "the output alone";
+}
+
+TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicy) {
+  CastPolicy policy = CastPolicy::mezzo();
+  policy.set("linear", CastRule::kFp32, "inner");
+  const at::Tensor weight = at::randn({4, 4}).requires_grad_();
+  std::vector<std::string> seen;
+  const CheckpointFunction part = [&](const Tensors& in) {
+    const at::Tensor y = at::linear(in[0], weight);
+    seen.push_back(Scope::path() + " " + c10::toString(y.scalar_type()));
+    return Tensors{y};
+  };
+  at::Tensor y;
+  {
+    const Autocast autocast(at::kCPU, at::kHalf);
+    const CastPolicyGuard guard(policy);
+    const Scope scope("inner");
+    y = checkpoint(part, {at::randn({2, 4}).requires_grad_()})[0];
+  }
+  y.sum().backward();
+  EXPECT_THAT(seen, ::testing::ElementsAre("inner Float", "inner Float"));
+}
+
+TEST(Checkpoint, UnderNoGradIsJustTheCall) {
+  const at::NoGradGuard no_grad;
+  EXPECT_EQ(checkpoint(Part(), {at::randn({2, 32})})[0].size(1), 32);
+}
+
+TEST(Checkpoint, RefusesInputsThatNobodyTrains) {
+  EXPECT_THROW_WITH(checkpoint(Part(), {at::randn({2, 32})}), "none of the 1 inputs requires grad");
+}
+
+TEST(Checkpoint, RefusesASecondDifferentiation) {
+  const at::Tensor x = at::randn({2, 32}).requires_grad_();
+  const at::Tensor y = checkpoint(Part(), {x})[0].sum();
+  EXPECT_THROW_WITH(torch::autograd::grad({y}, {x}, {}, true, /*create_graph=*/true),
+                    "cannot be differentiated twice");
+}
+
+}  // namespace
+}  // namespace mezzo
