@@ -15,7 +15,7 @@
 #include <torch/optim/adamw.h>
 
 #include "mezzo/amp/autocast.h"
-#include "mezzo/base/heap.h"
+#include "mezzo/base/cpu_allocator.h"
 #include "mezzo/base/median.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/cpu_kernels.h"
@@ -202,7 +202,7 @@ void print_optimizer_costs() {
 }  // namespace
 
 int main() {
-  mezzo::keep_freed_memory();
+  const mezzo::CpuAllocator allocator;
   print_op_costs();
   print_step_costs();
   print_optimizer_costs();

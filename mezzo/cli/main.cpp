@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/base/heap.h"
+#include "mezzo/base/cpu_allocator.h"
 #include "mezzo/base/log.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/kernels/cpu_kernels.h"
@@ -51,9 +51,9 @@ int report_failure(const char* what, int exit_code) {
 }  // namespace mezzo::cli
 
 int main(int argc, char** argv) {
-  mezzo::keep_freed_memory();
-  const mezzo::kernels::CpuKernels kernels;
   try {
+    const mezzo::CpuAllocator allocator;
+    const mezzo::kernels::CpuKernels kernels;
     return mezzo::cli::run(argc, argv);
   } catch (const mezzo::UsageError& error) {
     return mezzo::cli::report_failure(error.what(), mezzo::cli::kWrongUsage);

@@ -1,0 +1,103 @@
+#include "mezzo/base/cpu_allocator.h"
+
+#include <cstdlib>
+#include <string_view>
+
+#include <pthread.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/impl/alloc_cpu.h>
+
+#include "mezzo/base/arena.h"
+#include "mezzo/base/check.h"
+
+namespace mezzo {
+namespace {
+
+constexpr size_t kLargeBytes = size_t{64} << 10;
+// Any above libtorch's own, 0.
+constexpr uint8_t kPriority = 100;
+
+// Room enough that no pattern of sizes uses it up while memory is left; half of what the user
+// allows (ulimit -v), since the other half is malloc's.
+size_t address_bytes() {
+  const size_t memory = static_cast<size_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
+  rlimit limit{};
+  ::getrlimit(RLIMIT_AS, &limit);
+  return limit.rlim_cur == RLIM_INFINITY ? 16 * memory : limit.rlim_cur / 2;
+}
+
+// Never destroyed: tensors in static variables go after main() has returned.
+Arena& arena() {
+  static Arena& instance = []() -> Arena& {
+    ::pthread_atfork([] { arena().lock(); }, [] { arena().unlock(); }, [] { arena().unlock(); });
+    return *new Arena(address_bytes());
+  }();
+  return instance;
+}
+
+void* take_block(size_t bytes) {
+  if (bytes >= kLargeBytes) {
+    if (void* block = arena().take(bytes)) return block;
+  }
+  return c10::alloc_cpu(bytes);
+}
+
+void give_block(void* block) {
+  if (block == nullptr) return;
+  c10::profiledCPUMemoryReporter().Delete(block);
+  if (arena().owns(block)) {
+    arena().give(block);
+  } else {
+    c10::free_cpu(block);
+  }
+}
+
+struct ReusingAllocator final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    auto& reporter = c10::profiledCPUMemoryReporter();
+    void* block = nullptr;
+    try {
+      block = take_block(bytes);
+    } catch (const c10::Error&) {
+      reporter.OutOfMemory(bytes);
+      throw;
+    }
+    c10::DataPtr owner(block, block, &give_block, c10::Device(c10::kCPU));
+    reporter.New(block, bytes);  // a listener may refuse by throwing
+    return owner;
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &give_block; }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+};
+
+c10::Allocator* reusing_allocator() {
+  static auto* const instance = new ReusingAllocator;
+  return instance;
+}
+
+bool is_wanted() {
+  const char* value = std::getenv("MEZZO_ALLOCATOR");
+  const std::string_view word = value == nullptr ? "mezzo" : value;
+  MEZZO_CHECK_USAGE(word == "mezzo" || word == "system", "MEZZO_ALLOCATOR",
+                    "must be mezzo or system, but is \"{}\"", word);
+  return word == "mezzo";
+}
+
+}  // namespace
+
+CpuAllocator::CpuAllocator() : previous_(c10::GetCPUAllocator()) {
+  if (is_wanted()) c10::SetCPUAllocator(reusing_allocator(), kPriority);
+}
+
+CpuAllocator::~CpuAllocator() { c10::SetCPUAllocator(previous_, kPriority); }
+
+CpuMemory CpuAllocator::memory() { return arena().memory(); }
+
+int64_t CpuAllocator::release_cached() { return arena().release(); }
+
+}  // namespace mezzo
