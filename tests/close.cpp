@@ -7,7 +7,7 @@
 
 #include <fmt/ranges.h>
 
-#include <ATen/core/Tensor.h>
+#include <ATen/ATen.h>
 
 namespace mezzo::testing {
 namespace {
@@ -63,6 +63,17 @@ double difference(double a, double e) {
              "difference {:.3g}, tolerance {:.3g}",
              failures, actual64.numel(), index_of(worst, expected.sizes()), a[worst], e[worst],
              difference(a[worst], e[worst]), tolerance);
+}
+
+::testing::AssertionResult is_within(const at::Tensor& got, const at::Tensor& exact,
+                                     const at::Tensor& bound) {
+  if (got.sizes() != exact.sizes()) return ::testing::AssertionFailure() << "shape " << got.sizes();
+  const at::Tensor error = (got.to(at::kDouble) - exact).abs();
+  const at::Tensor is_good = error <= bound;  // false for NaN
+  if (is_good.all().item<bool>()) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure() << (~is_good).sum().item<int64_t>() << " of " << got.numel()
+                                       << " elements outside the bound, by up to "
+                                       << (error / bound).max().item<double>() << " times";
 }
 
 ::testing::AssertionResult is_bit_equal(const at::Tensor& actual, const at::Tensor& expected) {

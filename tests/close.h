@@ -15,6 +15,11 @@ namespace mezzo::testing {
 ::testing::AssertionResult is_close(const at::Tensor& actual, const at::Tensor& expected,
                                     double tolerance);
 
+/// Success if every |got - exact| <= bound, element by element, compared in fp64; a NaN is a
+/// failure, and so is another shape.
+::testing::AssertionResult is_within(const at::Tensor& got, const at::Tensor& exact,
+                                     const at::Tensor& bound);
+
 /// Success if shape, dtype and every bit agree: -0 differs from 0, and a NaN equals itself.
 ::testing::AssertionResult is_bit_equal(const at::Tensor& actual, const at::Tensor& expected);
 

@@ -14,10 +14,13 @@
 #include "mezzo/base/log.h"
 #include "mezzo/kernels/cpu_kernels.h"
 #include "mezzo/kernels/matmul/onednn.h"
+#include "tests/close.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
 namespace {
+
+using mezzo::testing::is_within;
 
 constexpr double kUnitRoundoffFp32 = 0x1p-24;
 constexpr double kUnitRoundoffFp16 = 0x1p-11;
@@ -30,15 +33,6 @@ at::Tensor error_bound(const at::Tensor& exact, const at::Tensor& magnitude, int
   if (dtype == at::kHalf)
     bound = bound + (exact.abs() + bound) * kUnitRoundoffFp16 + 0x1p-25;  // and subnormals
   return bound;
-}
-
-::testing::AssertionResult is_within(const at::Tensor& got, const at::Tensor& exact,
-                                     const at::Tensor& bound) {
-  if (got.sizes() != exact.sizes()) return ::testing::AssertionFailure() << "shape " << got.sizes();
-  const at::Tensor good = (got.to(at::kDouble) - exact).abs() <= bound;  // false for NaN
-  if (good.all().item<bool>()) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure()
-         << (~good).sum().item<int64_t>() << " of " << got.numel() << " elements outside the bound";
 }
 
 ::testing::AssertionResult is_product(const at::Tensor& got, const at::Tensor& a,

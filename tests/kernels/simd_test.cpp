@@ -27,6 +27,7 @@ MEZZO_INLINE T narrowed(float x) {
 }
 
 MEZZO_INLINE float exponential(float x) { return exp_of(x); }
+MEZZO_INLINE float softmax_exponential(float x) { return exp_of_softmax(x); }
 
 /// The loop's result in every instruction set that this CPU has.
 template <auto loop, class From, class To>
@@ -92,16 +93,31 @@ TYPED_TEST(HalfTypes, NarrowExactlyAsLibtorchAtEveryTurningPoint) {
   }
 }
 
-TEST(ExpOf, IsWithinTwoUlpOfTheExactValue) {
+template <float exponential_of(float)>
+void expect_within_two_ulp() {
   std::vector<float> points;
   for (float x = -87.0f; x < 88.0f; x += 0.0007f) points.push_back(x);
   for (const auto& got :
-       in_each_set<convert_all<float, float, exponential>, float, float>(points)) {
+       in_each_set<convert_all<float, float, exponential_of>, float, float>(points)) {
     for (size_t i = 0; i < points.size(); ++i) {
       const double exact = std::exp(static_cast<double>(points[i]));
       const double ulp = std::ldexp(1.0, std::ilogb(exact) - 23);
       ASSERT_LE(std::abs(got[i] - exact), 2 * ulp) << points[i];
     }
+  }
+}
+
+TEST(ExpOf, IsWithinTwoUlpOfTheExactValue) { expect_within_two_ulp<exponential>(); }
+
+TEST(ExpOfSoftmax, IsWithinTwoUlpOfTheExactValue) { expect_within_two_ulp<softmax_exponential>(); }
+
+TEST(ExpOfSoftmax, IsZeroBelowItsRangeAndKeepsNaN) {
+  const std::vector<float> points = {-INFINITY, -1e30f, -87.1f, -104.0f, 0.0f, NAN};
+  for (const auto& got :
+       in_each_set<convert_all<float, float, softmax_exponential>, float, float>(points)) {
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(got[i], 0.0f) << points[i];
+    EXPECT_EQ(got[4], 1.0f);
+    EXPECT_TRUE(std::isnan(got[5]));
   }
 }
 

@@ -1,28 +1,61 @@
 #include "mezzo/kernels/attention/attention.h"
 
+#include <cmath>
+
+#include <fmt/format.h>
+
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward_cpu_dispatch.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_cpu_dispatch.h>
+
+#include "mezzo/base/log.h"
+#include "mezzo/kernels/attention/flash.h"
 
 namespace mezzo::kernels {
 namespace {
 
+using Mask = std::optional<at::Tensor>;
+
 at::Tensor widened(const at::Tensor& x) { return x.to(at::kFloat); }
 
 // An additive mask has the dtype of the query; a boolean one stays as it is.
-std::optional<at::Tensor> widened(const std::optional<at::Tensor>& mask) {
+Mask widened(const Mask& mask) {
   if (!mask.has_value() || mask->scalar_type() != at::kHalf) return mask;
   return mask->to(at::kFloat);
+}
+
+std::string refusal(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                    double dropout_p, const Mask& mask) {
+  if (dropout_p > 0) return "dropout";
+  if (mask.has_value() && mask->defined()) return "a mask";  // autograd hands on an undefined one
+  return flash::refusal(query, key, value);
+}
+
+bool takes_flash(const char* pass, const at::Tensor& query, const at::Tensor& key,
+                 const at::Tensor& value, double dropout_p, const Mask& mask) {
+  const std::string reason = refusal(query, key, value, dropout_p, mask);
+  if (log_enabled("dispatch")) {
+    log("dispatch",
+        fmt::format("{} attention {} {}: {}", c10::toString(query.scalar_type()), pass,
+                    c10::str(query.sizes()),
+                    reason.empty() ? "flash over brgemm"
+                                   : "libtorch, for flash over brgemm declined: " + reason));
+  }
+  return reason.empty();
+}
+
+double scale_of(const at::Tensor& query, std::optional<double> scale) {
+  return scale.value_or(1.0 / std::sqrt(static_cast<double>(query.size(-1))));
 }
 
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> flash_attention(const at::Tensor& query, const at::Tensor& key,
                                                    const at::Tensor& value, double dropout_p,
-                                                   bool is_causal,
-                                                   const std::optional<at::Tensor>& mask,
+                                                   bool is_causal, const Mask& mask,
                                                    std::optional<double> scale) {
-  const bool is_fp16 = query.scalar_type() == at::kHalf;
-  if (!is_fp16) {
+  if (takes_flash("forward", query, key, value, dropout_p, mask))
+    return flash::forward(query, key, value, is_causal, scale_of(query, scale));
+  if (query.scalar_type() != at::kHalf) {
     return at::cpu::_scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout_p,
                                                                 is_causal, mask, scale);
   }
@@ -34,9 +67,12 @@ std::tuple<at::Tensor, at::Tensor> flash_attention(const at::Tensor& query, cons
 std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_attention_backward(
     const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
     const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, double dropout_p,
-    bool is_causal, const std::optional<at::Tensor>& mask, std::optional<double> scale) {
-  const bool is_fp16 = query.scalar_type() == at::kHalf;
-  if (!is_fp16) {
+    bool is_causal, const Mask& mask, std::optional<double> scale) {
+  if (takes_flash("backward", query, key, value, dropout_p, mask)) {
+    return flash::backward(grad_out, query, key, value, out, logsumexp, is_causal,
+                           scale_of(query, scale));
+  }
+  if (query.scalar_type() != at::kHalf) {
     return at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
         grad_out, query, key, value, out, logsumexp, dropout_p, is_causal, mask, scale);
   }

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "mezzo/kernels/matmul/brgemm.h"
+
+namespace mezzo::kernels::flash {
+
+// Flash attention (Dao et al., 2022) over brgemm.h: softmax(scale Q K^T) V without the Tq x Tk
+// matrix.
+//   query [B, H, Tq, E], key and value [B, H, Tk, E]: fp32, bf16 or fp16, any strides
+//   logsumexp [B, H, Tq] fp32, of the scaled scores a query sees
+//   causal: query i sees the keys j <= i
+// Scores, softmax and all sums are fp32. Rounded to bf16, where that is the dtype: probabilities
+// and the gradient of scores, as operands; the results, once. fp16 is widened and rounds results
+// alone. The same bits come out for any number of threads.
+
+/// Empty if forward() and backward() can compute this, otherwise why not.
+std::string refusal(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
+
+/// The products that a head size takes, each tried once a process (brgemm::refusal).
+std::vector<brgemm::Product> products_of(int64_t head_size);
+
+/// {out, laid out as query, and logsumexp}.
+std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& query, const at::Tensor& key,
+                                           const at::Tensor& value, bool is_causal, double scale);
+
+/// {grad_query, grad_key, grad_value}, with P = exp(scale Q K^T - logsumexp):
+///   dV = P^T dO    dS = P * (dO V^T - rowsum(dO * O)) * scale    dQ = dS K    dK = dS^T Q
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
+    const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
+    const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, bool is_causal,
+    double scale);
+
+}  // namespace mezzo::kernels::flash

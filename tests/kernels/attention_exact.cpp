@@ -1,0 +1,68 @@
+#include "tests/kernels/attention_exact.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+
+#include "mezzo/kernels/attention/reference.h"
+
+namespace mezzo::kernels {
+namespace {
+
+constexpr double v = 0x1p-24;
+constexpr double kSecondOrder = 1.01;  // every relative error here is below 2^-7
+
+double unit_roundoff(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? 0x1p-8 : dtype == at::kHalf ? 0x1p-11 : v;
+}
+
+at::Tensor transposed(const at::Tensor& x) { return x.transpose(-1, -2); }
+
+double largest(const at::Tensor& x) { return x.abs().max().item<double>(); }
+
+/// The error after rounding to `dtype`; 2^-25 is half the spacing of fp16's subnormals.
+at::Tensor rounded(const at::Tensor& error, const at::Tensor& exact, at::ScalarType dtype) {
+  const double smallest = dtype == at::kHalf ? 0x1p-25 : 0x1p-133;
+  return kSecondOrder * (error + unit_roundoff(dtype) * (exact.abs() + error)) + smallest;
+}
+
+}  // namespace
+
+ExactAttention exact_attention(const AttentionInputs& in) {
+  const at::ScalarType dtype = in.query.scalar_type();
+  const at::Tensor Q = in.query.to(at::kDouble), K = in.key.to(at::kDouble),
+                   V = in.value.to(at::kDouble), dO = in.grad_out.to(at::kDouble);
+  Attention value, bound;
+  std::tie(value.out, value.logsumexp) = reference::attention(Q, K, V, in.is_causal, in.scale);
+  std::tie(value.grad_query, value.grad_key, value.grad_value) =
+      reference::attention_backward(dO, Q, K, V, in.is_causal, in.scale);
+
+  const double E = static_cast<double>(Q.size(-1)), Tq = static_cast<double>(Q.size(-2)),
+               Tk = static_cast<double>(K.size(-2)), scale = std::abs(in.scale);
+  const double u_P = dtype == at::kBFloat16 ? unit_roundoff(dtype) : 0.0;
+  const at::Tensor scores = at::matmul(Q, transposed(K)) * in.scale;
+  const at::Tensor is_seen = in.is_causal ? at::ones_like(scores).tril() : at::ones_like(scores);
+  const at::Tensor P = at::exp(scores - value.logsumexp.unsqueeze(-1)).nan_to_num() * is_seen;
+  const double e = (E + 4) * v * scale * largest(at::matmul(Q.abs(), transposed(K).abs()));
+  const double eta = 2 * e + (Tk + 16) * v + 4 * v * (largest(scores) + largest(value.logsumexp));
+  bound.logsumexp = at::full_like(value.logsumexp, eta);
+
+  const at::Tensor error_out = (eta + u_P + Tk * v) * at::matmul(P, V.abs());
+  bound.out = rounded(error_out, value.out, dtype);
+  const at::Tensor error_dV = (eta + u_P + Tq * v) * at::matmul(transposed(P), dO.abs());
+  bound.grad_value = rounded(error_dV, value.grad_value, dtype);
+
+  const at::Tensor dP = at::matmul(dO, transposed(V)), D = (dO * value.out).sum(-1, true);
+  const at::Tensor error_dP = (E + 2) * v * at::matmul(dO.abs(), transposed(V).abs());
+  const at::Tensor error_D =
+      (dO.abs() * bound.out).sum(-1, true) + E * v * (dO * value.out).abs().sum(-1, true);
+  const at::Tensor dS = (P * (dP - D) * scale).abs();
+  const at::Tensor error_dS =
+      scale * P * ((eta + 4 * v) * (dP - D).abs() + error_dP + error_D) + u_P * dS;
+  bound.grad_query = rounded(at::matmul(error_dS + Tk * v * dS, K.abs()), value.grad_query, dtype);
+  bound.grad_key =
+      rounded(at::matmul(transposed(error_dS + Tq * v * dS), Q.abs()), value.grad_key, dtype);
+  return {value, bound};
+}
+
+}  // namespace mezzo::kernels
