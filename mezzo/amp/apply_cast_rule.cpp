@@ -52,7 +52,10 @@ OpCasts::OpCasts(const c10::OperatorHandle& handle, std::string op, c10::DeviceT
       op_(std::move(op)),
       device_(device),
       argument_count_(handle.schema().arguments().size()),
-      dtype_index_(handle.schema().argumentIndexWithName("dtype")) {}
+      dtype_index_(handle.schema().argumentIndexWithName("dtype")) {
+  for (const c10::Argument& argument : handle.schema().arguments())
+    is_cast_.push_back(!argument.name().starts_with("wide_"));
+}
 
 void OpCasts::call(CastRule rule, torch::jit::Stack* stack) const {
   switch (rule) {
@@ -93,9 +96,11 @@ bool OpCasts::first_argument_is_eligible(const torch::jit::Stack& stack) const {
 }
 
 void OpCasts::cast_arguments(at::ScalarType dtype, torch::jit::Stack& stack) const {
-  for (size_t i = stack.size() - argument_count_; i < stack.size(); ++i) {
-    for_each_tensor(
-        stack[i], [&](at::Tensor& tensor) { tensor = cast_for_autocast(tensor, dtype, device_); });
+  for (size_t i = 0; i < argument_count_; ++i) {
+    if (!is_cast_[i]) continue;
+    for_each_tensor(stack[stack.size() - argument_count_ + i], [&](at::Tensor& tensor) {
+      tensor = cast_for_autocast(tensor, dtype, device_);
+    });
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
@@ -11,7 +12,9 @@
 namespace mezzo {
 
 /// Runs one op by a cast rule: casts its arguments on the stack, then calls it. The caller has
-/// excluded autocast, so that what the op is made of is not cast again.
+/// excluded autocast, so that what the op is made of is not cast again. Arguments whose name in the
+/// schema begins with wide_ stay as they are: a fused op says so of what only its protected part
+/// reads.
 class OpCasts {
  public:
   OpCasts(const c10::OperatorHandle& handle, std::string op, c10::DeviceType device);
@@ -29,6 +32,7 @@ class OpCasts {
   std::string op_;
   c10::DeviceType device_;
   size_t argument_count_;
+  std::vector<bool> is_cast_;       // by argument
   std::optional<int> dtype_index_;  // of the argument that kFp32SetDtype sets
 };
 

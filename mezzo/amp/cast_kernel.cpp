@@ -16,6 +16,7 @@
 #include "mezzo/amp/cast_table.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
+#include "mezzo/kernels/ops.h"
 
 namespace mezzo {
 namespace {
@@ -173,6 +174,7 @@ void install_cast_kernel(const std::string& op) { registry().install(op); }
 
 void install_cast_kernels() {
   static const bool done = [] {
+    kernels::register_ops();
     for (const CastTableRow& row : cast_table()) install_cast_kernel(std::string(row.op));
     return true;
   }();

@@ -24,8 +24,8 @@ std::string_view trimmed(std::string_view text) {
 std::optional<CastRule> rule_in_row(const CastTableRow& row, std::string_view policy,
                                     c10::DeviceType device) {
   if (policy == "pytorch-cpu") return row.pytorch_cpu;
-  if (policy == "pytorch-cuda" || device != c10::DeviceType::CPU) return row.pytorch_cuda;
-  return row.mezzo_cpu;
+  if (policy == "pytorch-cuda") return row.pytorch_cuda;
+  return row.is_own() || device == c10::DeviceType::CPU ? row.mezzo : row.pytorch_cuda;
 }
 
 std::shared_ptr<const CastPolicy>& guarded() {

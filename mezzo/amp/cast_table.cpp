@@ -25,7 +25,7 @@ constexpr CastRule kBanned = CastRule::kBanned;
 
 // clang-format off: a table
 constexpr CastTableRow kRows[] = {
-    // op, pytorch-cuda, pytorch-cpu, mezzo on a CPU
+    // op, pytorch-cuda, pytorch-cpu, mezzo
     {"_addmm_activation", kNone, kLower, kLower},
     {"_convolution", kLower, kNone, kLower},
     {"_convolution.deprecated", kLower, kLower, kLower},
@@ -170,6 +170,9 @@ constexpr CastTableRow kRows[] = {
     {"max_pool3d", kNone, kFp32, kFp32},
     {"max_unpool2d", kNone, kFp32, kFp32},
     {"max_unpool3d", kNone, kFp32, kFp32},
+    {"mezzo::gelu_linear", kNone, kNone, kLower},
+    {"mezzo::linear_cross_entropy", kNone, kNone, kLower},
+    {"mezzo::residual_norm_linear", kNone, kNone, kLower},
     {"mkldnn_rnn_layer", kNone, kLower, kLower},
     {"mm", kLower, kLower, kLower},
     {"mse_loss", kFp32, kFp32, kFp32},

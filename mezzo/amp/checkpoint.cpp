@@ -75,7 +75,7 @@ std::vector<at::Tensor> run_again(const Call& call, const std::vector<at::Tensor
 class Checkpoint : public torch::autograd::Function<Checkpoint> {
  public:
   static variable_list forward(AutogradContext* ctx, const CheckpointFunction& function,
-                               const variable_list& inputs) {
+                               at::TensorList inputs) {
     const CustomFwd fwd(ctx, inputs.front().device().type());
     auto call = c10::make_intrusive<Call>();
     call->function = function;
@@ -84,8 +84,8 @@ class Checkpoint : public torch::autograd::Function<Checkpoint> {
     call->device = inputs.front().device();
     call->random = random_state(call->device);
     ctx->saved_data[kCall] = c10::IValue::make_capsule(call);
-    ctx->save_for_backward(inputs);
-    return function(inputs);
+    ctx->save_for_backward(inputs.vec());
+    return function(inputs.vec());
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -121,7 +121,7 @@ std::vector<at::Tensor> checkpoint(const CheckpointFunction& function,
               "none of the {} inputs requires grad, so that the parameters inside would get no "
               "gradient. Hint: checkpoint a part whose input comes out of one that is trained",
               inputs.size());
-  return Checkpoint::apply(function, inputs);
+  return Checkpoint::apply(function, at::TensorList(inputs));
 }
 
 }  // namespace mezzo

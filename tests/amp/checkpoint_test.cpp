@@ -28,34 +28,37 @@ struct Result {
 };
 
 /// Loss and gradients of two parts one after the other in a region of bf16.
-Result run(const Part& part, bool is_checkpointed) {
-  at::globalContext().defaultGenerator(at::kCPU).set_current_seed(5);
+Result run(const std::vector<Part>& parts, bool is_checkpointed) {
+  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+  generator.set_current_seed(5);
   const at::Tensor x = at::linspace(-1, 1, 8 * 32).view({8, 32}).requires_grad_();
-  part.weight.mutable_grad() = at::Tensor();
   at::Tensor loss;
   {
     const Autocast autocast(at::kCPU, at::kBFloat16);
     Tensors y = {x};
-    for (int i = 0; i < 2; ++i) y = is_checkpointed ? checkpoint(part, y) : part(y);
+    for (const Part& part : parts) {
+      part.weight.mutable_grad() = at::Tensor();
+      y = is_checkpointed ? checkpoint(part, y) : part(y);
+    }
     loss = y[0].to(at::kFloat).square().sum();
   }
   loss.backward();
-  return {loss.detach(), x.grad(), part.weight.grad()};
+  return {loss.detach(), x.grad(), parts.front().weight.grad()};
 }
 
 TEST(Checkpoint, GivesTheSameBitsWithDropoutUnderAutocast) {
-  const Part part;
-  const Result plain = run(part, false), checkpointed = run(part, true);
+  const std::vector<Part> parts(2);
+  const Result plain = run(parts, false), checkpointed = run(parts, true);
   EXPECT_BIT_EQUAL(checkpointed.loss, plain.loss);
   EXPECT_BIT_EQUAL(checkpointed.x, plain.x);
   EXPECT_BIT_EQUAL(checkpointed.weight, plain.weight);
 }
 
 TEST(Checkpoint, LeavesTheGeneratorWhereTheForwardPassLeftIt) {
-  const Part part;
-  run(part, false);
+  const std::vector<Part> parts(2);
+  run(parts, false);
   const at::Tensor plain = at::rand({4});
-  run(part, true);
+  run(parts, true);
   EXPECT_BIT_EQUAL(at::rand({4}), plain);
 }
 
@@ -67,8 +70,10 @@ TEST(Checkpoint, KeepsOnlyTheInputs) {
     return Tensors{y};
   };
   const TensorMemoryMeter meter;
+  const at::Tensor generator = at::globalContext().defaultGenerator(at::kCPU).get_state();
   const Tensors y = checkpoint(part, {x});
-  EXPECT_EQ(meter.current_bytes(), x.nbytes()) << "the output alone";
+  EXPECT_EQ(meter.current_bytes(), static_cast<int64_t>(x.nbytes() + 2 * generator.nbytes()))
+      << "the output, and the state of the random numbers";
 }
 
 TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicy) {

@@ -1,10 +1,13 @@
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/fused_linear/linear_grads.h"
 #include "mezzo/kernels/gelu/gelu.h"
+#include "mezzo/kernels/ops.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -33,9 +36,18 @@ class GeluLinear : public torch::autograd::Function<GeluLinear> {
 
 }  // namespace
 
+at::Tensor gelu_linear_autograd(const at::Tensor& x, const at::Tensor& weight,
+                                const std::optional<at::Tensor>& bias, bool recompute) {
+  return GeluLinear::apply(x, weight, bias, recompute);
+}
+
 at::Tensor gelu_linear(const at::Tensor& x, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, bool recompute) {
-  return GeluLinear::apply(x, weight, bias, recompute);
+  register_ops();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mezzo::gelu_linear", "")
+                             .typed<decltype(gelu_linear_autograd)>();
+  return op.call(x, weight, bias, recompute);
 }
 
 }  // namespace mezzo::kernels

@@ -13,7 +13,8 @@ namespace mezzo::kernels {
 ///   recompute  gelu(x) is not kept for the backward pass, but made again from x: 2 C bytes a row
 ///              less in 16 bits, C being four times the model's width
 ///   returns    [..., N] in the dtype of weight
-/// No double backward. See gelu.h.
+/// The op mezzo::gelu_linear of the dispatcher: under Autocast x and weight are cast. No double
+/// backward. See gelu.h.
 at::Tensor gelu_linear(const at::Tensor& x, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, bool recompute);
 

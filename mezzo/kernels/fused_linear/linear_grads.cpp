@@ -24,9 +24,10 @@ at::Tensor sum_of_rows(const at::Tensor& x) {
 }
 
 void check_no_double_backward(std::string_view op) {
-  MEZZO_CHECK(!at::GradMode::is_enabled(), op,
-              "its gradient cannot be differentiated again. Hint: build the model with "
-              "set_fused(false) for a gradient penalty");
+  MEZZO_CHECK(
+      !at::GradMode::is_enabled(), op,
+      "its gradient cannot be differentiated again. Hint: that of libtorch's ops, one by one, "
+      "can");
 }
 
 }  // namespace mezzo::kernels

@@ -1,9 +1,12 @@
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/fused_linear/linear_grads.h"
+#include "mezzo/kernels/ops.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 
 namespace mezzo::kernels {
@@ -63,13 +66,24 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor> residual_norm_linear(
+std::tuple<at::Tensor, at::Tensor> residual_norm_linear_autograd(
     const at::Tensor& x, const OptionalTensor& branch, const at::Tensor& norm_weight,
     const OptionalTensor& norm_bias, const at::Tensor& weight, const OptionalTensor& bias,
     double eps, bool recompute) {
   const variable_list out =
       ResidualNormLinear::apply(x, branch, norm_weight, norm_bias, weight, bias, eps, recompute);
   return {out[0], out[1]};
+}
+
+std::tuple<at::Tensor, at::Tensor> residual_norm_linear(
+    const at::Tensor& x, const OptionalTensor& branch, const at::Tensor& norm_weight,
+    const OptionalTensor& norm_bias, const at::Tensor& weight, const OptionalTensor& bias,
+    double eps, bool recompute) {
+  register_ops();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mezzo::residual_norm_linear", "")
+                             .typed<decltype(residual_norm_linear_autograd)>();
+  return op.call(x, branch, norm_weight, norm_bias, weight, bias, eps, recompute);
 }
 
 }  // namespace mezzo::kernels

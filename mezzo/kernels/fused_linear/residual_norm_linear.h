@@ -19,7 +19,8 @@ namespace mezzo::kernels {
 ///   recompute    the normalised rows are not kept for the backward pass, but made again from sum
 ///                (bit for bit): 2 C bytes a row less in 16 bits, for one pass over memory.
 ///   returns      {sum, y}; sum in the dtype of x
-/// Gradients are those of the ops that it is made of; no double backward. See residual_norm.h.
+/// The op mezzo::residual_norm_linear of the dispatcher. Gradients are those of the ops that it is
+/// made of; no double backward. See residual_norm.h.
 std::tuple<at::Tensor, at::Tensor> residual_norm_linear(
     const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& norm_weight,
     const std::optional<at::Tensor>& norm_bias, const at::Tensor& weight,

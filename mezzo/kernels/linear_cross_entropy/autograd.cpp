@@ -1,0 +1,56 @@
+#include "mezzo/kernels/linear_cross_entropy/autograd.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/kernels/linear_cross_entropy/cpu.h"
+#include "mezzo/kernels/linear_cross_entropy/elementwise.h"
+
+namespace mezzo::kernels {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Note [Gradients with the loss]
+// The logits' gradient needs the whole row's sum and nothing that comes later but one factor, the
+// incoming gradient. Found with the loss it costs three products; in the backward pass, from logits
+// computed anew, four. What is kept is what the products gave: fp32 sums are multiplied by the
+// factor before they are rounded.
+class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& targets, const LinearCrossEntropyOptions& options) {
+    const LossAndGradients result = linear_cross_entropy_cpu(
+        x, weight, targets, options, {.x = x.requires_grad(), .weight = weight.requires_grad()});
+    ctx->save_for_backward({result.grad_x, result.grad_weight});
+    ctx->saved_data["sizes"] = x.sizes();
+    ctx->saved_data["dtype"] = x.scalar_type();
+    return result.loss;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
+    MEZZO_CHECK(!at::GradMode::is_enabled(), "linear_cross_entropy",
+                "has no second derivative, which backward with create_graph asks for. Hint: "
+                "at::cross_entropy_loss of at::linear has one");
+    const auto factor = grad_outputs[0].item<float>();
+    const at::ScalarType dtype = ctx->saved_data["dtype"].toScalarType();
+    const variable_list kept = ctx->get_saved_variables();
+    at::Tensor grad_x = scaled(kept[0], factor, dtype);
+    if (grad_x.defined()) grad_x = grad_x.view(ctx->saved_data["sizes"].toIntVector());
+    return {grad_x, scaled(kept[1], factor, dtype), {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear_cross_entropy_autograd(const at::Tensor& x, const at::Tensor& weight,
+                                         const at::Tensor& targets,
+                                         const LinearCrossEntropyOptions& options) {
+  const bool wants_gradient =
+      at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
+  if (!wants_gradient) return linear_cross_entropy_cpu(x, weight, targets, options, {}).loss;
+  return LinearCrossEntropy::apply(x, weight, targets, options);
+}
+
+}  // namespace mezzo::kernels

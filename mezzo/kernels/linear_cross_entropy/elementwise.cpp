@@ -1,0 +1,65 @@
+#include "mezzo/kernels/linear_cross_entropy/elementwise.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
+
+#include "mezzo/kernels/simd/numbers.h"
+
+namespace mezzo::kernels {
+namespace {
+
+template <class T>
+MEZZO_INLINE void add_loop(float* sum, const T* part, int64_t N) {
+#pragma omp simd
+  for (int64_t i = 0; i < N; ++i) sum[i] += wide(part[i]);
+}
+
+template <class From, class To>
+MEZZO_INLINE void scale_loop(const From* from, To* to, float factor, int64_t N) {
+#pragma omp simd
+  for (int64_t i = 0; i < N; ++i) to[i] = narrow<To>(wide(from[i]) * factor);
+}
+
+constexpr int64_t kGrain = 16384;  // elements a thread takes at least
+
+template <class From, class To>
+void scale_all(const at::Tensor& x, const at::Tensor& out, float factor) {
+  const From* from = x.const_data_ptr<From>();
+  To* to = out.mutable_data_ptr<To>();
+  at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    simd<scale_loop<From, To>>(from + begin, to + begin, factor, end - begin);
+  });
+}
+
+template <class T>
+void add_all(const at::Tensor& sum, const at::Tensor& part) {
+  float* to = sum.mutable_data_ptr<float>();
+  const T* from = part.const_data_ptr<T>();
+  at::parallel_for(0, sum.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    simd<add_loop<T>>(to + begin, from + begin, end - begin);
+  });
+}
+
+}  // namespace
+
+void add_into(const at::Tensor& sum, const at::Tensor& part) {
+  if (part.scalar_type() == at::kBFloat16) return add_all<c10::BFloat16>(sum, part);
+  add_all<float>(sum, part);
+}
+
+at::Tensor scaled(const at::Tensor& x, float factor, at::ScalarType dtype) {
+  if (!x.defined() || (factor == 1.0f && x.scalar_type() == dtype)) return x;
+  at::Tensor out = at::empty_like(x, x.options().dtype(dtype));
+  if (x.scalar_type() == at::kBFloat16) {
+    scale_all<c10::BFloat16, c10::BFloat16>(x, out, factor);
+  } else if (dtype == at::kBFloat16) {
+    scale_all<float, c10::BFloat16>(x, out, factor);
+  } else if (dtype == at::kHalf) {
+    scale_all<float, c10::Half>(x, out, factor);
+  } else {
+    scale_all<float, float>(x, out, factor);
+  }
+  return out;
+}
+
+}  // namespace mezzo::kernels

@@ -1,0 +1,32 @@
+#include "mezzo/kernels/ops.h"
+
+#include <torch/library.h>
+
+#include "mezzo/kernels/fused_linear/autograd.h"
+#include "mezzo/kernels/linear_cross_entropy/select.h"
+
+// Note [Ops in a static library]
+// The dispatcher learns of the ops before main() from the static object behind TORCH_LIBRARY. A
+// linker takes only those objects out of a static library in which it finds a name that is asked
+// for, and nobody asks for that one: register_ops() is the name to ask for, and needs no body.
+
+TORCH_LIBRARY(mezzo, m) {
+  m.def(
+      "linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int ignore_index=-100, "
+      "float label_smoothing=0., float z_loss=0.) -> Tensor",
+      &mezzo::kernels::select_linear_cross_entropy);
+  // What is named wide_ is not cast by autocast: the stream and its norm stay as they are.
+  m.def(
+      "residual_norm_linear(Tensor wide_x, Tensor? wide_branch, Tensor wide_norm_weight, "
+      "Tensor? wide_norm_bias, Tensor weight, Tensor? wide_bias, float eps, bool recompute) -> "
+      "(Tensor, Tensor)",
+      &mezzo::kernels::residual_norm_linear_autograd);
+  m.def("gelu_linear(Tensor x, Tensor weight, Tensor? wide_bias, bool recompute) -> Tensor",
+        &mezzo::kernels::gelu_linear_autograd);
+}
+
+namespace mezzo::kernels {
+
+void register_ops() {}
+
+}  // namespace mezzo::kernels

@@ -1,0 +1,322 @@
+#include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/memory.h"
+#include "mezzo/kernels/linear_cross_entropy/cpu.h"
+#include "mezzo/kernels/linear_cross_entropy/reference.h"
+#include "mezzo/kernels/matmul/matmul.h"
+#include "tests/close.h"
+#include "tests/kernels/linear_cross_entropy_bound.h"
+#include "tests/testing.h"
+
+namespace mezzo::kernels {
+namespace {
+
+using mezzo::testing::is_within;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+/// The op, forward and backward, with `factor` as the incoming gradient.
+LossValues computed(const LossCase& c, double factor = 1.0) {
+  const at::Tensor x = c.x.detach().requires_grad_(), weight = c.weight.detach().requires_grad_();
+  const at::Tensor loss = linear_cross_entropy(x, weight, c.targets, c.options);
+  (loss * factor).backward();
+  return {loss.detach(), x.grad(), weight.grad()};
+}
+
+void expect_within_bounds(const LossValues& got, const LossCase& c, double factor = 1.0) {
+  const LossValues exact = exact_values(c, factor), bounds = error_bounds(c, exact, factor);
+  EXPECT_TRUE(is_within(got.loss, exact.loss, bounds.loss)) << got.loss << exact.loss;
+  EXPECT_TRUE(is_within(got.grad_x, exact.grad_x, bounds.grad_x));
+  EXPECT_TRUE(is_within(got.grad_weight, exact.grad_weight, bounds.grad_weight));
+}
+
+class LinearCrossEntropy
+    : public ::testing::TestWithParam<std::tuple<int64_t, int64_t, at::ScalarType>> {
+ protected:
+  LossCase make_case() const {
+    const auto [N, V, dtype] = GetParam();
+    return random_case(N, V, 31, dtype);
+  }
+};
+
+TEST_P(LinearCrossEntropy, LossAndGradientsAreWithinTheirBounds) {
+  const LossCase c = make_case();
+  const LossValues got = computed(c);
+  EXPECT_EQ(got.loss.scalar_type(), at::kFloat);
+  EXPECT_EQ(got.grad_x.scalar_type(), c.x.scalar_type());
+  EXPECT_EQ(got.grad_weight.scalar_type(), c.x.scalar_type());
+  expect_within_bounds(got, c);
+}
+
+TEST_P(LinearCrossEntropy, IncomingGradientIsMultipliedIn) {
+  const LossCase c = make_case();
+  for (const double factor : {0.25, 1024.0, -1.0 / 3.0})
+    expect_within_bounds(computed(c, factor), c, factor);
+}
+
+TEST_P(LinearCrossEntropy, LabelSmoothingAndZLossAndIgnoredRowsAreWithinTheirBounds) {
+  LossCase c = make_case();
+  c.options = {.ignore_index = 0, .label_smoothing = 0.1, .z_loss = 1e-2};
+  if ((c.targets == 0).all().item<bool>()) c.options.ignore_index = -1;
+  expect_within_bounds(computed(c), c);
+}
+
+TEST_P(LinearCrossEntropy, ChunksOfAnySizeAreWithinTheBounds) {
+  const LossCase c = make_case();
+  const int64_t V = c.weight.size(0);
+  for (const int64_t rows : {1, 10, 256}) {
+    const LossAndGradients got =
+        linear_cross_entropy_cpu(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true},
+                                 rows * V * (c.x.scalar_type() == at::kBFloat16 ? 2 : 4));
+    expect_within_bounds({got.loss, got.grad_x, got.grad_weight}, c);
+  }
+}
+
+std::string case_name(const ::testing::TestParamInfo<LinearCrossEntropy::ParamType>& param) {
+  const auto& [N, V, dtype] = param.param;
+  return fmt::format("{}x{}_{}", N, V, c10::toString(dtype));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    ShapesAndDtypes, LinearCrossEntropy,
+    ::testing::Combine(::testing::Values(1, 33, 257), ::testing::Values(1, 31, 257, 4097),
+                       ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf)),
+    case_name);
+
+TEST(LinearCrossEntropyBound, RejectsExponentialsSummedInBf16) {
+  LossCase c = random_case(1, 4097, 31, at::kBFloat16);
+  c.x.zero_();  // equal logits: a sum of ones in bf16 sticks at 256
+  const LossValues exact = exact_values(c), bounds = error_bounds(c, exact);
+  at::Tensor sum = at::zeros({}, at::kBFloat16);
+  for (int64_t j = 0; j < 4097; ++j) sum.add_(1.0);
+  EXPECT_FALSE(is_within(sum.to(at::kDouble).log(), exact.loss, bounds.loss));
+  expect_within_bounds(computed(c), c);
+}
+
+TEST(LinearCrossEntropyBound, RejectsAMissingTargetAndNaN) {
+  const LossCase c = random_case(1, 257, 31, at::kBFloat16);
+  LossCase other = c;
+  other.targets = (c.targets + 1).remainder(257);
+  const LossValues exact = exact_values(c), bounds = error_bounds(c, exact),
+                   wrong = computed(other);
+  EXPECT_FALSE(is_within(wrong.loss, exact.loss, bounds.loss));
+  EXPECT_FALSE(is_within(wrong.grad_x, exact.grad_x, bounds.grad_x));
+  EXPECT_FALSE(is_within(wrong.grad_weight, exact.grad_weight, bounds.grad_weight));
+  EXPECT_FALSE(is_within(exact.loss * kNaN, exact.loss, bounds.loss));
+}
+
+TEST(LinearCrossEntropyReference, IsPytorchsCrossEntropyOfTheLogits) {
+  LossCase c = random_case(33, 31, 17, at::kDouble);
+  c.options = {.ignore_index = 3, .label_smoothing = 0.2};
+  const at::Tensor expected =
+      at::cross_entropy_loss(at::linear(c.x, c.weight), c.targets, {}, at::Reduction::Mean, 3, 0.2);
+  EXPECT_TRUE(
+      at::equal(linear_cross_entropy_reference(c.x, c.weight, c.targets, c.options), expected));
+}
+
+TEST(LinearCrossEntropyReference, GradientIsTheFiniteDifference) {
+  LossCase c = random_case(5, 7, 3, at::kDouble);
+  c.options = {.ignore_index = 3, .label_smoothing = 0.2, .z_loss = 0.1};
+  const LossValues exact = exact_values(c);
+  constexpr double kStep = 0x1p-14;
+  const auto loss = [&](const at::Tensor& x) {
+    return linear_cross_entropy_reference(x, c.weight, c.targets, c.options);
+  };
+  for (int64_t i = 0; i < c.x.numel(); ++i) {
+    at::Tensor step = at::zeros_like(c.x);
+    step.view(-1)[i] = kStep;
+    const at::Tensor slope = (loss(c.x + step) - loss(c.x - step)) / (2 * kStep);
+    // The central difference is off by f''' h^2 / 6; third derivatives of lse and of its square
+    // times 0.1 are below 8 |weight|^3 for the weights drawn here.
+    const double bound = 8 * std::pow(c.weight.abs().max().item<double>(), 3) * kStep * kStep;
+    EXPECT_LE(std::abs((slope - exact.grad_x.view(-1)[i]).item<double>()), bound);
+  }
+}
+
+TEST(LinearCrossEntropyOp, IgnoredRowsHaveGradientsOfExactlyZero) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    LossCase c = random_case(33, 257, 31, dtype);
+    c.targets.slice(0, 0, 33, 2).fill_(-100);
+    const LossValues got = computed(c);
+    expect_within_bounds(got, c);
+    EXPECT_TRUE((got.grad_x.slice(0, 0, 33, 2) == 0).all().item<bool>());
+    EXPECT_TRUE((got.grad_x.slice(0, 1, 33, 2) != 0).any().item<bool>());
+  }
+}
+
+TEST(LinearCrossEntropyOp, WithoutACountedRowTheLossIsNaNAndTheGradientsZero) {
+  LossCase c = random_case(5, 31, 7, at::kBFloat16);
+  c.targets.fill_(-100);
+  const LossValues ignored = computed(c);
+  EXPECT_TRUE(std::isnan(ignored.loss.item<double>()));
+  EXPECT_TRUE((ignored.grad_x == 0).all().item<bool>());
+  EXPECT_TRUE((ignored.grad_weight == 0).all().item<bool>());
+
+  const LossValues empty = computed(random_case(0, 31, 7, at::kBFloat16));
+  EXPECT_TRUE(std::isnan(empty.loss.item<double>()));
+  EXPECT_EQ(empty.grad_x.sizes(), (std::vector<int64_t>{0, 7}));
+  EXPECT_TRUE((empty.grad_weight == 0).all().item<bool>());
+}
+
+TEST(LinearCrossEntropyOp, TakesAnyStridesAndLeadingDimensions) {
+  const LossCase c = random_case(6, 31, 7, at::kFloat);
+  const LossValues flat = computed(c);
+  const at::Tensor x = c.x.t().contiguous().t().unflatten(0, {2, 3}).requires_grad_();
+  const at::Tensor weight = c.weight.t().contiguous().t();
+  const at::Tensor targets = at::stack({c.targets, c.targets}, 1).select(1, 0).view({2, 3});
+  const at::Tensor loss = linear_cross_entropy(x, weight, targets);
+  loss.backward();
+  const LossValues bounds = error_bounds(c, exact_values(c));
+  EXPECT_TRUE(is_within(loss.detach(), flat.loss.to(at::kDouble), 2 * bounds.loss));
+  EXPECT_EQ(x.grad().sizes(), x.sizes());
+  EXPECT_TRUE(is_within(x.grad().flatten(0, 1), flat.grad_x.to(at::kDouble), 2 * bounds.grad_x));
+}
+
+TEST(LinearCrossEntropyOp, LargeLogitsDoNotOverflow) {
+  LossCase c = random_case(33, 257, 31, at::kFloat);
+  c.x.mul_(1e4 / 31);
+  expect_within_bounds(computed(c), c);
+}
+
+TEST(LinearCrossEntropyOp, NaNInOneRowMakesTheLossNaN) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    LossCase c = random_case(33, 257, 31, dtype);
+    c.x[17][3] = kNaN;
+    EXPECT_TRUE(std::isnan(computed(c).loss.item<double>()));
+    c.x[17][3] = std::numeric_limits<double>::infinity();
+    EXPECT_TRUE(std::isnan(computed(c).loss.item<double>()));
+  }
+}
+
+TEST(LinearCrossEntropyOp, LossScaleKeepsFp16GradientsThatUnderflowWithoutIt) {
+  LossCase c = random_case(257, 4097, 31, at::kHalf);
+  c.x.mul_(0x1p-8);
+  const LossValues plain = computed(c), scaled = computed(c, 65536.0);
+  expect_within_bounds(plain, c);
+  expect_within_bounds(scaled, c, 65536.0);
+  EXPECT_GT((plain.grad_weight == 0).sum().item<int64_t>(), plain.grad_weight.numel() / 100);
+  EXPECT_LT((scaled.grad_weight == 0).sum().item<int64_t>(), plain.grad_weight.numel() / 10000);
+}
+
+TEST(LinearCrossEntropyOp, OnlyTheGradientsAskedForAreMade) {
+  const LossCase c = random_case(33, 257, 31, at::kBFloat16);
+  const LossValues both = computed(c);
+  const at::Tensor x = c.x.detach().requires_grad_(), weight = c.weight.detach().requires_grad_();
+  linear_cross_entropy(x, c.weight, c.targets).backward();
+  linear_cross_entropy(c.x, weight, c.targets).backward();
+  EXPECT_TRUE(at::equal(x.grad(), both.grad_x));
+  EXPECT_TRUE(at::equal(weight.grad(), both.grad_weight));
+  EXPECT_FALSE(c.x.grad().defined() || c.weight.grad().defined());
+
+  const at::NoGradGuard no_grad;
+  const at::Tensor loss = linear_cross_entropy(x, weight, c.targets);
+  EXPECT_FALSE(loss.requires_grad());
+  EXPECT_TRUE(at::equal(loss, both.loss));
+}
+
+TEST(LinearCrossEntropyOp, BackwardTwiceThroughAKeptGraphAddsUp) {
+  const LossCase c = random_case(33, 257, 31, at::kFloat);
+  const LossValues once = computed(c);
+  const at::Tensor x = c.x.detach().requires_grad_(), weight = c.weight.detach().requires_grad_();
+  const at::Tensor loss = linear_cross_entropy(x, weight, c.targets);
+  loss.backward({}, /*retain_graph=*/true);
+  loss.backward();
+  EXPECT_TRUE(at::equal(x.grad(), 2 * once.grad_x));
+  EXPECT_TRUE(at::equal(weight.grad(), 2 * once.grad_weight));
+}
+
+// MKL cuts long sums among its threads; then grad x, whose sums are of V terms, is libtorch's to
+// answer for.
+TEST(LinearCrossEntropyOp, ResultsDoNotDependOnTheNumberOfThreadsWhereProductsDoNot) {
+  const int threads = at::get_num_threads();
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    const LossCase c = random_case(257, 4097, 31, dtype);
+    const at::ScalarType inside = dtype == at::kHalf ? at::kFloat : dtype;
+    const at::Tensor long_rows = at::ones({257, 4097}, inside), weight = c.weight.to(inside);
+    at::set_num_threads(1);
+    const LossValues one = computed(c, 3.0);
+    const at::Tensor product = kernels::mm(long_rows, weight);
+    for (const int count : {2, 5}) {
+      at::set_num_threads(count);
+      const LossValues many = computed(c, 3.0);
+      EXPECT_TRUE(at::equal(many.loss, one.loss)) << dtype;
+      EXPECT_TRUE(at::equal(many.grad_weight, one.grad_weight)) << dtype;
+      if (at::equal(kernels::mm(long_rows, weight), product)) {
+        EXPECT_TRUE(at::equal(many.grad_x, one.grad_x)) << dtype;
+      }
+    }
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(LinearCrossEntropyOp, ManyChunksNeedLessThanTheLogits) {
+  const LossCase c = random_case(512, 4097, 32, at::kBFloat16);
+  const int64_t logits_bytes = 512 * 4097 * 2;
+  const TensorMemoryMeter memory;
+  linear_cross_entropy_cpu(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true},
+                           logits_bytes / 16);
+  EXPECT_LT(memory.peak_bytes(), logits_bytes);
+}
+
+TEST(LinearCrossEntropyOp, IsInTheDispatcherWithItsDefaults) {
+  const LossCase c = random_case(5, 31, 7, at::kFloat);
+  const at::Tensor expected = linear_cross_entropy(c.x, c.weight, c.targets);
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("mezzo::linear_cross_entropy", "");
+  std::vector<c10::IValue> arguments = {c.x, c.weight, c.targets};
+  op.schema().checkAndNormalizeInputs(arguments);
+  op.callBoxed(&arguments);
+  EXPECT_TRUE(at::equal(arguments.front().toTensor(), expected));
+}
+
+TEST(LinearCrossEntropyOp, Fp64GoesToTheReference) {
+  LossCase c = random_case(5, 31, 7, at::kDouble);
+  c.options.z_loss = 1e-2;
+  const LossValues got = computed(c), exact = exact_values(c);
+  EXPECT_TRUE(at::equal(got.loss, exact.loss));
+  EXPECT_TRUE(at::equal(got.grad_weight, exact.grad_weight));
+}
+
+TEST(LinearCrossEntropyOp, SaysWhatDoesNotFit) {
+  const LossCase c = random_case(5, 31, 7, at::kFloat);
+  const auto call = [&](const at::Tensor& x, const at::Tensor& targets,
+                        LinearCrossEntropyOptions options = {}) {
+    return linear_cross_entropy(x, c.weight, targets, options);
+  };
+  at::Tensor targets = c.targets.clone();
+  targets[3] = 31;
+  EXPECT_THROW_WITH(call(c.x, targets),
+                    "targets must be in [0, 31) or ignore_index -100, but number 3 is 31");
+  targets[3] = -1;
+  EXPECT_THROW_WITH(call(c.x, targets), "but number 3 is -1");
+  EXPECT_NO_THROW(call(c.x, targets, {.ignore_index = -1}));
+  EXPECT_THROW_WITH(call(c.x, c.targets.to(at::kInt)), "targets must be int64, but are Int");
+  EXPECT_THROW_WITH(call(c.x.narrow(1, 0, 6), c.targets),
+                    "x must be [..., 7] for weight [V, 7], but is [5, 6]");
+  EXPECT_THROW_WITH(call(c.x, c.targets.narrow(0, 0, 4)),
+                    "targets must be [5], one a row of x, but are [4]");
+  EXPECT_THROW_WITH(call(c.x, c.targets, {.label_smoothing = 1.5}),
+                    "must be in [0, 1], but is 1.5");
+  EXPECT_THROW_WITH(call(c.x, c.targets, {.z_loss = -1}), "z_loss must be >= 0, but is -1");
+}
+
+TEST(LinearCrossEntropyOp, RefusesASecondDerivative) {
+  const LossCase c = random_case(5, 31, 7, at::kFloat);
+  const at::Tensor x = c.x.requires_grad_();
+  const at::Tensor loss = linear_cross_entropy(x, c.weight, c.targets);
+  EXPECT_THROW_WITH(torch::autograd::grad({loss}, {x}, {}, true, /*create_graph=*/true),
+                    "has no second derivative");
+}
+
+}  // namespace
+}  // namespace mezzo::kernels
