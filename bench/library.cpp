@@ -1,11 +1,12 @@
 // What the library's own machinery costs: a policy call beside libtorch's autocast kernels, a
-// training step under Autocast beside at::autocast, and the optimizers beside the one fused kernel
-// that they call. See bench/README.md.
+// training step under Autocast beside at::autocast, the optimizers beside the one fused kernel that
+// they call, and AdamW by what it keeps. See bench/README.md.
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "mezzo/kernels/cpu_kernels.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/optim/adamw.h"
+#include "mezzo/optim/compact_adamw.h"
 
 namespace {
 
@@ -199,6 +201,58 @@ void print_optimizer_costs() {
   }
 }
 
+// ---- AdamW by what it keeps: time, and what moves through memory.
+
+/// A step of 24 M parameters in 96 matrices, beside the bytes that it reads and writes.
+struct Kept {
+  const char* name;
+  Work step;
+  double bytes_moved, bytes_kept;  // a parameter
+};
+
+std::vector<at::Tensor> matrices(at::ScalarType dtype, at::ScalarType grad_dtype) {
+  std::vector<at::Tensor> params;
+  for (int i = 0; i < 96; ++i) {
+    params.push_back(at::randn({500, 500}).to(dtype).set_requires_grad(true));
+    params.back().mutable_grad() = at::randn({500, 500}).mul(1e-3).to(grad_dtype);
+  }
+  return params;
+}
+
+/// The weight's, the remainder's and the moments' bytes are read and written; gradients are read.
+Kept compact(const char* name, bool splits, int64_t moment_bits, at::ScalarType grad_dtype) {
+  const auto options = mezzo::optim::CompactAdamWOptions(3e-4).moment_bits(moment_bits);
+  auto optimizer = std::make_shared<mezzo::optim::CompactAdamW>(
+      matrices(at::kFloat, grad_dtype),
+      mezzo::optim::CompactAdamWOptions(options).split_weights(splits));
+  const double moments = moment_bits == 8 ? 2.0625 : 8.0;
+  const auto grad = static_cast<double>(at::elementSize(grad_dtype));
+  return {name, [=] { optimizer->step(); }, 2 * (4 + moments) + grad, 4 + moments + grad};
+}
+
+void print_compact_costs() {
+  const at::NoGradGuard no_grad;
+  auto fused = std::make_shared<mezzo::optim::AdamW>(matrices(at::kFloat, at::kFloat),
+                                                     torch::optim::AdamWOptions(3e-4));
+  const std::vector<Kept> all = {{"at::_fused_adamw_, fp32", [=] { fused->step(); }, 28, 16},
+                                 compact("fp32", false, 32, at::kFloat),
+                                 compact("split, bf16 grads", true, 32, at::kBFloat16),
+                                 compact("fp32, 8-bit moments", false, 8, at::kFloat),
+                                 compact("split, 8-bit, bf16 grads", true, 8, at::kBFloat16)};
+  std::vector<Work> works;
+  for (const Kept& kept : all) works.push_back(kept.step);
+  interleaved(works, 3);  // warm-up
+  const auto seconds = interleaved(works, 30);
+  std::printf("\n%-26s %9s %8s %12s %10s %14s\n", "24 M parameters, AdamW", "median ms", "ratio",
+              "bytes moved", "GB/s", "bytes/param");
+  for (size_t i = 0; i < all.size(); ++i) {
+    const double here = mezzo::median(seconds[i]);
+    std::printf("%-26s %9.2f %8.2f %12.2f %10.1f %14.2f\n", all[i].name, 1e3 * here,
+                here / mezzo::median(seconds[0]), all[i].bytes_moved,
+                24e6 * all[i].bytes_moved / here * 1e-9, all[i].bytes_kept);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -206,4 +260,5 @@ int main() {
   print_op_costs();
   print_step_costs();
   print_optimizer_costs();
+  print_compact_costs();
 }

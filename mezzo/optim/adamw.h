@@ -8,6 +8,7 @@
 
 #include "mezzo/optim/adam_state.h"
 #include "mezzo/optim/fused_optimizer.h"
+#include "mezzo/optim/named_state.h"
 #include "mezzo/optim/parameter_groups.h"
 
 namespace mezzo::optim {
@@ -41,9 +42,7 @@ class AdamW : public FusedOptimizer<AdamWOptions, AdamState> {
  private:
   void update(const Bucket<AdamState>& bucket, const AdamWOptions& options,
               const ScaleOfStep& scale) override;
-  /// f(name, tensor) for each tensor of the state, by its key.
-  template <class F>
-  void for_each_state(const NamedParameters& named, F&& f);
+  detail::KeyedTensors keyed_state(const NamedParameters& named);
 };
 
 }  // namespace mezzo::optim

@@ -8,11 +8,13 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/norm/norm.h"
 
 namespace mezzo::optim {
 namespace {
@@ -70,6 +72,18 @@ at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_nor
     at::_foreach_mul_(grads, factor.to(grads.front().device(), /*non_blocking=*/true));
   }
   return norm;
+}
+
+at::Tensor grad_norm(const std::vector<at::Tensor>& params) {
+  std::vector<at::Tensor> grads;
+  for (const at::Tensor& param : params) {
+    if (const at::Tensor& grad = param.grad(); grad.defined()) {
+      grads.push_back(grad);
+    }
+  }
+  const at::Device device = grads.empty() ? at::Device(at::kCPU) : grads.front().device();
+  const auto norm = static_cast<float>(kernels::l2_norm(grads));  // Inf beyond its range
+  return at::full({}, norm, at::TensorOptions(at::kFloat).device(device));
 }
 
 }  // namespace mezzo::optim

@@ -119,9 +119,24 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     return state;
   }
 
+  /// A step of this parameter alone, if it has a gradient.
+  void step_alone(const at::Tensor& param, const Options& options) {
+    if (!param.grad().defined()) return;
+    const at::NoGradGuard no_grad;
+    Bucket<State> bucket;
+    add(bucket, param, options);
+    update(bucket, options, {});
+  }
+
  private:
   virtual void update(const Bucket<State>& bucket, const Options& options,
                       const ScaleOfStep& scale) = 0;
+
+  void add(Bucket<State>& bucket, const at::Tensor& param, const Options& options) {
+    bucket.params.push_back(param);
+    bucket.grads.push_back(detail::aligned_grad(name_, param));
+    bucket.states.push_back(&state_of(param, options));
+  }
 
   void step_all(const ScaleOfStep& scale) {
     const at::NoGradGuard no_grad;
@@ -130,10 +145,7 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
       std::map<std::pair<std::string, at::ScalarType>, Bucket<State>> buckets;
       for (const at::Tensor& param : group.params()) {
         if (param.grad().defined()) {
-          auto& bucket = buckets[{param.device().str(), param.scalar_type()}];
-          bucket.params.push_back(param);
-          bucket.grads.push_back(detail::aligned_grad(name_, param));
-          bucket.states.push_back(&state_of(param, options));
+          add(buckets[{param.device().str(), param.scalar_type()}], param, options);
         }
       }
       for (const auto& [place, bucket] : buckets) {

@@ -1,24 +1,21 @@
 #include "mezzo/optim/parameter_groups.h"
 
-#include <memory>
 #include <utility>
 
 namespace mezzo::optim {
 
-std::vector<torch::optim::OptimizerParamGroup> decay_groups(
-    const NamedParameters& named, const torch::optim::AdamWOptions& options) {
+std::vector<torch::optim::OptimizerParamGroup> detail::matrices_and_vectors(
+    const NamedParameters& named, std::unique_ptr<torch::optim::OptimizerOptions> for_matrices,
+    std::unique_ptr<torch::optim::OptimizerOptions> for_vectors) {
   std::vector<at::Tensor> matrices, vectors;
   for (const auto& parameter : named) {
     if (parameter.value().requires_grad()) {
       (parameter.value().dim() >= 2 ? matrices : vectors).push_back(parameter.value());
     }
   }
-  auto decayed = std::make_unique<torch::optim::AdamWOptions>(options);
-  auto undecayed = std::make_unique<torch::optim::AdamWOptions>(options);
-  undecayed->weight_decay(0.0);
   std::vector<torch::optim::OptimizerParamGroup> groups;
-  groups.emplace_back(std::move(matrices), std::move(decayed));
-  groups.emplace_back(std::move(vectors), std::move(undecayed));
+  groups.emplace_back(std::move(matrices), std::move(for_matrices));
+  groups.emplace_back(std::move(vectors), std::move(for_vectors));
   return groups;
 }
 

@@ -1,0 +1,206 @@
+// Compiled with -ffp-contract=off: products and sums are rounded where the source says so, and
+// vector loops, their rests and all instruction sets give the same bits.
+#include "mezzo/kernels/adamw/cpu.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <type_traits>
+
+#include <ATen/Parallel.h>
+
+#include "mezzo/kernels/adamw/moment8.h"
+#include "mezzo/kernels/adamw/split.h"
+#include "mezzo/kernels/simd/numbers.h"
+
+namespace mezzo::kernels {
+namespace {
+
+// Passed by value: a store into a weight could change what a reference reads.
+using Numbers = AdamWNumbers;
+
+// What a thread works on at a time, in buffers that stay in the L1 cache: four moment blocks.
+constexpr int64_t kTile = 4 * kMomentBlock;
+
+MEZZO_INLINE float moved_first(float m, float g, Numbers a) {
+  // at::lerp's two forms, exact at both ends.
+  const bool is_near_m = a.beta1_rest < 0.5f;
+  return std::fma(is_near_m ? a.beta1_rest : a.beta1_rest - 1.0f, g - m, is_near_m ? m : g);
+}
+
+MEZZO_INLINE float moved_second(float v, float g, Numbers a) {
+  return std::fma(a.beta2_rest * g, g, v * a.beta2);
+}
+
+MEZZO_INLINE float moved_weight(float w, float m, float root, Numbers a) {
+  return w * a.decay + -a.step_size * m / (root / a.root_correction + a.eps);
+}
+
+MEZZO_INLINE void step_fp32(float* w, const float* g, float* m, float* v, int64_t N, Numbers a) {
+#pragma omp simd
+  for (int64_t i = 0; i < N; ++i) {
+    m[i] = moved_first(m[i], g[i], a);
+    v[i] = moved_second(v[i], g[i], a);
+    w[i] = moved_weight(w[i], m[i], std::sqrt(v[i]), a);
+  }
+}
+
+/// The largest magnitude, by the bits: those of a NaN are larger than any number's.
+MEZZO_INLINE float largest(const float* x, int64_t N) {
+  uint32_t most = 0;
+#pragma omp simd reduction(max : most)
+  for (int64_t i = 0; i < N; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu;
+    most = most < bits ? bits : most;
+  }
+  return std::bit_cast<float>(most);
+}
+
+/// One moment block. position: of its first number within the tensor. Several loops over what is
+/// in the L1 cache: the compiler makes vectors of each, and not of one loop that does it all.
+MEZZO_INLINE void step_8bit(float* w, const float* g, int8_t* first, uint8_t* second,
+                            float* first_scale, float* second_scale, int64_t position, int64_t N,
+                            Numbers a) {
+  alignas(64) float m[kMomentBlock], root[kMomentBlock];
+  const float decode_m = decoding_factor(*first_scale, kTopOfFirst);
+  const float decode_root = decoding_factor(*second_scale, kTopOfSecond);
+  for (int64_t i = 0; i < N; ++i) m[i] = decode_first(first[i], decode_m);
+  for (int64_t i = 0; i < N; ++i) root[i] = decode_second(second[i], decode_root);
+#pragma omp simd
+  for (int64_t i = 0; i < N; ++i) {
+    m[i] = moved_first(m[i], g[i], a);
+    root[i] = std::sqrt(moved_second(root[i] * root[i], g[i], a));
+    w[i] = moved_weight(w[i], m[i], root[i], a);
+  }
+  *first_scale = largest(m, N);
+  *second_scale = largest(root, N);
+  const float encode_m = encoding_factor(*first_scale, kTopOfFirst);
+  const float encode_root = encoding_factor(*second_scale, kTopOfSecond);
+#pragma omp simd
+  for (int64_t i = 0; i < N; ++i) {
+    const uint32_t bits = dice(a.step, static_cast<uint32_t>(position + i));
+    first[i] = encode_first(m[i], encode_m, unit_interval(bits & 0xffffu));
+    second[i] = encode_second(root[i], encode_root, unit_interval(bits >> 16));
+  }
+}
+
+template <class T>
+MEZZO_INLINE void widen_all(const T* from, float* to, int64_t N, float divisor) {
+  for (int64_t i = 0; i < N; ++i) to[i] = wide(from[i]) / divisor;
+}
+
+template <class T>
+MEZZO_INLINE void widen_all(const T* from, float* to, int64_t N) {
+  for (int64_t i = 0; i < N; ++i) to[i] = wide(from[i]);
+}
+
+template <class T>
+MEZZO_INLINE void narrow_all(const float* from, T* to, int64_t N) {
+  for (int64_t i = 0; i < N; ++i) to[i] = narrow<T>(from[i]);
+}
+
+template <class T>
+MEZZO_INLINE const float* gradient_of(const T* grad, int64_t N, float scale, float* buffer) {
+  if (scale != 1.0f) {
+    widen_all(grad, buffer, N, scale);
+  } else if constexpr (std::is_same_v<T, float>) {
+    return grad;
+  } else {
+    widen_all(grad, buffer, N);
+  }
+  return buffer;
+}
+
+/// N numbers of the gradient from `begin`, divided by the scale: in place if they need nothing.
+MEZZO_INLINE const float* load_gradient(const AdamWPointers& p, int64_t begin, int64_t N,
+                                        float* buffer) {
+  const float scale = p.numbers.grad_scale;
+  switch (p.grad_dtype) {
+    case c10::ScalarType::BFloat16:
+      return gradient_of(static_cast<const c10::BFloat16*>(p.grad) + begin, N, scale, buffer);
+    case c10::ScalarType::Half:
+      return gradient_of(static_cast<const c10::Half*>(p.grad) + begin, N, scale, buffer);
+    default:
+      return gradient_of(static_cast<const float*>(p.grad) + begin, N, scale, buffer);
+  }
+}
+
+MEZZO_INLINE float* load_weight(const AdamWPointers& p, int64_t begin, int64_t N, float* buffer) {
+  if (p.weight_dtype == c10::ScalarType::Float) return static_cast<float*>(p.weight) + begin;
+  if (p.weight_dtype == c10::ScalarType::Half) {
+    widen_all(static_cast<const c10::Half*>(p.weight) + begin, buffer, N);
+    return buffer;
+  }
+  const auto* high = static_cast<const c10::BFloat16*>(p.weight) + begin;
+  if (p.remainder == nullptr) {
+    widen_all(high, buffer, N);
+    return buffer;
+  }
+  const int16_t* remainder = p.remainder + begin;
+  for (int64_t i = 0; i < N; ++i) buffer[i] = join(high[i], remainder[i]);
+  return buffer;
+}
+
+MEZZO_INLINE void store_weight(const AdamWPointers& p, int64_t begin, int64_t N, const float* w) {
+  if (p.weight_dtype == c10::ScalarType::Float) return;  // stepped in place
+  if (p.weight_dtype == c10::ScalarType::Half) {
+    narrow_all(w, static_cast<c10::Half*>(p.weight) + begin, N);
+    return;
+  }
+  auto* high = static_cast<c10::BFloat16*>(p.weight) + begin;
+  if (p.remainder == nullptr) {
+    narrow_all(w, high, N);
+    return;
+  }
+  int16_t* remainder = p.remainder + begin;
+  for (int64_t i = 0; i < N; ++i) high[i] = split(w[i]).high;
+  for (int64_t i = 0; i < N; ++i) remainder[i] = split(w[i]).remainder;
+}
+
+MEZZO_INLINE void step_tile(const AdamWPointers& p, int64_t begin, int64_t N) {
+  alignas(64) float weights[kTile], gradients[kTile];
+  float* w = load_weight(p, begin, N, weights);
+  const float* g = load_gradient(p, begin, N, gradients);
+  if (p.exp_avg_scale == nullptr) {
+    step_fp32(w, g, static_cast<float*>(p.exp_avg) + begin,
+              static_cast<float*>(p.exp_avg_sq) + begin, N, p.numbers);
+  } else {
+    for (int64_t i = 0; i < N; i += kMomentBlock) {
+      const int64_t here = begin + i, block = here / kMomentBlock;
+      step_8bit(w + i, g + i, static_cast<int8_t*>(p.exp_avg) + here,
+                static_cast<uint8_t*>(p.exp_avg_sq) + here, p.exp_avg_scale + block,
+                p.exp_avg_sq_scale + block, here, std::min(kMomentBlock, N - i), p.numbers);
+    }
+  }
+  store_weight(p, begin, N, w);
+}
+
+/// Numbers [begin, end) of a parameter.
+MEZZO_INLINE void step_range(const AdamWPointers* p, int64_t begin, int64_t end) {
+  for (int64_t at = begin; at < end; at += kTile) {
+    step_tile(*p, at, kTile < end - at ? kTile : end - at);
+  }
+}
+
+}  // namespace
+
+void adamw_cpu(const std::vector<AdamWPointers>& params) {
+  // The tiles of all parameters, one after the other; first[i]: the first tile of parameter i.
+  std::vector<int64_t> first{0};
+  for (const AdamWPointers& p : params) {
+    first.push_back(first.back() + (p.N + kTile - 1) / kTile);
+  }
+  constexpr int64_t kGrain = 32768 / kTile;
+  at::parallel_for(0, first.back(), kGrain, [&](int64_t begin, int64_t end) {
+    auto at = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) -
+                                  first.begin() - 1);
+    for (; at < params.size() && first[at] < end; ++at) {
+      const AdamWPointers& p = params[at];
+      const int64_t from = (std::max(begin, first[at]) - first[at]) * kTile;
+      const int64_t to = std::min((end - first[at]) * kTile, p.N);
+      simd<step_range>(&p, from, to);
+    }
+  });
+}
+
+}  // namespace mezzo::kernels

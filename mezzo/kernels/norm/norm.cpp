@@ -1,0 +1,100 @@
+#include "mezzo/kernels/norm/norm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/linalg_vector_norm.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/kernels/simd/numbers.h"
+
+namespace mezzo::kernels {
+namespace {
+
+constexpr int64_t kBlock = 4096;
+// Partial sums side by side, so many in every instruction set: the order of additions is fixed.
+constexpr int64_t kLanes = 32;
+
+template <class T>
+MEZZO_INLINE double sum_of_squares(const T* x, int64_t N) {
+  double sums[kLanes] = {};
+  const int64_t whole = N - N % kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) {
+#pragma omp simd
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const double here = wide(x[i + lane]);
+      sums[lane] += here * here;
+    }
+  }
+  for (int64_t i = whole; i < N; ++i) {
+    const double here = wide(x[i]);
+    sums[i - whole] += here * here;
+  }
+  double sum = 0.0;
+  for (int64_t lane = 0; lane < kLanes; ++lane) sum += sums[lane];
+  return sum;
+}
+
+double sum_of_squares(const at::Tensor& tensor, int64_t begin, int64_t N) {
+  switch (tensor.scalar_type()) {
+    case at::kBFloat16:
+      return simd<sum_of_squares<c10::BFloat16>>(tensor.const_data_ptr<c10::BFloat16>() + begin, N);
+    case at::kHalf:
+      return simd<sum_of_squares<c10::Half>>(tensor.const_data_ptr<c10::Half>() + begin, N);
+    default:
+      return simd<sum_of_squares<float>>(tensor.const_data_ptr<float>() + begin, N);
+  }
+}
+
+double l2_norm_cpu(const std::vector<at::Tensor>& tensors) {
+  // The blocks of all tensors, one after the other; first[i]: the first block of tensor i.
+  std::vector<int64_t> first{0};
+  for (const at::Tensor& tensor : tensors) {
+    first.push_back(first.back() + (tensor.numel() + kBlock - 1) / kBlock);
+  }
+  std::vector<double> sums(static_cast<size_t>(first.back()));
+  constexpr int64_t kGrain = 32768 / kBlock;
+  at::parallel_for(0, first.back(), kGrain, [&](int64_t begin, int64_t end) {
+    auto at = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) -
+                                  first.begin() - 1);
+    for (int64_t block = begin; block < end; ++block) {
+      while (first[at + 1] <= block) ++at;
+      const int64_t from = (block - first[at]) * kBlock;
+      sums[static_cast<size_t>(block)] =
+          sum_of_squares(tensors[at], from, std::min(kBlock, tensors[at].numel() - from));
+    }
+  });
+  double sum = 0.0;
+  for (const double block : sums) sum += block;
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+double l2_norm(const std::vector<at::Tensor>& tensors) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> dense;
+  dense.reserve(tensors.size());
+  bool is_cpu = true;
+  for (const at::Tensor& tensor : tensors) {
+    const auto dtype = tensor.scalar_type();
+    MEZZO_CHECK(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf, "l2_norm",
+                "a tensor must be fp32, bf16 or fp16, but is {}", c10::toString(dtype));
+    dense.push_back(tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous());
+    is_cpu = is_cpu && tensor.is_cpu();
+  }
+  return is_cpu ? l2_norm_cpu(dense) : l2_norm_reference(tensors);
+}
+
+double l2_norm_reference(const std::vector<at::Tensor>& tensors) {
+  const at::NoGradGuard no_grad;
+  double squares = 0.0;
+  for (const at::Tensor& tensor : tensors) {
+    squares += tensor.to(at::kDouble).square().sum().item<double>();
+  }
+  return std::sqrt(squares);
+}
+
+}  // namespace mezzo::kernels

@@ -1,0 +1,116 @@
+#include "mezzo/optim/compact_adamw.h"
+
+#include "mezzo/base/check.h"
+#include "mezzo/kernels/adamw/adamw.h"
+#include "mezzo/optim/adam_state.h"
+
+namespace mezzo::optim {
+namespace {
+
+CompactAdamWOptions checked(CompactAdamWOptions options) {
+  const int64_t bits = options.moment_bits();
+  MEZZO_CHECK_USAGE(bits == 8 || bits == 32, "CompactAdamW",
+                    "moment_bits must be 8 or 32, but is {}", bits);
+  return detail::checked_adam("CompactAdamW", std::move(options));
+}
+
+CompactAdamWOptions checked_8bit(CompactAdamWOptions options) {
+  MEZZO_CHECK_USAGE(options.moment_bits() == 8, "AdamW8bit",
+                    "moment_bits must be 8, but is {}. Hint: use AdamW8bitOptions",
+                    options.moment_bits());
+  return options;
+}
+
+kernels::AdamWParam kernel_param(const at::Tensor& param, const at::Tensor& grad,
+                                 const CompactAdamWState& state) {
+  return {.weight = param,
+          .remainder = state.remainder,
+          .grad = grad,
+          .exp_avg = state.exp_avg,
+          .exp_avg_sq = state.exp_avg_sq,
+          .exp_avg_scale = state.exp_avg_scale,
+          .exp_avg_sq_scale = state.exp_avg_sq_scale,
+          .numbers = {}};
+}
+
+}  // namespace
+
+CompactAdamW::CompactAdamW(const std::vector<torch::optim::OptimizerParamGroup>& param_groups,
+                           CompactAdamWOptions defaults)
+    : FusedOptimizer("CompactAdamW", param_groups, checked(std::move(defaults))) {
+  for (const auto& group : param_groups_) {
+    const auto* options = dynamic_cast<const CompactAdamWOptions*>(&group.options());
+    MEZZO_CHECK_USAGE(options != nullptr, "CompactAdamW",
+                      "a parameter group's options must be CompactAdamWOptions, but are another "
+                      "optimizer's");
+    checked(*options);
+    for (const at::Tensor& param : group.params()) {
+      state_of(param, *options);
+    }
+  }
+}
+
+CompactAdamW::CompactAdamW(std::vector<at::Tensor> params, CompactAdamWOptions defaults)
+    : CompactAdamW({torch::optim::OptimizerParamGroup(std::move(params))}, std::move(defaults)) {}
+
+void CompactAdamW::update(const Bucket<CompactAdamWState>& bucket,
+                          const CompactAdamWOptions& options, const ScaleOfStep& scale) {
+  if (scale.found_inf && scale.found_inf->item<float>() != 0.0f) return;
+  const float grad_scale = scale.grad_scale ? scale.grad_scale->item<float>() : 1.0f;
+  const kernels::AdamWSettings settings{.lr = options.lr(),
+                                        .beta1 = std::get<0>(options.betas()),
+                                        .beta2 = std::get<1>(options.betas()),
+                                        .eps = options.eps(),
+                                        .weight_decay = options.weight_decay()};
+  std::vector<kernels::AdamWParam> params;
+  params.reserve(bucket.params.size());
+  for (size_t i = 0; i < bucket.params.size(); ++i) {
+    const CompactAdamWState& state = *bucket.states[i];
+    const auto step = static_cast<uint32_t>(state.step.item<float>()) + 1;
+    params.push_back(kernel_param(bucket.params[i], bucket.grads[i], state));
+    params.back().numbers = kernels::adamw_numbers(settings, step, grad_scale);
+  }
+  kernels::adamw_(params);
+  detail::count_steps(bucket.all(&CompactAdamWState::step));
+}
+
+void CompactAdamW::step_one(const at::Tensor& param) {
+  for (auto& group : param_groups_) {
+    for (const at::Tensor& own : group.params()) {
+      if (own.unsafeGetTensorImpl() == param.unsafeGetTensorImpl()) {
+        step_alone(own, static_cast<const CompactAdamWOptions&>(group.options()));
+        return;
+      }
+    }
+  }
+  MEZZO_CHECK(false, "CompactAdamW.step_one",
+              "the parameter must be of this optimizer, but is not. Hint: is it a parameter of "
+              "another model?");
+}
+
+std::vector<at::Tensor> CompactAdamW::state_tensors() const {
+  std::vector<at::Tensor> all;
+  for (const auto& group : param_groups_) {
+    for (const at::Tensor& param : group.params()) {
+      if (const auto found = state_.find(param.unsafeGetTensorImpl()); found != state_.end()) {
+        const auto own = static_cast<const CompactAdamWState&>(*found->second).tensors();
+        all.insert(all.end(), own.begin(), own.end());
+      }
+    }
+  }
+  return all;
+}
+
+AdamW8bitOptions::AdamW8bitOptions(double lr) : CompactAdamWOptions(lr) {
+  moment_bits(8);
+  round_weights(true);
+}
+
+AdamW8bit::AdamW8bit(const std::vector<torch::optim::OptimizerParamGroup>& param_groups,
+                     CompactAdamWOptions defaults)
+    : CompactAdamW(param_groups, checked_8bit(std::move(defaults))) {}
+
+AdamW8bit::AdamW8bit(std::vector<at::Tensor> params, CompactAdamWOptions defaults)
+    : CompactAdamW(std::move(params), checked_8bit(std::move(defaults))) {}
+
+}  // namespace mezzo::optim
