@@ -6,13 +6,16 @@ namespace mezzo {
 
 const std::vector<PrecisionMode>& precision_modes() {
   static const std::vector<PrecisionMode> modes = {
-      {"fp32", at::kFloat, std::nullopt, false, "everything in fp32: the yardstick"},
-      {"amp-fp16", at::kFloat, at::kHalf, true, "fp32 weights, fp16 products, the loss scaled"},
-      {"amp-bf16", at::kFloat, at::kBFloat16, false,
-       "fp32 weights, bf16 products, no scaling needed"},
-      {"pure-fp16", at::kHalf, std::nullopt, false,
+      {"fp32", at::kFloat, std::nullopt, false, false, 32, "everything in fp32: the yardstick"},
+      {"amp-fp16", at::kFloat, at::kHalf, true, false, 32,
+       "fp32 weights, fp16 products, the loss scaled"},
+      {"amp-bf16", at::kFloat, at::kBFloat16, false, true, 32,
+       "fp32 weights in two halves, bf16 products, no scaling needed"},
+      {"lean", at::kFloat, at::kBFloat16, false, true, 8,
+       "as amp-bf16, with moments of 8 bits: for the largest model that fits"},
+      {"pure-fp16", at::kHalf, std::nullopt, false, false, 16,
        "all in fp16, nothing protected: fast where it is fast, and fragile"},
-      {"pure-bf16", at::kBFloat16, std::nullopt, false,
+      {"pure-bf16", at::kBFloat16, std::nullopt, false, false, 16,
        "all in bf16: half the memory, small updates get lost"},
   };
   return modes;

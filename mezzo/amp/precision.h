@@ -16,13 +16,17 @@ struct PrecisionMode {
   std::optional<at::ScalarType>
       autocast;              ///< the 16-bit type that an Autocast region runs in; none: no region
   bool scales_loss;          ///< dynamic loss scaling by default
+  bool splits_weights;       ///< matrices are kept as their bf16 value, which products use, and a
+                             ///< 16-bit remainder: together exactly `weights`, fp32 (on a CPU)
+  int moment_bits;           ///< of the optimizer's moments; 8: block by block, but for tables,
+                             ///< vectors and small tensors
   std::string_view meaning;  ///< one line for a person
 
   /// The dtype in which matrix products run.
   at::ScalarType compute() const { return autocast.value_or(weights); }
 };
 
-/// fp32, amp-fp16, amp-bf16, pure-fp16, pure-bf16, in this order.
+/// fp32, amp-fp16, amp-bf16, lean, pure-fp16, pure-bf16, in this order.
 const std::vector<PrecisionMode>& precision_modes();
 
 /// Throws UsageError for an unknown name, naming the known ones.

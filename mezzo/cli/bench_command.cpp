@@ -64,7 +64,10 @@ void add_bench_command(CLI::App& app, int& exit_code) {
           "context)")
       ->capture_default_str();
   step->add_option("--precision", options->step.precision,
-                   "fp32, amp-fp16, amp-bf16, pure-fp16 or pure-bf16")
+                   "fp32, amp-fp16, amp-bf16, lean, pure-fp16 or pure-bf16")
+      ->capture_default_str();
+  step->add_option("--recompute", options->step.recompute,
+                   "what the backward pass makes again: none, elementwise or layer")
       ->capture_default_str();
   step->add_option("--batch", options->step.batch, "sequences in a step, instead of the above");
   step->add_option("--memory", options->memory,

@@ -24,7 +24,8 @@ constexpr int64_t kEvaluations = 5;
 
 struct CompareOptions {
   train::GivenOptions given;
-  std::vector<std::string> modes = {"fp32", "amp-fp16", "amp-bf16", "pure-fp16", "pure-bf16"};
+  std::vector<std::string> modes = {"fp32", "amp-fp16",  "amp-bf16",
+                                    "lean", "pure-fp16", "pure-bf16"};
   int64_t seeds = 2;
   bool one_at_a_time = false;
   std::string peers, memory;

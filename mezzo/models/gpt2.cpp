@@ -3,6 +3,8 @@
 #include <cmath>
 #include <optional>
 #include <string_view>
+#include <tuple>
+#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -10,12 +12,17 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/dropout.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
+#include "mezzo/kernels/embed/embed.h"
+#include "mezzo/kernels/fused_linear/gelu_linear.h"
+#include "mezzo/kernels/fused_linear/residual_norm_linear.h"
+#include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace mezzo::models {
 namespace {
@@ -39,7 +46,38 @@ void check_tokens(std::string_view where, const at::Tensor& tokens, const GPT2Co
               config.context, tokens.size(1));
 }
 
+std::optional<at::Tensor> optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+at::Tensor sum_of(const Residual& residual) {
+  return residual.branch.defined() ? residual.x + residual.branch : residual.x;
+}
+
+/// The sum of the residual stream, and what `linear`, of the part `name`, makes of its norm.
+std::tuple<at::Tensor, at::Tensor> norm_linear(std::string_view name, const Residual& in,
+                                               LayerNorm& norm, Linear& linear,
+                                               const BlockOps& ops) {
+  if (!ops.is_fused) {
+    const at::Tensor sum = sum_of(in), normed = norm(sum);
+    const Scope scope(name);
+    return {sum, linear(normed)};
+  }
+  const Scope scope(name);
+  return kernels::residual_norm_linear(in.x, optional(in.branch), norm->weight,
+                                       optional(norm->bias), linear->weight, optional(linear->bias),
+                                       LayerNormImpl::kEps, ops.recomputes);
+}
+
 }  // namespace
+
+Recompute recompute_level(std::string_view name) {
+  if (name == "none") return Recompute::kNone;
+  if (name == "elementwise") return Recompute::kElementwise;
+  if (name == "layer") return Recompute::kLayer;
+  mezzo::detail::fail<UsageError>("recompute", "must be none, elementwise or layer, but is '{}'",
+                                  name);
+}
 
 CausalSelfAttentionImpl::CausalSelfAttentionImpl(const GPT2Config& config)
     : heads_(config.heads), dropout_(config.dropout) {
@@ -47,16 +85,16 @@ CausalSelfAttentionImpl::CausalSelfAttentionImpl(const GPT2Config& config)
   c_proj = register_module("c_proj", Linear(config.width, config.width, config.bias));
 }
 
-at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& x) {
+at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv) {
   const Scope scope("attn");
-  const int64_t B = x.size(0), T = x.size(1), C = x.size(2);
+  const int64_t B = qkv.size(0), T = qkv.size(1), C = qkv.size(2) / 3;
   // split's backward is one concatenation; indexing's would fill three tensors with zeros first.
-  const auto qkv = c_attn(x).split(C, /*dim=*/2);
+  const auto parts = qkv.split(C, /*dim=*/2);
   const auto by_head = [&](const at::Tensor& t) {
     return t.view({B, T, heads_, C / heads_}).transpose(1, 2);
   };
   const auto y = at::scaled_dot_product_attention(
-      by_head(qkv[0]), by_head(qkv[1]), by_head(qkv[2]), /*attn_mask=*/std::nullopt,
+      by_head(parts[0]), by_head(parts[1]), by_head(parts[2]), /*attn_mask=*/std::nullopt,
       is_training() ? dropout_ : 0.0, /*is_causal=*/true);
   return c_proj(y.transpose(1, 2).reshape({B, T, C}));
 }
@@ -66,9 +104,10 @@ MLPImpl::MLPImpl(const GPT2Config& config) {
   c_proj = register_module("c_proj", Linear(4 * config.width, config.width, config.bias));
 }
 
-at::Tensor MLPImpl::forward(const at::Tensor& x) {
+at::Tensor MLPImpl::forward(const at::Tensor& hidden, const BlockOps& ops) {
   const Scope scope("mlp");
-  return c_proj(at::gelu(c_fc(x), "tanh"));
+  if (!ops.is_fused) return c_proj(at::gelu(hidden, "tanh"));
+  return kernels::gelu_linear(hidden, c_proj->weight, optional(c_proj->bias), ops.recomputes);
 }
 
 BlockImpl::BlockImpl(const GPT2Config& config) : dropout_(config.dropout) {
@@ -78,9 +117,11 @@ BlockImpl::BlockImpl(const GPT2Config& config) : dropout_(config.dropout) {
   mlp = register_module("mlp", MLP(config));
 }
 
-at::Tensor BlockImpl::forward(const at::Tensor& x) {
-  const auto y = x + at::dropout(attn(ln_1(x)), dropout_, is_training());
-  return y + at::dropout(mlp(ln_2(y)), dropout_, is_training());
+Residual BlockImpl::forward(const Residual& in) {
+  const auto [middle, qkv] = norm_linear("attn", in, ln_1, attn->c_attn, ops);
+  const at::Tensor attended = at::dropout(attn(qkv), dropout_, is_training());
+  const auto [out, hidden] = norm_linear("mlp", {middle, attended}, ln_2, mlp->c_fc, ops);
+  return {out, at::dropout(mlp(hidden, ops), dropout_, is_training())};
 }
 
 GPT2Impl::GPT2Impl(const GPT2Config& config, uint64_t seed) : config_(validated(config)) {
@@ -113,15 +154,49 @@ void GPT2Impl::initialize(uint64_t seed) {
   }
 }
 
-at::Tensor GPT2Impl::features(const at::Tensor& tokens) {
+void GPT2Impl::set_fused(bool is_fused) {
+  is_fused_ = is_fused;
+  for (const auto& block : *h) block->as<BlockImpl>()->ops.is_fused = is_fused;
+}
+
+void GPT2Impl::set_recompute(Recompute level, Checkpoint checkpoint) {
+  MEZZO_CHECK_USAGE(level != Recompute::kLayer || checkpoint != nullptr, "GPT2.set_recompute",
+                    "kLayer needs a function that checkpoints. Hint: mezzo::checkpoint");
+  checkpoint_ = level == Recompute::kLayer ? std::move(checkpoint) : nullptr;
+  for (const auto& block : *h) block->as<BlockImpl>()->ops.recomputes = level != Recompute::kNone;
+}
+
+Residual GPT2Impl::run_block(size_t i, const Residual& in) {
+  auto* block = h[i]->as<BlockImpl>();
+  const Scope scope(fmt::format("h.{}", i));
+  if (checkpoint_ == nullptr) return block->forward(in);
+  const auto run = [block](const std::vector<at::Tensor>& inputs) -> std::vector<at::Tensor> {
+    const Residual out = block->forward({inputs[0], inputs.size() > 1 ? inputs[1] : at::Tensor()});
+    return {out.x, out.branch};
+  };
+  std::vector<at::Tensor> inputs = {in.x};
+  if (in.branch.defined()) inputs.push_back(in.branch);
+  const std::vector<at::Tensor> outputs = checkpoint_(run, inputs);
+  return {outputs[0], outputs[1]};
+}
+
+// is_tied: the head will add its own gradient to that of the token embedding.
+at::Tensor GPT2Impl::embedded(const at::Tensor& tokens, bool is_tied) const {
+  const at::ScalarType dtype = ln_f->weight.scalar_type();
+  const bool is_fused = is_fused_ && dtype != at::kDouble && wte->weight.is_cpu();
+  if (is_fused) return kernels::embed(tokens, wte->weight, wpe->weight, dtype, is_tied);
+  return at::embedding(wte->weight, tokens) + wpe->weight.slice(0, 0, tokens.size(1));
+}
+
+at::Tensor GPT2Impl::features(const at::Tensor& tokens, bool is_tied) {
   check_tokens("GPT2.forward", tokens, config_);
-  const auto positions = wpe->weight.slice(0, 0, tokens.size(1));
-  auto x = at::dropout(wte(tokens) + positions, config_.dropout, is_training());
-  for (size_t i = 0; i < h->size(); ++i) {
-    const Scope scope(fmt::format("h.{}", i));
-    x = h[i]->as<BlockImpl>()->forward(x);
-  }
-  return ln_f(x);
+  Residual stream{at::dropout(embedded(tokens, is_tied), config_.dropout, is_training()), {}};
+  for (size_t i = 0; i < h->size(); ++i) stream = run_block(i, stream);
+  return ln_f(sum_of(stream));
+}
+
+at::Tensor GPT2Impl::features(const at::Tensor& tokens) {
+  return features(tokens, /*is_tied=*/false);
 }
 
 at::Tensor GPT2Impl::head(const at::Tensor& features) {
@@ -139,6 +214,11 @@ at::Tensor GPT2Impl::loss(const at::Tensor& tokens, const at::Tensor& targets) {
               fmt::join(targets.defined() ? targets.sizes() : at::IntArrayRef{}, ", "));
   MEZZO_CHECK(targets.scalar_type() == at::kLong, "GPT2.loss", "targets must be int64, but are {}",
               c10::toString(targets.scalar_type()));
+  if (is_fused_) {
+    const at::Tensor x = features(tokens, /*is_tied=*/true);
+    const Scope scope("head");
+    return kernels::linear_cross_entropy(x, wte->weight, targets);
+  }
   const auto logits = forward(tokens);
   return at::cross_entropy_loss(logits.view({-1, config_.vocab_size}), targets.reshape({-1}));
 }

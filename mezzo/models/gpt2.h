@@ -1,6 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
@@ -12,12 +15,35 @@
 
 namespace mezzo::models {
 
+/// What the backward pass makes again instead of keeping it. The gradients are the same bits.
+enum class Recompute {
+  kNone,         ///< nothing
+  kElementwise,  ///< normalised rows and GELU: a third of the activations for a pass over memory
+  kLayer,        ///< whole blocks: all but their inputs, for one more forward pass
+};
+
+/// The level called "none", "elementwise" or "layer". Throws UsageError for another name.
+Recompute recompute_level(std::string_view name);
+
+/// How a block runs: as fused ops (mezzo/kernels/fused_linear/) or as libtorch's, one by one.
+struct BlockOps {
+  bool is_fused = true;
+  bool recomputes = true;  // normalised rows and GELU; fused only
+};
+
+/// The residual stream between blocks, and what the last block leaves to be added to it: the norm
+/// that reads the sum makes it in the same pass. Both [B, T, C].
+struct Residual {
+  at::Tensor x;
+  at::Tensor branch;  // undefined: nothing
+};
+
 /// Each position attends to itself and those before it, in `heads` parallel heads.
 class CausalSelfAttentionImpl : public torch::nn::Module {
  public:
   explicit CausalSelfAttentionImpl(const GPT2Config& config);
-  /// x [B, T, C] -> [B, T, C]
-  at::Tensor forward(const at::Tensor& x);
+  /// qkv [B, T, 3C], what c_attn gives -> [B, T, C]
+  at::Tensor forward(const at::Tensor& qkv);
 
   Linear c_attn{nullptr};  // C -> 3C: queries, keys, values
   Linear c_proj{nullptr};
@@ -32,8 +58,8 @@ TORCH_MODULE(CausalSelfAttention);
 class MLPImpl : public torch::nn::Module {
  public:
   explicit MLPImpl(const GPT2Config& config);
-  /// x [B, T, C] -> [B, T, C]
-  at::Tensor forward(const at::Tensor& x);
+  /// hidden [B, T, 4C], what c_fc gives -> [B, T, C]
+  at::Tensor forward(const at::Tensor& hidden, const BlockOps& ops);
 
   Linear c_fc{nullptr};
   Linear c_proj{nullptr};
@@ -44,22 +70,29 @@ TORCH_MODULE(MLP);
 class BlockImpl : public torch::nn::Module {
  public:
   explicit BlockImpl(const GPT2Config& config);
-  /// x [B, T, C] -> [B, T, C]
-  at::Tensor forward(const at::Tensor& x);
+  Residual forward(const Residual& in);
 
   LayerNorm ln_1{nullptr};
   CausalSelfAttention attn{nullptr};
   LayerNorm ln_2{nullptr};
   MLP mlp{nullptr};
+  BlockOps ops;
 
  private:
   double dropout_;
 };
 TORCH_MODULE(Block);
 
+/// function(inputs), of which only the inputs are kept for the backward pass: mezzo::checkpoint.
+using Checkpoint = std::function<std::vector<at::Tensor>(
+    const std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>& function,
+    const std::vector<at::Tensor>& inputs)>;
+
 /// GPT-2 (pre-LayerNorm), with the head tied to the token embedding. Parameters are named as
 /// GPT-2's: wte.weight, wpe.weight, h.0.ln_1.weight, ..., ln_f.bias; matrices are [out, in].
-/// It runs in the dtype and on the device of its parameters, or as autocast decides.
+/// It runs in the dtype and on the device of its parameters, or as autocast decides; the residual
+/// stream has the dtype of the norms' parameters, so that matrices in 16 bits beside norms in fp32
+/// leave it in fp32.
 class GPT2Impl : public torch::nn::Module {
  public:
   /// Weights on the CPU in the default dtype, drawn from `seed` alone: the same in every program,
@@ -75,7 +108,8 @@ class GPT2Impl : public torch::nn::Module {
   /// exception on a CPU, a device assertion on a GPU.
   at::Tensor forward(const at::Tensor& tokens);
 
-  /// Mean cross entropy of the next-token prediction, a 0-dim tensor.
+  /// Mean cross entropy of the next-token prediction, a 0-dim tensor; the logits are never there as
+  /// a whole (linear_cross_entropy.h), but for set_fused(false).
   /// tokens, targets [B, T] int64; a target of -100 counts for nothing.
   at::Tensor loss(const at::Tensor& tokens, const at::Tensor& targets);
 
@@ -83,6 +117,12 @@ class GPT2Impl : public torch::nn::Module {
   at::Tensor features(const at::Tensor& tokens);
   /// features [..., C] -> logits [..., V]
   at::Tensor head(const at::Tensor& features);
+
+  /// false: libtorch's ops one by one, each with its own rule under autocast, and differentiable
+  /// twice. They give the same up to rounding, for more time and memory. Fused at first.
+  void set_fused(bool is_fused);
+  /// kLayer needs `checkpoint`; throws UsageError without. kElementwise at first.
+  void set_recompute(Recompute level, Checkpoint checkpoint = nullptr);
 
   const GPT2Config& config() const { return config_; }
 
@@ -92,7 +132,13 @@ class GPT2Impl : public torch::nn::Module {
   LayerNorm ln_f{nullptr};
 
  private:
+  at::Tensor embedded(const at::Tensor& tokens, bool is_tied) const;
+  at::Tensor features(const at::Tensor& tokens, bool is_tied);
+  Residual run_block(size_t i, const Residual& in);
+
   GPT2Config config_;
+  bool is_fused_ = true;
+  Checkpoint checkpoint_;  // of blocks; none: they are not checkpointed
 };
 TORCH_MODULE(GPT2);
 

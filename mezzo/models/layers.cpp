@@ -30,7 +30,7 @@ LayerNormImpl::LayerNormImpl(int64_t width, bool has_bias) {
 }
 
 at::Tensor LayerNormImpl::forward(const at::Tensor& x) {
-  return at::layer_norm(x, weight.sizes(), weight, bias, /*eps=*/1e-5);
+  return at::layer_norm(x, weight.sizes(), weight, bias, kEps);
 }
 
 }  // namespace mezzo::models

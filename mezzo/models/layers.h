@@ -37,10 +37,12 @@ class EmbeddingImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Embedding);
 
-/// Normalisation of the last dimension, epsilon 1e-5. Parameters: weight [width], bias [width].
+/// Normalisation of the last dimension. Parameters: weight [width], bias [width].
 class LayerNormImpl : public torch::nn::Module {
  public:
   LayerNormImpl(int64_t width, bool has_bias);
+  static constexpr double kEps = 1e-5;
+
   /// x [..., width] -> [..., width]
   at::Tensor forward(const at::Tensor& x);
 

@@ -8,10 +8,10 @@
 
 #include <ATen/ops/randint.h>
 
+#include "mezzo/amp/checkpoint.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/median.h"
 #include "mezzo/base/memory.h"
-#include "mezzo/optim/parameter_groups.h"
 #include "mezzo/train/step.h"
 
 namespace mezzo::train {
@@ -59,8 +59,9 @@ StepBenchResult bench_step(const StepBenchOptions& options) {
   if (options.budget.has_value()) memory.set_budget(*options.budget);
   models::GPT2 model(models::gpt2_preset(options.model), /*seed=*/1);
   model->to(mode.weights);
+  model->set_recompute(models::recompute_level(options.recompute), mezzo::checkpoint);
   const auto adamw = optim::AdamWOptions(kLr).betas({0.9, 0.95}).weight_decay(0.1);
-  optim::AdamW optimizer(optim::decay_groups(model->named_parameters(), adamw), adamw);
+  RunOptimizer optimizer(model, mode, adamw);
   GradScaler scaler(at::kCPU, {.enabled = mode.scales_loss});
   Step step(model, optimizer, scaler, mode, {.clip = 1.0});
   const at::Tensor windows =

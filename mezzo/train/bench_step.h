@@ -9,6 +9,7 @@ namespace mezzo::train {
 struct StepBenchOptions {
   std::string model = "nano";
   std::string precision = "amp-bf16";
+  std::string recompute = "elementwise";
   int64_t steps = 10;             // timed, after the warm-up
   std::optional<int64_t> batch;   // sequences; absent: the model's of bench/README.md
   std::optional<int64_t> budget;  // bytes of tensors that the step may need; absent: no limit

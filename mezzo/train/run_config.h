@@ -33,6 +33,7 @@ struct RunConfig {
   std::string on_overflow = "skip";
   std::string cast_policy = "mezzo";
   std::string cast_rules;  // CastPolicy::set_rules' text
+  std::string recompute = "elementwise";
 
   int64_t steps = 1000;
   double lr = 3e-4;

@@ -149,6 +149,9 @@ std::vector<Option> make_options() {
       {precision, "cast-rules", &C::cast_rules,
        "changes to the cast policy: softmax=lower, h.*.attn:mm=fp32 (see mezzo ops)", "none",
        cast_rules()},
+      {precision, "recompute", &C::recompute,
+       "what the backward pass makes again instead of keeping it; the same bits in less memory", "",
+       one_of({"none", "elementwise", "layer"}), kMayChange},
 
       {training, "steps", &C::steps, "optimizer steps in all, those before a resume included", "",
        whole(1, kMaxCount), kMayChange},

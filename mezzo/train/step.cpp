@@ -2,13 +2,16 @@
 
 #include <limits>
 
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
 #include "mezzo/amp/autocast.h"
 #include "mezzo/optim/clip.h"
 #include "mezzo/optim/parameter_groups.h"
 
 namespace mezzo::train {
 
-Step::Step(models::GPT2& model, optim::AdamW& optimizer, GradScaler& scaler,
+Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
            const PrecisionMode& mode, StepOptions options, StepWatch* watch)
     : model_(model),
       optimizer_(optimizer),
@@ -21,7 +24,7 @@ Step::Step(models::GPT2& model, optim::AdamW& optimizer, GradScaler& scaler,
 }
 
 StepResult Step::run(const std::vector<Batch>& batches, double lr) {
-  optim::set_lr(optimizer_, lr);
+  optim::set_lr(optimizer_.optimizer(), lr);
   StepResult result = attempt(batches);
   int64_t retries = 0;
   while (result.is_skipped && retries < options_.max_retries) {
@@ -36,19 +39,41 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   StepResult result;
   result.scale = scaler_.get_scale();
   const at::Tensor loss = forward_backward(batches);
-  scaler_.unscale_(optimizer_);
+  if (scaler_.is_enabled()) {
+    result.grad_norm = step_scaled(result);
+  } else {
+    result.grad_norm = step_unscaled();
+  }
+  if (watch_ != nullptr) watch_->after_step();
+  optimizer_.optimizer().zero_grad();
+  result.loss = loss.item<double>();
+  return result;
+}
+
+// Two passes: one reads the gradients for their norm, and the optimizer's divides them by the
+// clipping factor as it goes.
+double Step::step_unscaled() {
+  if (watch_ != nullptr) watch_->after_unscale();
+  const double norm = optim::grad_norm(parameters_).item<double>();
+  std::optional<at::Tensor> divisor;
+  if (options_.clip > 0.0 && norm > options_.clip)
+    divisor = at::full({}, norm / options_.clip, parameters_.front().options().dtype(at::kFloat));
+  const at::Tensor found_inf = at::zeros({}, parameters_.front().options().dtype(at::kFloat));
+  optimizer_.scaled_step().scaled_step(divisor, found_inf);
+  return norm;
+}
+
+double Step::step_scaled(StepResult& result) {
+  torch::optim::Optimizer& optimizer = optimizer_.optimizer();
+  scaler_.unscale_(optimizer);
   if (watch_ != nullptr) watch_->after_unscale();
   const double max_norm =
       options_.clip > 0.0 ? options_.clip : std::numeric_limits<double>::infinity();
   const at::Tensor norm = optim::clip_grad_norm_(parameters_, max_norm);
-  scaler_.step(optimizer_);
-  result.is_skipped = scaler_.found_inf(optimizer_);
+  scaler_.step(optimizer);
+  result.is_skipped = scaler_.found_inf(optimizer);
   scaler_.update();
-  if (watch_ != nullptr) watch_->after_step();
-  optimizer_.zero_grad();
-  result.loss = loss.item<double>();
-  result.grad_norm = norm.item<double>();
-  return result;
+  return norm.item<double>();
 }
 
 // Leaves the scaled gradients in the parameters; returns the unscaled mean loss.

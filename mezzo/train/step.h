@@ -6,8 +6,8 @@
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/amp/precision.h"
 #include "mezzo/models/gpt2.h"
-#include "mezzo/optim/adamw.h"
 #include "mezzo/train/batch.h"
+#include "mezzo/train/run_optimizer.h"
 
 namespace mezzo::train {
 
@@ -42,7 +42,7 @@ class StepWatch {
 /// step or skip, update. Owns nothing: model, optimizer, scaler and watch outlive it.
 class Step {
  public:
-  Step(models::GPT2& model, optim::AdamW& optimizer, GradScaler& scaler, const PrecisionMode& mode,
+  Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler, const PrecisionMode& mode,
        StepOptions options, StepWatch* watch = nullptr);
 
   /// One optimizer step at the learning rate `lr` on the mean loss over `batches` (more than one:
@@ -53,10 +53,12 @@ class Step {
 
  private:
   StepResult attempt(const std::vector<Batch>& batches);
+  double step_unscaled();
+  double step_scaled(StepResult& result);
   at::Tensor forward_backward(const std::vector<Batch>& batches);
 
   models::GPT2& model_;
-  optim::AdamW& optimizer_;
+  RunOptimizer& optimizer_;
   GradScaler& scaler_;
   const PrecisionMode& mode_;
   StepOptions options_;

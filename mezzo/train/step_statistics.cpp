@@ -12,19 +12,10 @@ std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& parameters) 
   return gradients;
 }
 
-std::vector<at::Tensor> tensors_of(optim::AdamW& optimizer) {
-  std::vector<at::Tensor> tensors;
-  for (const auto& [parameter, state] : optimizer.state()) {
-    const auto& adam = static_cast<const optim::AdamState&>(*state);
-    tensors.insert(tensors.end(), {adam.step, adam.exp_avg, adam.exp_avg_sq, adam.max_exp_avg_sq});
-  }
-  return tensors;
-}
-
 }  // namespace
 
 StepStatistics::StepStatistics(TensorMemoryMeter& memory, models::GPT2& model,
-                               optim::AdamW& optimizer)
+                               const RunOptimizer& optimizer)
     : memory_(memory), parameters_(model->parameters()), optimizer_(optimizer) {}
 
 void StepStatistics::before_forward() { memory_.begin_forward(); }
@@ -44,7 +35,7 @@ void StepStatistics::after_step() {
   if (!parameters_.front().is_cpu() || memory_.peak_bytes() == peak_) return;
   peak_ = memory_.peak_bytes();
   peak_kinds_ =
-      memory_.peak_by_kind(parameters_, gradients_of(parameters_), tensors_of(optimizer_));
+      memory_.peak_by_kind(parameters_, gradients_of(parameters_), optimizer_.state_tensors());
 }
 
 std::optional<StepStatistics::Gradients> StepStatistics::take_gradients() {

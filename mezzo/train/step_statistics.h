@@ -13,7 +13,7 @@ namespace mezzo::train {
 /// that is asked for, how large its gradients are. Owns nothing.
 class StepStatistics : public StepWatch {
  public:
-  StepStatistics(TensorMemoryMeter& memory, models::GPT2& model, optim::AdamW& optimizer);
+  StepStatistics(TensorMemoryMeter& memory, models::GPT2& model, const RunOptimizer& optimizer);
 
   void before_forward() override;
   void after_forward() override;
@@ -36,7 +36,7 @@ class StepStatistics : public StepWatch {
  private:
   TensorMemoryMeter& memory_;
   std::vector<at::Tensor> parameters_;
-  optim::AdamW& optimizer_;
+  const RunOptimizer& optimizer_;
   bool wants_gradients_ = false;
   std::optional<Gradients> gradients_;
   int64_t peak_ = 0;

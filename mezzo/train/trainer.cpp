@@ -9,9 +9,9 @@
 
 #include <ATen/Context.h>
 
+#include "mezzo/amp/checkpoint.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/median.h"
-#include "mezzo/optim/parameter_groups.h"
 #include "mezzo/report/format.h"
 
 namespace mezzo::train {
@@ -35,15 +35,17 @@ at::Device device_of(const RunConfig& config) {
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
   models::GPT2 model(model_config(config), static_cast<uint64_t>(config.seed));
   model->to(device, mode.weights);
+  // A rule for an op of libtorch's acts where that op runs.
+  model->set_fused(config.cast_rules.empty());
+  model->set_recompute(models::recompute_level(config.recompute), mezzo::checkpoint);
   return model;
 }
 
-optim::AdamW make_optimizer(const models::GPT2& model, const RunConfig& config) {
-  const auto options = optim::AdamWOptions(config.lr)
-                           .betas({config.beta1, config.beta2})
-                           .eps(config.eps)
-                           .weight_decay(config.weight_decay);
-  return optim::AdamW(optim::decay_groups(model->named_parameters(), options), options);
+optim::AdamWOptions optimizer_options(const RunConfig& config) {
+  return optim::AdamWOptions(config.lr)
+      .betas({config.beta1, config.beta2})
+      .eps(config.eps)
+      .weight_decay(config.weight_decay);
 }
 
 GradScalerOptions scaler_options(const RunConfig& config, const PrecisionMode& mode) {
@@ -73,12 +75,6 @@ optim::Schedule make_schedule(const RunConfig& config) {
   return schedule;
 }
 
-std::map<std::string, at::Tensor> parameters_by_name(const models::GPT2& model) {
-  std::map<std::string, at::Tensor> tensors;
-  for (const auto& item : model->named_parameters()) tensors[item.key()] = item.value().detach();
-  return tensors;
-}
-
 at::Generator default_generator(at::Device device) {
   return at::globalContext().defaultGenerator(device);
 }
@@ -98,22 +94,6 @@ models::GPT2Config model_config(const RunConfig& config) {
   return shape;
 }
 
-void load_parameters(models::GPT2& model, const std::map<std::string, at::Tensor>& tensors,
-                     const std::string& source) {
-  const auto parameters = model->named_parameters();
-  MEZZO_CHECK(tensors.size() == parameters.size(), "checkpoint",
-              "{} holds {} tensors, but the model has {} parameters", source, tensors.size(),
-              parameters.size());
-  for (const auto& item : parameters) {
-    const auto found = tensors.find(item.key());
-    MEZZO_CHECK(found != tensors.end() && found->second.sizes() == item.value().sizes() &&
-                    found->second.scalar_type() == item.value().scalar_type(),
-                "checkpoint", "{} does not fit the model at {}", source, item.key());
-  }
-  at::NoGradGuard no_grad;
-  for (const auto& item : parameters) item.value().copy_(tensors.at(item.key()));
-}
-
 Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFile& tokens,
                  report::Sinks& sinks)
     : config_(config),
@@ -124,7 +104,7 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       device_(device_of(config)),
       memory_(device_),
       model_(make_model(config, mode_, device_)),
-      optimizer_(make_optimizer(model_, config)),
+      optimizer_(model_, mode_, optimizer_options(config), config.accumulate > 1),
       scaler_(device_, scaler_options(config, mode_)),
       statistics_(memory_, model_, optimizer_),
       train_step_(model_, optimizer_, scaler_, mode_, step_options(config), &statistics_),
@@ -159,8 +139,7 @@ void Trainer::resume(const fs::path& folder) {
       "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
       "or begin a new run without --resume",
       folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
-  load_parameters(model_, checkpoint.model, folder.string());
-  optimizer_.load_named_state(model_->named_parameters(), checkpoint.optimizer);
+  optimizer_.load(checkpoint.model, checkpoint.optimizer, folder.string());
   if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
   sampler_.restore(checkpoint.sampler);
   for (const auto& [device, state] : checkpoint.rng)
@@ -283,8 +262,8 @@ void Trainer::write_checkpoint() {
   checkpoint.data_fingerprint = data::token_fingerprint(tokens_);
   checkpoint.sampler = sampler_.state();
   checkpoint.scaler = scaler_.state_dict();
-  checkpoint.model = parameters_by_name(model_);
-  checkpoint.optimizer = optimizer_.named_state(model_->named_parameters());
+  checkpoint.model = optimizer_.weights();
+  checkpoint.optimizer = optimizer_.state();
   checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
   if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
   const fs::path folder = checkpoint_folder(run_dir_, step_);

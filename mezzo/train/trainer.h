@@ -13,13 +13,13 @@
 #include "mezzo/data/sampler.h"
 #include "mezzo/data/token_file.h"
 #include "mezzo/models/gpt2.h"
-#include "mezzo/optim/adamw.h"
 #include "mezzo/optim/schedule.h"
 #include "mezzo/report/sink.h"
 #include "mezzo/train/checkpoint.h"
 #include "mezzo/train/divergence.h"
 #include "mezzo/train/evaluate.h"
 #include "mezzo/train/run_config.h"
+#include "mezzo/train/run_optimizer.h"
 #include "mezzo/train/step.h"
 #include "mezzo/train/step_statistics.h"
 
@@ -27,11 +27,6 @@ namespace mezzo::train {
 
 /// The model that a configuration names: the preset with the overrides applied.
 models::GPT2Config model_config(const RunConfig& config);
-
-/// Copies `tensors` into the model's parameters. Throws Error, and changes nothing, unless names,
-/// shapes and dtypes are the model's; `source` names them in errors.
-void load_parameters(models::GPT2& model, const std::map<std::string, at::Tensor>& tensors,
-                     const std::string& source);
 
 /// One run: its model, optimizer, scaler and sampler, and the loop over steps.
 class Trainer {
@@ -73,7 +68,7 @@ class Trainer {
 
   TensorMemoryMeter memory_;  // before the model, whose tensors it counts
   models::GPT2 model_;
-  optim::AdamW optimizer_;
+  RunOptimizer optimizer_;
   GradScaler scaler_;
   StepStatistics statistics_;
   Step train_step_;

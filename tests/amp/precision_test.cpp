@@ -19,6 +19,13 @@ TEST(Precision, AmpKeepsFp32WeightsAndComputesIn16Bits) {
   EXPECT_EQ(precision_mode("amp-bf16").compute(), at::kBFloat16);
 }
 
+TEST(Precision, Bf16SplitsItsWeightsAndLeanHasNarrowMomentsToo) {
+  for (const PrecisionMode& mode : precision_modes()) {
+    EXPECT_EQ(mode.splits_weights, mode.name == "amp-bf16" || mode.name == "lean") << mode.name;
+    EXPECT_EQ(mode.moment_bits == 8, mode.name == "lean") << mode.name;
+  }
+}
+
 TEST(Precision, OnlyFp16UnderAutocastScalesItsLoss) {
   for (const PrecisionMode& mode : precision_modes())
     EXPECT_EQ(mode.scales_loss, mode.name == "amp-fp16") << mode.name;
@@ -31,8 +38,9 @@ TEST(Precision, PureModesHave16BitWeightsAndNoRegion) {
 }
 
 TEST(Precision, UnknownNameIsRefusedWithTheKnownOnes) {
-  EXPECT_THROW_WITH(precision_mode("fp17"),
-                    "must be one of fp32, amp-fp16, amp-bf16, pure-fp16, pure-bf16, but is 'fp17'");
+  EXPECT_THROW_WITH(
+      precision_mode("fp17"),
+      "must be one of fp32, amp-fp16, amp-bf16, lean, pure-fp16, pure-bf16, but is 'fp17'");
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ class Folder(unittest.TestCase):
 
 class Commands(Folder):
     def test_every_mode_trains_and_leaves_its_files(self):
-        for precision in ["fp32", "amp-fp16", "amp-bf16", "pure-bf16"]:
+        for precision in ["fp32", "amp-fp16", "amp-bf16", "lean", "pure-bf16"]:
             out = self.train(precision, "--precision", precision, "--steps", 12, "--lr", "1e-2", "--eval-every", 6)
             self.assertIn("files in", out)
             summary = self.summary(precision)
@@ -173,7 +173,7 @@ class Commands(Folder):
 
     def test_info_names_every_precision(self):
         out = self.mezzo("info")
-        for precision in ["fp32", "amp-fp16", "amp-bf16", "pure-fp16", "pure-bf16"]:
+        for precision in ["fp32", "amp-fp16", "amp-bf16", "lean", "pure-fp16", "pure-bf16"]:
             self.assertIn(precision, out)
 
     def test_ops_prints_and_compares_policies(self):

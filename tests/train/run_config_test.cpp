@@ -47,6 +47,7 @@ RunConfig unusual_config() {
   c.weight_decay = 2;
   c.clip = 0;
   c.seed = INT64_MAX;
+  c.recompute = "layer";
   c.device = "cuda";
   c.threads = 7;
   c.out = "runs/ü";
@@ -180,8 +181,8 @@ TEST(RunConfig, AnImpossibleValueIsRefusedWithWhatIsAccepted) {
   EXPECT_THAT(refused("bias", "yes"), HasSubstr("bias must be true or false"));
   EXPECT_THAT(refused("seed", "-1"), HasSubstr("seed must be from 0"));
   EXPECT_THAT(refused("precision", "amp-bf61"),
-              HasSubstr("one of fp32, amp-fp16, amp-bf16, pure-fp16, pure-bf16, but is the string "
-                        "\"amp-bf61\", did you mean 'amp-bf16'? (--precision)"));
+              HasSubstr("one of fp32, amp-fp16, amp-bf16, lean, pure-fp16, pure-bf16, but is the "
+                        "string \"amp-bf61\", did you mean 'amp-bf16'? (--precision)"));
   EXPECT_THAT(refused("out", "a\nb"), HasSubstr("out must be a path"));
   EXPECT_THAT(refused("out", "\xff"), HasSubstr("out must be a path in UTF-8"));
   EXPECT_THAT(refused("min-lr", "1"), HasSubstr("min-lr must be at most lr (0.0003), but is 1"));
@@ -224,7 +225,7 @@ TEST(RunConfigResume, ExactlyTheDocumentedOptionsMayChange) {
   const std::string run = run_folder(dir, {});
   const std::set<std::string> may_change = {"steps",         "checkpoint-every", "eval-every",
                                             "eval-batches",  "threads",          "on-overflow",
-                                            "sample-tokens", "keep-checkpoints"};
+                                            "sample-tokens", "keep-checkpoints", "recompute"};
   RunConfig other = unusual_config();
   other.data = dir.path();
   for (const Option& option : options()) {
@@ -244,7 +245,7 @@ TEST(RunConfigResume, ARefusalNamesBothValuesAndWhatMayChange) {
   const std::string run = run_folder(dir, {});
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"lr", "0.001"}}),
                     "lr must stay 0.0003 when a run is resumed, but is 0.001 (--lr). What may "
-                    "change: on-overflow, steps, ");
+                    "change: on-overflow, recompute, steps, ");
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"width", "64"}}),
                     "width must stay as the preset has it");
 }

@@ -28,21 +28,20 @@ struct Training {
   explicit Training(const char* precision, GradScalerOptions scaling = {}, StepOptions options = {})
       : mode(precision_mode(precision)),
         model(tiny(), 7),
-        optimizer(optim::decay_groups(model->named_parameters(), {}), {}),
+        optimizer(model, mode, optim::AdamWOptions()),
         scaler(at::kCPU, scaling),
         step(model, optimizer, scaler, mode, options) {}
 
   std::vector<at::Tensor> snapshot() {
     std::vector<at::Tensor> tensors;
-    for (const at::Tensor& p : model->parameters()) tensors.push_back(p.detach().clone());
-    for (const auto& [name, tensor] : optimizer.named_state(model->named_parameters()))
-      tensors.push_back(tensor.clone());
+    for (const auto& [name, tensor] : optimizer.weights()) tensors.push_back(tensor.clone());
+    for (const auto& [name, tensor] : optimizer.state()) tensors.push_back(tensor.clone());
     return tensors;
   }
 
   const PrecisionMode& mode;
   models::GPT2 model;
-  optim::AdamW optimizer;
+  RunOptimizer optimizer;
   GradScaler scaler;
   Step step;
 };

@@ -63,7 +63,7 @@ TEST_P(Resume, ContinuesBitForBit) {
   EXPECT_EQ(a.sampler, b.sampler);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, Resume, ::testing::Values("fp32", "amp-fp16", "amp-bf16"),
+INSTANTIATE_TEST_SUITE_P(Modes, Resume, ::testing::Values("fp32", "amp-fp16", "amp-bf16", "lean"),
                          [](const auto& mode) {
                            std::string name = mode.param;
                            return name.erase(std::min(name.find('-'), name.size()), 1);

@@ -1,0 +1,118 @@
+#include "mezzo/train/run_optimizer.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/optim/parameter_groups.h"
+
+namespace mezzo::train {
+namespace {
+
+optim::CompactAdamWOptions compact_options(const optim::AdamWOptions& options,
+                                           const PrecisionMode& mode, bool is_cpu) {
+  optim::CompactAdamWOptions compact(options.lr());
+  compact.betas(options.betas())
+      .eps(options.eps())
+      .weight_decay(options.weight_decay())
+      .split_weights(mode.splits_weights && is_cpu)
+      .moment_bits(mode.moment_bits);
+  return compact;
+}
+
+// Embeddings have moments of 32 bits in every mode: a row that comes seldom shares its block of an
+// 8-bit format with rows that come often (Dettmers et al., arXiv 2110.02861, section 2.3).
+std::vector<torch::optim::OptimizerParamGroup> groups_with_wide_embeddings(
+    models::GPT2& model, const optim::CompactAdamWOptions& options) {
+  auto groups = optim::decay_groups(model->named_parameters(), options);
+  torch::optim::OptimizerParamGroup embeddings({}, groups.front().options().clone());
+  static_cast<optim::CompactAdamWOptions&>(embeddings.options()).moment_bits(32);
+  std::vector<at::Tensor> matrices;
+  for (const at::Tensor& param : groups.front().params()) {
+    const bool is_embedding =
+        param.is_same(model->wte->weight) || param.is_same(model->wpe->weight);
+    (is_embedding ? embeddings.params() : matrices).push_back(param);
+  }
+  groups.front().params() = matrices;
+  groups.push_back(embeddings);
+  return groups;
+}
+
+}  // namespace
+
+RunOptimizer::RunOptimizer(models::GPT2& model, const PrecisionMode& mode,
+                           const optim::AdamWOptions& options, bool accumulates)
+    : model_(model) {
+  const bool is_cpu = model->parameters().front().is_cpu();
+  if (mode.splits_weights || mode.moment_bits == 8) {
+    const auto compact = compact_options(options, mode, is_cpu);
+    auto made =
+        std::make_unique<optim::CompactAdamW>(groups_with_wide_embeddings(model, compact), compact);
+    compact_ = made.get();
+    scaled_step_ = made.get();
+    optimizer_ = std::move(made);
+    if (accumulates)
+      for (const at::Tensor& param : model->parameters()) param.set_grad_dtype(at::kFloat);
+  } else {
+    auto made = std::make_unique<optim::AdamW>(
+        optim::decay_groups(model->named_parameters(), options), options);
+    plain_ = made.get();
+    scaled_step_ = made.get();
+    optimizer_ = std::move(made);
+  }
+}
+
+std::vector<at::Tensor> RunOptimizer::state_tensors() const {
+  if (compact_ != nullptr) return compact_->state_tensors();
+  std::vector<at::Tensor> tensors;
+  for (const auto& [parameter, state] : plain_->state()) {
+    const auto& adam = static_cast<const optim::AdamState&>(*state);
+    tensors.insert(tensors.end(), {adam.step, adam.exp_avg, adam.exp_avg_sq, adam.max_exp_avg_sq});
+  }
+  return tensors;
+}
+
+std::map<std::string, at::Tensor> RunOptimizer::weights() const {
+  if (compact_ != nullptr) return compact_->master_weights(model_->named_parameters());
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& item : model_->named_parameters()) tensors[item.key()] = item.value().detach();
+  return tensors;
+}
+
+std::map<std::string, at::Tensor> RunOptimizer::state() const {
+  const auto named = model_->named_parameters();
+  return compact_ != nullptr ? compact_->named_state(named) : plain_->named_state(named);
+}
+
+void RunOptimizer::load(const std::map<std::string, at::Tensor>& weights,
+                        const std::map<std::string, at::Tensor>& state, const std::string& source) {
+  const auto named = model_->named_parameters();
+  if (compact_ != nullptr) {
+    try {
+      compact_->load_master_weights(named, weights);
+      compact_->load_named_state(named, state);
+    } catch (const Error& error) {
+      mezzo::detail::fail<Error>("checkpoint", "{} does not fit the run: {}", source, error.what());
+    }
+  } else {
+    load_parameters(model_, weights, source);
+    plain_->load_named_state(named, state);
+  }
+}
+
+void load_parameters(models::GPT2& model, const std::map<std::string, at::Tensor>& tensors,
+                     const std::string& source) {
+  const auto parameters = model->named_parameters();
+  MEZZO_CHECK(tensors.size() == parameters.size(), "checkpoint",
+              "{} holds {} tensors, but the model has {} parameters", source, tensors.size(),
+              parameters.size());
+  for (const auto& item : parameters) {
+    const auto found = tensors.find(item.key());
+    MEZZO_CHECK(found != tensors.end() && found->second.sizes() == item.value().sizes() &&
+                    found->second.scalar_type() == item.value().scalar_type(),
+                "checkpoint", "{} does not fit the model at {}", source, item.key());
+  }
+  at::NoGradGuard no_grad;
+  for (const auto& item : parameters) item.value().copy_(tensors.at(item.key()));
+}
+
+}  // namespace mezzo::train
