@@ -23,6 +23,9 @@ PEER = ROOT / "bench/peers/pytorch_step.py"
 # What a PyTorch user can set from outside to make freed memory be reused; see bench/README.md.
 TUNED = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
+# What PyTorch's users run where Mezzo's run lean.
+PEER_PRECISION = {"lean": "amp-bf16"}
+
 # PyTorch multiplies fp16 on a CPU in a scalar loop: one of its steps takes longer than a hundred of the others.
 SLOW_STEPS = 1
 
@@ -35,14 +38,15 @@ def run(command, environment):
 
 
 def measure(model, precision, options):
-    arguments = ["--model", model, "--precision", precision, "--json", "--threads", str(options.threads)]
+    arguments = ["--model", model, "--json", "--threads", str(options.threads)]
+    ours_in, theirs_in = ["--precision", precision], ["--precision", PEER_PRECISION.get(precision, precision)]
     peer_steps = SLOW_STEPS if "fp16" in precision else options.steps
     peer_environment = TUNED if options.tuned else {}
     ours, theirs = [], []
     for _ in range(options.rounds):
-        ours.append(run([MEZZO, "bench", "step", *arguments, "--steps", str(options.steps)], {}))
+        ours.append(run([MEZZO, "bench", "step", *arguments, *ours_in, "--steps", str(options.steps)], {}))
         if not (theirs and "fp16" in precision):
-            theirs.append(run([sys.executable, PEER, *arguments, "--steps", str(peer_steps)], peer_environment))
+            theirs.append(run([sys.executable, PEER, *arguments, *theirs_in, "--steps", str(peer_steps)], peer_environment))
     return {"model": model, "precision": precision, "mezzo": ours, "pytorch": theirs}
 
 
