@@ -1,5 +1,7 @@
 #include "mezzo/base/scope.h"
 
+#include <atomic>
+
 #include <fnmatch.h>
 
 namespace mezzo {
@@ -13,6 +15,13 @@ struct Current {
 Current& current() {
   thread_local Current value;
   return value;
+}
+
+std::atomic<ScopeObserver> observer_of_all{nullptr};
+
+void tell(const std::string& path) {
+  const ScopeObserver observer = observer_of_all.load(std::memory_order_relaxed);
+  if (observer != nullptr) observer(path);
 }
 
 // Takes the first name off a dotted path.
@@ -30,17 +39,21 @@ Scope::Scope(std::string_view name) : outer_length_(current().path.size()) {
   if (!now.path.empty()) now.path += '.';
   now.path += name;
   ++now.version;
+  tell(now.path);
 }
 
 Scope::~Scope() {
   Current& now = current();
   now.path.resize(outer_length_);
   ++now.version;
+  tell(now.path);
 }
 
 const std::string& Scope::path() { return current().path; }
 
 uint64_t Scope::version() { return current().version; }
+
+void set_scope_observer(ScopeObserver observer) { observer_of_all = observer; }
 
 bool is_in_scope(std::string_view path, std::string_view pattern) {
   while (!pattern.empty()) {

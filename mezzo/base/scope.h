@@ -27,6 +27,12 @@ class Scope {
   size_t outer_length_;
 };
 
+/// Called on the thread of a Scope whenever one begins or ends on it, with its path() from then on.
+using ScopeObserver = void (*)(const std::string& path);
+
+/// One for the process; null: none. Not while Scopes begin or end on other threads.
+void set_scope_observer(ScopeObserver observer);
+
 /// Whether `path` lies in a scope that `pattern` names: "blocks.*.attn" holds for "blocks.3.attn"
 /// and for all within. A name in the pattern may have the shell's wildcards (*, ?, [0-2]), which do
 /// not reach over a dot. The empty pattern holds everywhere.

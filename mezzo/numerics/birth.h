@@ -1,0 +1,40 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
+
+#include "mezzo/numerics/trace.h"
+
+namespace mezzo::numerics {
+
+/// A call of an op with all that went into it, before it changed any of it.
+struct Call {
+  const OpFacts& op;
+  std::vector<c10::IValue> arguments;
+  std::vector<at::Tensor> results;
+};
+
+/// What went wrong in a call whose results have kinds of numbers that its arguments do not explain.
+/// Runs the op again in fp64.
+Birth examine(const Call& call, const OpRecord& record);
+
+/// A call whose finite results are wrong in a way that only shows beside the exact ones: nearly all
+/// of them zero (backward only), different integers become one, or an update that rounding undid
+/// (optimizer only). None if it is not so.
+std::optional<Birth> examine_finite(const Call& call, const OpRecord& record);
+
+/// The op's results computed in fp64 from the same arguments; empty where it cannot be.
+std::vector<at::Tensor> results_in_fp64(const Call& call);
+
+/// The index of the first element that is not finite; there is one.
+std::vector<int64_t> first_non_finite(const at::Tensor& tensor);
+
+/// Tensors in a list of arguments or results, those within lists too, with their places.
+void for_each_tensor(c10::ArrayRef<c10::IValue> values,
+                     const std::function<void(size_t, const at::Tensor&)>& visit);
+
+}  // namespace mezzo::numerics

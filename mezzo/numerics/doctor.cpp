@@ -1,0 +1,336 @@
+#include "mezzo/numerics/doctor.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/nan_to_num.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
+#include "mezzo/numerics/ledger.h"
+#include "mezzo/numerics/quiet.h"
+#include "mezzo/numerics/remedies.h"
+#include "mezzo/numerics/replay.h"
+#include "mezzo/numerics/roots.h"
+
+namespace mezzo::numerics {
+namespace {
+
+// Two steps whose ops are rounded differently agree in their losses to a few of the coarser
+// format's steps: its errors of mixed sign over the depth of a model (Higham and Mary, 2019).
+constexpr double kRoundings = 32.0;
+// Gradients are sums over many cancelling terms: within a factor they are the same gradient.
+constexpr double kGradientsDiffer = 0.5;
+constexpr int kMostSuspects = 6;
+
+at::ScalarType coarsest(const Trace& trace) {
+  at::ScalarType found = at::kFloat;
+  for (const OpRecord& record : trace.records) {
+    for (const TensorFacts& output : record.outputs) {
+      if (output.dtype == at::kBFloat16) return at::kBFloat16;
+      if (output.dtype == at::kHalf) found = at::kHalf;
+    }
+  }
+  return found;
+}
+
+// Of the larger of both; 0 for two that are not there.
+double relative_distance(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? 0.0 : 1.0;
+  const at::Tensor x = numbers_of(a).to(at::kDouble);
+  const at::Tensor y = numbers_of(b).to(at::kDouble);
+  if (x.sizes() != y.sizes()) return 0.0;
+  const double size = std::max(x.norm().item<double>(), y.norm().item<double>());
+  return size == 0.0 ? 0.0 : (x - y).norm().item<double>() / size;
+}
+
+class Examination {
+ public:
+  Examination(const Patient& patient, const DoctorOptions& options)
+      : patient_(patient), options_(options), state_(patient) {}
+
+  Diagnosis run() {
+    before_ = replay(patient_, state_, {.hashes = options_.checks_replay});
+    diagnosis_.loss = before_.loss;
+    diagnosis_.ops = static_cast<int64_t>(before_.trace.records.size());
+    if (options_.checks_replay) check_replay();
+    roots_ = find_roots(before_);
+    if (!before_.error.empty()) {
+      diagnosis_.findings.push_back(finding_of_error(before_));
+    }
+    keep_harmful();
+    look_for_uninitialized();
+    for (const Root& root : roots_)
+      diagnosis_.findings.push_back(finding_of(root, *source_, patient_));
+    if (options_.tries_remedies && !roots_.empty() && before_.error.empty()) try_remedies();
+    return std::move(diagnosis_);
+  }
+
+ private:
+  void check_replay() {
+    const Replay again = replay(patient_, state_, {.hashes = true});
+    const std::string difference = first_difference(before_.trace, again.trace);
+    diagnosis_.is_reproduced = difference.empty();
+    if (difference.empty()) return;
+    const Replay third = replay(patient_, state_, {.hashes = true});
+    const bool once = first_difference(again.trace, third.trace).empty() ||
+                      first_difference(before_.trace, third.trace).empty();
+    diagnosis_.not_reproduced =
+        once ? fmt::format(
+                   "one run of three differs, from {} on: the hardware, or something outside "
+                   "the step, changed a value",
+                   difference)
+             : fmt::format("every run differs, from {} on: it is not deterministic", difference);
+  }
+
+  // Replays that are needed at most once.
+  const Replay& in_fp32_everywhere() {
+    if (!fp32_.has_value()) {
+      Change change;
+      change.everywhere = true;
+      fp32_ = replay(patient_, state_, {.change = &change, .before = &before_.trace});
+      if (fp32_->error.empty()) diagnosis_.fp32_loss = fp32_->loss;
+    }
+    return *fp32_;
+  }
+
+  double tolerance() const {
+    return kRoundings * float_format(coarsest(before_.trace)).epsilon / 2;
+  }
+
+  bool losses_agree(double a, double b) const {
+    return std::abs(a - b) <= tolerance() * std::max(1.0, std::abs(b));
+  }
+
+  // Losses, gradients, and how parameters and buffers moved.
+  bool differ(const Replay& a, const Replay& b) const {
+    if (!losses_agree(a.loss, b.loss)) return true;
+    for (size_t i = 0; i < a.grads.size() && i < b.grads.size(); ++i) {
+      if (relative_distance(a.grads[i], b.grads[i]) > kGradientsDiffer) return true;
+    }
+    for (size_t i = 0; i < a.values.size() && i < b.values.size(); ++i) {
+      const at::Tensor start = start_of(i);
+      if (start.defined() && start.is_floating_point() &&
+          relative_distance(a.values[i] - start, b.values[i] - start) > kGradientsDiffer)
+        return true;
+    }
+    return false;
+  }
+
+  at::Tensor start_of(size_t value) const {
+    const auto& named = value < patient_.parameters.size()
+                            ? patient_.parameters[value]
+                            : patient_.buffers[value - patient_.parameters.size()];
+    return state_.before(named.second);
+  }
+
+  // What reaches no sink is a finding only if the step is wrong by it.
+  void keep_harmful() {
+    std::vector<Root> kept, harmless;
+    int suspects = 0;
+    for (Root& root : roots_) {
+      auto& list = !root.is_swallowed || is_harmful(root, suspects) ? kept : harmless;
+      list.push_back(std::move(root));
+    }
+    if (kept.empty()) kept = harmful_together(harmless);
+    roots_ = std::move(kept);
+    merge_with_backward();
+  }
+
+  // Overflows that each alone would do no harm, as another one does the same.
+  std::vector<Root> harmful_together(const std::vector<Root>& roots) {
+    std::vector<Root> overflows;
+    Change change;
+    for (const Root& root : roots) {
+      if (!is_overflow(record_of(root.inner).birth->cause)) continue;
+      overflows.push_back(root);
+      change.ops.merge(in_fp32(root).ops);
+    }
+    const bool is_harm = overflows.size() > 1 && may_be_wrong() && changes_step(change);
+    return is_harm ? overflows : std::vector<Root>();
+  }
+
+  const OpRecord& record_of(int64_t i) const {
+    return before_.trace.records[static_cast<size_t>(i)];
+  }
+
+  bool is_harmful(const Root& root, int& suspects) {
+    const OpRecord& record = record_of(root.record);
+    switch (record_of(root.inner).birth->cause) {
+      case Cause::kOverflow:
+      case Cause::kInnerOverflow:
+        if (record.direction == Direction::kOptimizer && record.op->handle.schema().is_mutable())
+          return true;
+        if (suspects >= kMostSuspects || !may_be_wrong()) return false;
+        ++suspects;
+        return changes_step(in_fp32(root));
+      case Cause::kCollidingIntegers:
+        return true;
+      case Cause::kUnderflow:
+        return has_lost_gradients();
+      case Cause::kLostUpdate:
+        return has_not_moved(record_of(root.inner));
+      default:
+        return false;
+    }
+  }
+
+  // If the step is what it is in fp32, no suspect did it harm.
+  bool may_be_wrong() {
+    if (!before_.is_finite()) return true;
+    const Replay& fp32 = in_fp32_everywhere();
+    return !fp32.error.empty() || differ(before_, fp32);
+  }
+
+  bool changes_step(const Change& change) {
+    const Replay changed = replay(patient_, state_, {.change = &change, .before = &before_.trace});
+    return changed.error.empty() && differ(before_, changed);
+  }
+
+  bool has_lost_gradients() {
+    const Replay& fp32 = in_fp32_everywhere();
+    for (size_t i = 0; i < before_.grads.size() && i < fp32.grads.size(); ++i) {
+      if (!before_.grads[i].defined() || !fp32.grads[i].defined()) continue;
+      const auto share = [](const at::Tensor& grad) {
+        const kernels::TensorStats stats = kernels::tensor_stats(numbers_of(grad));
+        return static_cast<double>(stats.zeros) /
+               static_cast<double>(std::max<int64_t>(1, stats.numel));
+      };
+      if (share(before_.grads[i]) > 0.9 && share(fp32.grads[i]) < 0.5) return true;
+    }
+    return false;
+  }
+
+  bool has_not_moved(const OpRecord& record) const {
+    const void* memory = record.outputs[record.birth->output].memory;
+    for (size_t i = 0; i < before_.values.size(); ++i) {
+      const auto& named = i < patient_.parameters.size()
+                              ? patient_.parameters[i]
+                              : patient_.buffers[i - patient_.parameters.size()];
+      if (named.second.storage().unsafeGetStorageImpl() != memory) continue;
+      const at::Tensor equal = before_.values[i].eq(start_of(i));
+      return equal.sum().item<double>() >= 0.99 * static_cast<double>(equal.numel());
+    }
+    return false;
+  }
+
+  // A backward root whose forward op was masked out is one story with it.
+  void merge_with_backward() {
+    for (const Root& root : roots_) {
+      if (root.external >= 0 || root.is_swallowed || record_of(root.record).forward < 0) continue;
+      std::erase_if(roots_, [&](const Root& other) {
+        return other.is_swallowed && other.record == record_of(root.record).forward;
+      });
+      return;
+    }
+  }
+
+  void look_for_uninitialized() {
+    const auto& records = before_.trace.records;
+    const bool may_be = std::any_of(records.begin(), records.end(), [](const OpRecord& record) {
+      return record.op != nullptr && record.op->leaves_garbage && record.parent < 0;
+    });
+    if (!may_be || !before_.is_finite() || !roots_.empty()) return;
+    poisoned_ = replay(patient_, state_, {.poisons = true});
+    for (Root& root : find_roots(*poisoned_)) {
+      if (root.external >= 0 || root.is_swallowed) continue;
+      const OpRecord& record = poisoned_->trace.records[static_cast<size_t>(root.record)];
+      if (record.birth->cause != Cause::kUninitialized || record.parent >= 0) continue;
+      roots_ = {std::move(root)};
+      source_ = &*poisoned_;
+      return;
+    }
+  }
+
+  void try_remedies() {
+    const Finding& finding = diagnosis_.findings.front();
+    int proved = 0;
+    int left = options_.max_trials;
+    for (Trial& trial : trials_for(roots_, *source_, finding)) {
+      // A cheaper one is proved already.
+      if (proved > 0 && (trial.change.everywhere || trial.change.scope.has_value())) continue;
+      if (proved >= 2 || left-- <= 0) break;
+      diagnosis_.remedies.push_back(tried(trial));
+      for (const int halvings : {16, 40}) {
+        if (!leaves_gradients_ || left-- <= 0) break;
+        const Trial both = with_lower_scale(trial, source_->trace, halvings);
+        diagnosis_.remedies.push_back(tried(both));
+      }
+      proved += diagnosis_.remedies.back().is_proved ? 1 : 0;
+    }
+    std::stable_sort(diagnosis_.remedies.begin(), diagnosis_.remedies.end(),
+                     [](const Remedy& a, const Remedy& b) { return a.is_proved > b.is_proved; });
+  }
+
+  Replay run_trial(const Trial& trial, const Change& change) {
+    Patient cleaned = patient_;
+    if (!trial.cleaned.empty()) {
+      cleaned.step = [&] {
+        clean(trial);
+        return patient_.step();
+      };
+    }
+    const bool poisons = source_ == (poisoned_.has_value() ? &*poisoned_ : nullptr);
+    return replay(cleaned, state_,
+                  {.poisons = poisons, .change = &change, .before = &source_->trace});
+  }
+
+  void clean(const Trial& trial) const {
+    const Quiet quiet;
+    const auto clean_named = [&](const std::string& name, const at::Tensor& tensor) {
+      if (name == trial.cleaned.front()) tensor.copy_(at::nan_to_num(tensor, 0.0, 0.0, 0.0));
+    };
+    for (const auto& [name, tensor] : patient_.parameters) clean_named(name, tensor);
+    for (const auto& [name, tensor] : patient_.buffers) clean_named(name, tensor);
+    for (const auto& [name, tensor] : patient_.inputs) clean_named("batch." + name, tensor);
+  }
+
+  Remedy tried(const Trial& trial) {
+    Remedy remedy;
+    remedy.change = trial.what;
+    remedy.advice = trial.advice;
+    leaves_gradients_ = false;
+    const Replay changed = run_trial(trial, trial.change);
+    if (!changed.error.empty()) {
+      remedy.outcome = "the step failed: " + changed.error.substr(0, changed.error.find('\n'));
+      return remedy;
+    }
+    leaves_gradients_ = changed.bad_gradients() > 0 && std::isfinite(changed.loss);
+    if (!changed.is_finite()) {
+      remedy.outcome = fmt::format("loss {:.6g}, {} gradients still not finite",
+                                   std::isnan(changed.loss) ? std::abs(changed.loss) : changed.loss,
+                                   changed.bad_gradients());
+      return remedy;
+    }
+    Change reference = trial.change;
+    reference.everywhere = true;
+    reference.type = at::kFloat;
+    const Replay fp32 = run_trial(trial, reference);  // with the same scale
+    remedy.outcome = fmt::format("loss {:.6g}, in fp32 {:.6g}", changed.loss, fp32.loss);
+    remedy.is_proved = fp32.error.empty() && losses_agree(changed.loss, fp32.loss) &&
+                       (!before_.is_finite() || !differ(changed, fp32));
+    return remedy;
+  }
+
+  const Patient& patient_;
+  const DoctorOptions& options_;
+  PatientState state_;
+  Replay before_;
+  std::optional<Replay> fp32_, poisoned_;
+  const Replay* source_ = &before_;  // whose roots are the findings
+  std::vector<Root> roots_;
+  bool leaves_gradients_ = false;  // the last trial's loss was finite, its gradients were not
+  Diagnosis diagnosis_;
+};
+
+}  // namespace
+
+Diagnosis diagnose(const Patient& patient, const DoctorOptions& options) {
+  MEZZO_CHECK(patient.step != nullptr, "numerics.diagnose", "the patient has no step to run");
+  return Examination(patient, options).run();
+}
+
+}  // namespace mezzo::numerics

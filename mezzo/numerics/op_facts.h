@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/record_function.h>
+
+namespace mezzo::numerics {
+
+/// What an op's schema says about the tensors it is given.
+struct OpFacts {
+  c10::OperatorHandle handle;
+  std::string name;          ///< "aten::add_"
+  std::vector<bool> reads;   ///< argument by argument: what was there can matter to the result
+  std::vector<bool> writes;  ///< it is changed in place
+  bool is_view = false;      ///< its results share their input's memory
+  bool is_random = false;
+  bool is_pointwise = false;    ///< an element of the result comes from one of each input
+  bool leaves_garbage = false;  ///< at::empty and its like
+
+  /// Of the op that is being recorded; null for what is no op of the dispatcher. Kept for good.
+  static const OpFacts* of(const at::RecordFunction& function);
+};
+
+/// "exp" of "aten::exp_": without namespace and without the underscore of the in-place form.
+std::string base_name(const std::string& op);
+
+}  // namespace mezzo::numerics

@@ -1,0 +1,426 @@
+#include "mezzo/numerics/recorder.h"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <optional>
+
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/base/scope.h"
+#include "mezzo/numerics/birth.h"
+#include "mezzo/numerics/quiet.h"
+#include "mezzo/numerics/scalars.h"
+
+namespace mezzo::numerics {
+
+/// A call that has begun.
+struct Recorder::Frame : at::ObserverContext {
+  explicit Frame(const OpFacts& facts) : op(facts) {}
+  ~Frame() override;
+
+  const OpFacts& op;
+  int64_t index = -1;
+  int exceptions = std::uncaught_exceptions();
+  bool has_infinite_scalar = false;
+  int64_t garbage_maker = -1;          // of an input that nobody has written to
+  std::vector<c10::IValue> arguments;  // in-place ones as copies
+  std::vector<at::Tensor> written;     // the originals of those
+};
+
+namespace {
+
+std::atomic<Recorder*> active{nullptr};
+
+struct OpenFrame {
+  int64_t index;
+  uint64_t key;
+};
+thread_local std::vector<OpenFrame> open_frames;
+
+bool is_looked_at(const at::Tensor& numbers) {
+  return numbers.defined() && (numbers.is_floating_point() || numbers.is_complex());
+}
+
+bool reads_non_finite(const OpRecord& record) {
+  for (const TensorFacts& input : record.inputs) {
+    if ((input.kinds & ~input.intended) != 0) return true;
+  }
+  return false;
+}
+
+bool is_number(const at::Tensor& tensor) {
+  return tensor.dim() == 0 && tensor.unsafeGetTensorImpl()->is_wrapped_number();
+}
+
+bool flips_signs(const std::string& name) {
+  const std::string base = base_name(name);
+  return base == "neg" || base == "mul" || base == "sub" || base == "rsub" || base == "div" ||
+         base == "abs";
+}
+
+uint64_t hash_of(const OpRecord& record, const std::vector<at::Tensor>& results) {
+  uint64_t hash = 0;
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (record.outputs[i].kinds != 0) return 0;
+    hash = hash * 31 + kernels::content_hash(results[i]);
+  }
+  return hash;
+}
+
+c10::IValue copy_of(const c10::IValue& value) {
+  if (value.isTensor() && value.toTensor().defined()) return value.toTensor().clone();
+  if (value.isTensorList()) {
+    c10::List<at::Tensor> copies;
+    for (const at::Tensor& tensor : value.toTensorVector()) copies.push_back(tensor.clone());
+    return copies;
+  }
+  return value;
+}
+
+}  // namespace
+
+Recorder::Frame::~Frame() {
+  // An op that throws ends without an end callback's results, but not without its frame's end.
+  if (!open_frames.empty() && open_frames.back().index == index) open_frames.pop_back();
+}
+
+// ---- switching
+
+Recorder::Recorder(const RecorderOptions& options) : options_(options) {
+  static const at::CallbackHandle handle =
+      at::addGlobalCallback(at::RecordFunctionCallback(&Recorder::on_start, &Recorder::on_end)
+                                .needsInputs(true)
+                                .needsOutputs(true)
+                                .scopes({at::RecordScope::FUNCTION}));
+  Recorder* none = nullptr;
+  MEZZO_CHECK(active.compare_exchange_strong(none, this), "numerics",
+              "a step is already being recorded. Hint: one Recorder, diagnosis or Watch at a time");
+  open_frames.clear();
+  scopes_.note(Scope::path());
+  set_scope_observer([](const std::string& path) {
+    if (Recorder* recorder = active.load()) recorder->scopes_.note(path);
+  });
+  at::reenableCallback(handle);
+  handle_ = handle;
+}
+
+Recorder::~Recorder() { stop(); }
+
+void Recorder::stop() {
+  if (active.load() != this) return;
+  at::disableCallback(handle_);
+  set_scope_observer(nullptr);
+  active = nullptr;
+}
+
+void Recorder::finish() {
+  stop();
+  settle_directions();
+  if (!failure_.empty())
+    mezzo::detail::fail<Error>("numerics", "looking at a step's tensors failed: {}", failure_);
+}
+
+uint64_t Recorder::current_key() { return open_frames.empty() ? 0 : open_frames.back().key; }
+
+// ---- the callbacks
+
+std::unique_ptr<at::ObserverContext> Recorder::on_start(const at::RecordFunction& function) {
+  Recorder* recorder = active.load();
+  if (recorder == nullptr) return nullptr;
+  const OpFacts* op = OpFacts::of(function);
+  if (op == nullptr) return nullptr;
+  const std::scoped_lock lock(recorder->mutex_);
+  try {
+    return recorder->start(function, *op);
+  } catch (const std::exception& error) {
+    recorder->failure_ = fmt::format("before {}: {}", op->name, error.what());
+    return nullptr;
+  }
+}
+
+void Recorder::on_end(const at::RecordFunction& function, at::ObserverContext* context) {
+  Recorder* recorder = active.load();
+  auto* frame = static_cast<Frame*>(context);
+  if (recorder == nullptr || frame == nullptr) return;
+  if (std::uncaught_exceptions() > frame->exceptions) return;  // the op threw
+  const std::scoped_lock lock(recorder->mutex_);
+  try {
+    recorder->end(*frame, function.outputs());
+  } catch (const std::exception& error) {
+    recorder->failure_ = fmt::format("after {}: {}", frame->op.name, error.what());
+  }
+}
+
+std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& function,
+                                                 const OpFacts& op) {
+  auto frame = std::make_unique<Frame>(op);
+  frame->index = static_cast<int64_t>(trace_.records.size());
+  OpRecord& record = trace_.records.emplace_back();
+  record.op = &op;
+  record.parent = open_frames.empty() ? -1 : open_frames.back().index;
+  place(record, function);
+  record.key = key_of(record);
+  const ScalarFacts scalars = scalar_facts(op, function.inputs());
+  record.note = scalars.note;
+  record.rounded_argument = scalars.rounded_argument;
+  frame->has_infinite_scalar = scalars.has_infinity;
+  open_frames.push_back({frame->index, record.key});
+
+  const Quiet quiet;
+  for_each_tensor(function.inputs(), [&](size_t argument, const at::Tensor& tensor) {
+    read(*frame, argument, tensor);
+  });
+  if (record.direction == Direction::kForward && !record.parameter.empty())
+    last_parameter_ = record.parameter;
+  record.reads_bad = reads_non_finite(record);
+  frame->arguments.assign(function.inputs().begin(), function.inputs().end());
+  for (size_t i = 0; i < frame->arguments.size(); ++i) {
+    if (op.writes[i] && op.reads[i]) frame->arguments[i] = copy_of(frame->arguments[i]);
+  }
+  return frame;
+}
+
+// ---- where an op is
+
+void Recorder::place(OpRecord& record, const at::RecordFunction& function) {
+  const auto node = torch::autograd::get_current_node();
+  const bool is_backward = node != nullptr;
+  if (is_backward && !was_in_backward_) {
+    ++backwards_;
+    last_backward_begin_ = static_cast<int64_t>(trace_.records.size()) - 1;
+  }
+  was_in_backward_ = is_backward;
+  record.module = Scope::path();
+  record.parameter = last_parameter_;
+  if (is_backward) {
+    place_in_backward(record);
+  } else {
+    const bool may_be_optimizer = backwards_ > 0 && !at::GradMode::is_enabled();
+    record.direction = may_be_optimizer ? Direction::kOptimizer : Direction::kForward;
+    record.micro_batch = backwards_ + 1;
+  }
+  if (record.direction == Direction::kForward && function.seqNr() >= 0 &&
+      at::GradMode::is_enabled()) {
+    record_of_node_[{at::RecordFunction::currentThreadId(),
+                     static_cast<uint64_t>(function.seqNr())}] =
+        static_cast<int64_t>(trace_.records.size()) - 1;
+  }
+}
+
+uint64_t Recorder::key_of(const OpRecord& record) {
+  // Splitmix64 (Vigna, public domain): small numbers beside each other must not meet.
+  const auto mixed = [](uint64_t a, uint64_t b) {
+    uint64_t key = a * 0xbf58476d1ce4e5b9u + (b + 1) * 0x9e3779b97f4a7c15u;
+    key = (key ^ (key >> 30)) * 0xbf58476d1ce4e5b9u;
+    key = (key ^ (key >> 27)) * 0x94d049bb133111ebu;
+    return key ^ (key >> 31);
+  };
+  if (record.parent >= 0) {
+    OpRecord& parent = trace_.records[static_cast<size_t>(record.parent)];
+    return mixed(parent.key, parent.children++);
+  }
+  const int sort = record.is_recomputed ? 2 : record.node.empty() ? 0 : 1;
+  return mixed(static_cast<uint64_t>(record.micro_batch * 3 + sort),
+               calls_[{sort, record.micro_batch}]++);
+}
+
+// A forward pass within the backward one is a checkpoint's: its ops record gradients.
+void Recorder::place_in_backward(OpRecord& record) {
+  const auto node = torch::autograd::get_current_node();
+  record.micro_batch = backwards_;
+  record.node = node->name();
+  const bool is_checkpoint =
+      !record.module.empty() || record.node.find("heckpoint") != std::string::npos;
+  if (at::GradMode::is_enabled() && is_checkpoint) {
+    record.is_recomputed = true;
+    return;
+  }
+  record.direction = Direction::kBackward;
+  if (const auto* accumulate = dynamic_cast<torch::autograd::AccumulateGrad*>(node.get())) {
+    record.parameter = ledger_.name_of(accumulate->variable);
+    return;
+  }
+  record.module = scopes_.path_at(node->thread_id(), node->sequence_nr());
+  const auto made = record_of_node_.find({node->thread_id(), node->sequence_nr()});
+  if (made == record_of_node_.end()) return;
+  record.forward = made->second;
+  record.parameter = trace_.records[static_cast<size_t>(made->second)].parameter;
+}
+
+// An op without gradients after a backward pass is the optimizer's, unless another forward pass
+// was still to come: then it was within that one.
+void Recorder::settle_directions() {
+  for (int64_t i = 0; i < last_backward_begin_; ++i) {
+    OpRecord& record = trace_.records[static_cast<size_t>(i)];
+    if (record.direction == Direction::kOptimizer) record.direction = Direction::kForward;
+  }
+}
+
+// ---- what an op reads
+
+TensorFacts Recorder::facts_of(const at::Tensor& numbers) const {
+  TensorFacts facts;
+  facts.memory = numbers.storage().unsafeGetStorageImpl();
+  facts.dtype = numbers.scalar_type();
+  facts.sizes = numbers.sizes().vec();
+  facts.stats = kernels::tensor_stats(numbers);
+  facts.kinds = kinds_of(facts.stats);
+  return facts;
+}
+
+void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
+  const at::Tensor numbers = numbers_of(tensor);
+  if (!is_looked_at(numbers)) return;
+  OpRecord& record = trace_.records[static_cast<size_t>(frame.index)];
+  const std::string name = ledger_.name_of(numbers);
+  if (frame.op.writes[argument]) {
+    frame.written.push_back(numbers);
+    if (options_.saves_overwritten && !frame.op.is_view && frame.op.reads[argument])
+      keep_overwritten(numbers);
+  }
+  if (!frame.op.reads[argument]) return;
+  if (ledger_.is_parameter(numbers)) record.parameter = name;
+  if (frame.op.is_view) return;
+  TensorFacts facts = facts_of(numbers);
+  // First seen within an op: the result that the op is about to write, not made by any op we see.
+  if (!ledger_.knows(numbers) && record.parent >= 0 && !is_number(numbers))
+    ledger_.made_garbage(numbers, facts.kinds, record.parent);
+  const Ledger::Origin origin = ledger_.origin(numbers, facts.kinds);
+  facts.intended = origin.intended;
+  record.sources.insert(record.sources.end(), origin.sources.begin(), origin.sources.end());
+  if (origin.place == Ledger::Origin::Place::kExternal) add_external(numbers, facts, frame.index);
+  if (origin.place == Ledger::Origin::Place::kUnseen)
+    record.sources.push_back(add_unseen(record, facts));
+  if (origin.place == Ledger::Origin::Place::kGarbage) blame_garbage(origin.sources.front());
+  // What is made of nothing but garbage is garbage: kernels cast their empty results.
+  if (ledger_.garbage_maker(numbers) >= 0) frame.garbage_maker = ledger_.garbage_maker(numbers);
+  record.inputs.push_back(std::move(facts));
+}
+
+void Recorder::blame_garbage(int64_t maker) {
+  OpRecord& record = trace_.records[static_cast<size_t>(maker)];
+  if (record.op->leaves_garbage) record.birth.emplace().cause = Cause::kUninitialized;
+}
+
+int64_t Recorder::add_unseen(const OpRecord& reader, const TensorFacts& facts) {
+  OpRecord unseen;
+  unseen.direction = reader.direction;
+  unseen.module = reader.module;
+  unseen.parameter = reader.parameter;
+  unseen.node = reader.node;
+  unseen.forward = reader.forward;
+  unseen.micro_batch = reader.micro_batch;
+  unseen.outputs = {facts};
+  unseen.has_thrown = false;
+  unseen.birth.emplace().cause = Cause::kUnseenKernel;
+  unseen.birth->note = fmt::format("first read by {}", reader.op->name);
+  trace_.records.push_back(std::move(unseen));
+  return static_cast<int64_t>(trace_.records.size()) - 1;
+}
+
+void Recorder::add_external(const at::Tensor& numbers, const TensorFacts& facts, int64_t reader) {
+  const auto [at, is_new] = external_of_.emplace(facts.memory, trace_.externals.size());
+  if (reader >= 0) trace_.records[static_cast<size_t>(reader)].externals.push_back(at->second);
+  if (!is_new) return;
+  ExternalRecord external;
+  external.name = ledger_.name_of(numbers);
+  external.kinds = facts.kinds;
+  external.is_parameter = ledger_.is_parameter(numbers);
+  external.first_reader = reader;
+  external.facts = facts;
+  external.element = first_non_finite(numbers);
+  trace_.externals.push_back(std::move(external));
+}
+
+void Recorder::keep_overwritten(const at::Tensor& numbers) {
+  if (!ledger_.is_external(numbers) || !kept_.insert(numbers.unsafeGetTensorImpl()).second) return;
+  overwritten_.emplace_back(numbers, numbers.clone());
+}
+
+// ---- what it leaves
+
+void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
+  const Quiet quiet;
+  OpRecord& record = trace_.records[static_cast<size_t>(frame.index)];
+  record.has_thrown = false;
+  if (frame.op.is_view) return;
+  Call call{frame.op, std::move(frame.arguments), {}};
+  const auto take = [&](const at::Tensor& tensor) {
+    const at::Tensor numbers = numbers_of(tensor);
+    if (!is_looked_at(numbers)) return;
+    for (const at::Tensor& other : call.results) {
+      if (other.is_same(numbers)) return;
+    }
+    call.results.push_back(numbers);
+    record.outputs.push_back(facts_of(numbers));
+  };
+  for_each_tensor(outputs, [&](size_t, const at::Tensor& tensor) { take(tensor); });
+  for (const at::Tensor& tensor : frame.written) take(tensor);
+
+  if (frame.op.leaves_garbage || frame.garbage_maker >= 0) {
+    const int64_t maker = frame.op.leaves_garbage ? frame.index : frame.garbage_maker;
+    for (size_t i = 0; i < call.results.size(); ++i)
+      ledger_.made_garbage(call.results[i], record.outputs[i].kinds, maker);
+    return;
+  }
+  judge(record, call, frame.has_infinite_scalar);
+  for (size_t i = 0; i < call.results.size(); ++i) {
+    ledger_.wrote(call.results[i], record.outputs[i].kinds, record.outputs[i].intended,
+                  frame.index);
+  }
+  if (options_.hashes) record.hash = hash_of(record, call.results);
+}
+
+// Is it bad, is it meant so, or was it born here?
+void Recorder::judge(OpRecord& record, const Call& call, bool has_infinite_scalar) {
+  Kinds in = 0, out = 0;
+  int64_t infinities_in = 0, infinities_out = 0;
+  for (const TensorFacts& input : record.inputs) {
+    in |= input.kinds;
+    infinities_in += input.stats.non_finite();
+  }
+  for (const TensorFacts& output : record.outputs) {
+    out |= output.kinds;
+    infinities_out += output.stats.non_finite();
+  }
+  if (out == 0) {
+    if (!record.reads_bad) record.birth = examine_finite(call, record);
+    return;
+  }
+  if (record.reads_bad) return;
+  const Kinds fresh = out & static_cast<Kinds>(~in);
+  const bool is_meant =
+      (fresh & kNaN) == 0 &&
+      (has_infinite_scalar ||
+       (infinities_out <= infinities_in && (fresh == 0 || flips_signs(record.op->name))) ||
+       (fresh == 0 && !flips_signs(record.op->name)));
+  if (!is_meant) {
+    record.birth = examine(call, record);
+    return;
+  }
+  for (TensorFacts& output : record.outputs) output.intended = output.kinds;
+}
+
+std::vector<int64_t> Recorder::sources_of(const at::Tensor& tensor) {
+  const Quiet quiet;
+  const at::Tensor numbers = numbers_of(tensor);
+  if (!is_looked_at(numbers)) return {};
+  const TensorFacts facts = facts_of(numbers);
+  if (facts.kinds == 0) return {};
+  const Ledger::Origin origin = ledger_.origin(numbers, facts.kinds);
+  if (origin.place == Ledger::Origin::Place::kExternal && origin.intended == 0)
+    add_external(numbers, facts, -1);
+  if (origin.place == Ledger::Origin::Place::kGarbage) blame_garbage(origin.sources.front());
+  return origin.sources;
+}
+
+void Recorder::name(const std::string& name, const at::Tensor& tensor, bool is_parameter) {
+  ledger_.name(name, tensor, is_parameter);
+}
+
+}  // namespace mezzo::numerics

@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/record_function.h>
+
+#include "mezzo/numerics/birth.h"
+#include "mezzo/numerics/ledger.h"
+#include "mezzo/numerics/scope_log.h"
+#include "mezzo/numerics/trace.h"
+
+namespace mezzo::numerics {
+
+struct RecorderOptions {
+  bool hashes = false;             ///< content_hash of every finite result
+  bool saves_overwritten = false;  ///< keeps a copy of what ops change in place and is older
+};
+
+// Note [What a RecordFunction callback may do]
+// The end callback has the results but no arguments, which are destroyed before the kernel runs,
+// and in place it finds them overwritten: the start callback keeps what is needed. An exception
+// thrown from a callback is swallowed: failures are kept and thrown when recording ends. Callbacks
+// are added once for the process, and switched, as adding is not for use beside other threads.
+
+/// Follows every op of the process, on every thread, while it lives, and writes a Trace. One at a
+/// time. Reads each tensor that an op reads or writes, when it does.
+class Recorder {
+ public:
+  explicit Recorder(const RecorderOptions& options = {});
+  ~Recorder();
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+
+  /// What people call a tensor that is older than the step.
+  void name(const std::string& name, const at::Tensor& tensor, bool is_parameter);
+
+  /// Who wrote the bad numbers that are in `tensor` now; empty if it is finite.
+  std::vector<int64_t> sources_of(const at::Tensor& tensor);
+  int64_t last_writer(const at::Tensor& tensor) const { return ledger_.last_writer(tensor); }
+
+  /// Tensors older than the step that ops have changed in place, with what was in them before.
+  const std::vector<std::pair<at::Tensor, at::Tensor>>& overwritten() const { return overwritten_; }
+
+  /// Ends recording. Throws what went wrong in a callback.
+  void finish();
+  const Trace& trace() const { return trace_; }
+  /// After finish().
+  Trace take_trace() { return std::move(trace_); }
+
+  /// OpRecord::key of the innermost op that the calling thread is in; 0: none, or none records.
+  static uint64_t current_key();
+
+ private:
+  struct Frame;
+  static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function);
+  static void on_end(const at::RecordFunction& function, at::ObserverContext* context);
+
+  std::unique_ptr<Frame> start(const at::RecordFunction& function, const OpFacts& op);
+  void end(Frame& frame, const std::vector<c10::IValue>& outputs);
+  void place(OpRecord& record, const at::RecordFunction& function);
+  void place_in_backward(OpRecord& record);
+  uint64_t key_of(const OpRecord& record);
+  void read(Frame& frame, size_t argument, const at::Tensor& tensor);
+  TensorFacts facts_of(const at::Tensor& numbers) const;
+  int64_t add_unseen(const OpRecord& reader, const TensorFacts& facts);
+  void add_external(const at::Tensor& numbers, const TensorFacts& facts, int64_t reader);
+  void blame_garbage(int64_t maker);
+  void keep_overwritten(const at::Tensor& numbers);
+  static void judge(OpRecord& record, const Call& call, bool has_infinite_scalar);
+  void settle_directions();
+  void stop();
+
+  RecorderOptions options_;
+  std::mutex mutex_;
+  Trace trace_;
+  Ledger ledger_;
+  ScopeLog scopes_;
+  std::map<std::pair<uint64_t, uint64_t>, int64_t> record_of_node_;  // thread, sequence number
+  std::map<const void*, size_t> external_of_;
+  std::map<std::pair<int, int64_t>, uint64_t> calls_;  // of a sort in a micro-batch
+  std::vector<std::pair<at::Tensor, at::Tensor>> overwritten_;
+  std::set<const void*> kept_;
+  std::string last_parameter_;
+  int64_t backwards_ = 0;  // that have begun
+  bool was_in_backward_ = false;
+  int64_t last_backward_begin_ = -1;
+  std::string failure_;
+  at::CallbackHandle handle_ = 0;
+};
+
+}  // namespace mezzo::numerics

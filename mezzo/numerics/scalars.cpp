@@ -1,0 +1,69 @@
+#include "mezzo/numerics/scalars.h"
+
+#include <cmath>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include <ATen/core/Tensor.h>
+
+#include "mezzo/base/float_format.h"
+
+namespace mezzo::numerics {
+namespace {
+
+bool has_format(at::ScalarType dtype) {
+  return dtype == at::kDouble || dtype == at::kFloat || dtype == at::kHalf ||
+         dtype == at::kBFloat16;
+}
+
+std::optional<double> number_in(const c10::IValue& argument) {
+  if (argument.isDouble()) return argument.toDouble();
+  if (!argument.isTensor()) return std::nullopt;
+  const at::Tensor& tensor = argument.toTensor();
+  const bool is_number = tensor.defined() && tensor.is_cpu() && tensor.dim() == 0 &&
+                         tensor.scalar_type() == at::kDouble &&
+                         tensor.unsafeGetTensorImpl()->is_wrapped_number();
+  return is_number ? std::optional(*tensor.const_data_ptr<double>()) : std::nullopt;
+}
+
+// Of the tensors that a number meets: it is rounded to theirs.
+std::optional<at::ScalarType> dtype_of_tensors(c10::ArrayRef<c10::IValue> arguments) {
+  for (const c10::IValue& argument : arguments) {
+    if (!argument.isTensor() || number_in(argument).has_value()) continue;
+    const at::Tensor& tensor = argument.toTensor();
+    if (tensor.defined() && has_format(tensor.scalar_type())) return tensor.scalar_type();
+  }
+  return std::nullopt;
+}
+
+std::string rounding_note(double number, at::ScalarType dtype) {
+  const FloatFormat& format = float_format(dtype);
+  if (number == 0.0 || !std::isfinite(number)) return "";
+  // To nearest: half the smallest number is a tie, and goes to the even one, 0.
+  if (std::abs(number) <= format.smallest_subnormal / 2)
+    return fmt::format("{:g} is 0 in {}", number, format.name);
+  if (std::abs(number) >= format.max * (1 + format.epsilon / 4))
+    return fmt::format("{:g} is infinite in {}", number, format.name);
+  return "";
+}
+
+}  // namespace
+
+ScalarFacts scalar_facts(const OpFacts& op, c10::ArrayRef<c10::IValue> arguments) {
+  ScalarFacts facts;
+  const std::optional<at::ScalarType> dtype = dtype_of_tensors(arguments);
+  // An op that computes in fp32 within, as norms do, may well take an eps below its dtype.
+  const bool rounds = dtype.has_value() && op.is_pointwise;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::optional<double> number = number_in(arguments[i]);
+    if (!number.has_value()) continue;
+    facts.has_infinity |= std::isinf(*number);
+    if (!rounds || !facts.note.empty()) continue;
+    facts.note = rounding_note(*number, *dtype);
+    facts.rounded_argument = i;
+  }
+  return facts;
+}
+
+}  // namespace mezzo::numerics

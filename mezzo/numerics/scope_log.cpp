@@ -1,0 +1,26 @@
+#include "mezzo/numerics/scope_log.h"
+
+#include <algorithm>
+
+#include <ATen/SequenceNumber.h>
+#include <ATen/record_function.h>
+
+namespace mezzo::numerics {
+
+void ScopeLog::note(const std::string& path) {
+  const std::scoped_lock lock(mutex_);
+  by_thread_[at::RecordFunction::currentThreadId()].push_back({at::sequence_number::peek(), path});
+}
+
+std::string ScopeLog::path_at(uint64_t thread, uint64_t sequence) const {
+  const std::scoped_lock lock(mutex_);
+  const auto found = by_thread_.find(thread);
+  if (found == by_thread_.end()) return "";
+  const std::vector<Entry>& entries = found->second;
+  const auto after =
+      std::upper_bound(entries.begin(), entries.end(), sequence,
+                       [](uint64_t number, const Entry& entry) { return number < entry.sequence; });
+  return after == entries.begin() ? "" : std::prev(after)->path;
+}
+
+}  // namespace mezzo::numerics

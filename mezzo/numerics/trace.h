@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "mezzo/kernels/tensor_stats/tensor_stats.h"
+#include "mezzo/numerics/diagnosis.h"
+#include "mezzo/numerics/op_facts.h"
+
+namespace mezzo::numerics {
+
+/// Which sorts of numbers that are not finite are in a tensor: bits.
+using Kinds = uint8_t;
+constexpr Kinds kNaN = 1;
+constexpr Kinds kPositiveInf = 2;
+constexpr Kinds kNegativeInf = 4;
+constexpr Kinds kInfinities = kPositiveInf | kNegativeInf;
+
+inline Kinds kinds_of(const kernels::TensorStats& stats) {
+  return static_cast<Kinds>((stats.nan > 0 ? kNaN : 0) |
+                            (stats.positive_inf > 0 ? kPositiveInf : 0) |
+                            (stats.negative_inf > 0 ? kNegativeInf : 0));
+}
+
+/// A tensor as an op found or left it.
+struct TensorFacts {
+  const void* memory = nullptr;  // identity of its storage
+  at::ScalarType dtype = at::kFloat;
+  std::vector<int64_t> sizes;
+  kernels::TensorStats stats;
+  Kinds kinds = 0;
+  Kinds intended = 0;  // of these: infinities that somebody wrote on purpose, a mask's
+};
+
+/// A result that is bad although what it was made of is not.
+struct Birth {
+  Cause cause = Cause::kInvalid;
+  size_t output = 0;  // which of the op's results
+  std::vector<int64_t> element;
+  double value = 0.0;
+  std::optional<double> exact;
+  std::vector<Operand> operands;
+  std::string note;
+};
+
+/// One call of an op, at its place in the step.
+struct OpRecord {
+  /// Its place, as a number that it has in every run of the step, whatever other ops do within
+  /// themselves: which call it is of those of its sort (forward, backward, recomputed) and
+  /// micro-batch, or which one of its parent's.
+  uint64_t key = 0;
+  uint64_t children = 0;        // that it has called
+  const OpFacts* op = nullptr;  // null: code that is no op of the dispatcher, seen by its results
+  int64_t parent = -1;          // the op that called this one
+  Direction direction = Direction::kForward;
+  bool is_recomputed = false;
+  std::string module;
+  std::string parameter;
+  std::string node;      // that ran it, in the backward pass
+  int64_t forward = -1;  // the record of the op that made the node
+  int64_t micro_batch = 1;
+  std::vector<TensorFacts> inputs, outputs;
+  std::vector<int64_t> sources;   // records whose bad results this one read
+  std::vector<size_t> externals;  // of the trace's, that it read
+  bool reads_bad = false;         // beyond intended infinities
+  std::optional<Birth> birth;
+  bool has_thrown = true;       // until it has come to its end
+  std::string note;             // on its scalars
+  size_t rounded_argument = 0;  // which one it is on
+  uint64_t hash = 0;            // of its results' bits, where all are finite; else 0
+};
+
+/// A tensor that was not finite before the step.
+struct ExternalRecord {
+  std::string name;
+  Kinds kinds = 0;
+  bool is_parameter = false;
+  int64_t first_reader = -1;
+  TensorFacts facts;
+  std::vector<int64_t> element;
+};
+
+/// All that was seen of a step, in its order.
+struct Trace {
+  std::deque<OpRecord> records;
+  std::vector<ExternalRecord> externals;
+};
+
+}  // namespace mezzo::numerics
