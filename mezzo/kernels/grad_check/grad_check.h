@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace mezzo::kernels {
+
+/// What a gradient held before it was unscaled. Counts are of elements.
+struct GradFacts {
+  int64_t elements = 0;
+  int64_t nans = 0;
+  int64_t plus_infs = 0;
+  int64_t minus_infs = 0;
+  int64_t zeros = 0;       ///< 0 and -0
+  int64_t subnormals = 0;  ///< not 0, and of a smaller magnitude than smallest_normal
+  double largest = 0.0;    ///< the largest finite magnitude, still scaled; 0 if there is none
+
+  int64_t bad() const { return nans + plus_infs + minus_infs; }
+  bool operator==(const GradFacts&) const = default;
+};
+
+/// Multiplies all gradients by inv_scale, in place, and says of each what it held before: one pass
+/// over memory, which only reads where inv_scale is 1.
+///   grads            any shapes and strides; fp32, fp16, bf16 or fp64, mixed
+///   inv_scale        the product is taken in fp32 (fp64 for fp64) and rounded once to the dtype
+///   smallest_normal  where GradFacts::subnormals begin: of the type that the gradients were
+///                    computed in, say 2^-14 for fp16
+///   returns          one for each gradient; they do not alias each other
+/// The products are those of at::_amp_foreach_non_finite_check_and_unscale_, bit for bit (which NaN
+/// a 16-bit NaN becomes apart), and bad() > 0 for any of them is its found_inf. The same bits for
+/// any number of threads and any instruction set. Throws Error for another dtype; nothing is
+/// changed then. Gradients that are no CPU's, or have holes in memory, go to the reference, which
+/// waits for their device.
+std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
+                                          double smallest_normal);
+
+/// The same of one gradient, as tensor code.
+GradFacts check_and_unscale_reference_(const at::Tensor& grad, float inv_scale,
+                                       double smallest_normal);
+
+}  // namespace mezzo::kernels
