@@ -11,7 +11,7 @@
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/zeros.h>
 
-#include "mezzo/amp/unscale.h"
+#include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scaled_step.h"
 
@@ -26,6 +26,25 @@ at::TensorOptions fp32_on(at::Device device) {
 at::Tensor larger(const at::Tensor& a, const at::Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() ? a : b;
   return at::maximum(a, b);
+}
+
+std::vector<GradientFacts> facts_of(const torch::optim::Optimizer& optimizer,
+                                    const std::vector<UnscaledGradient>& gradients,
+                                    const std::vector<NamedParameter>& names) {
+  std::unordered_map<const c10::TensorImpl*, const UnscaledGradient*> found;
+  for (const UnscaledGradient& gradient : gradients)
+    found[gradient.parameter.unsafeGetTensorImpl()] = &gradient;
+  std::vector<GradientFacts> facts;
+  for (const auto& [name, parameter] : named_parameters(optimizer, names)) {
+    const auto here = found.find(parameter.unsafeGetTensorImpl());
+    if (here == found.end()) continue;
+    if (here->second->facts.has_value()) {
+      facts.push_back({name, *here->second->facts});
+    } else if (parameter.grad().defined()) {
+      facts.push_back({name, read_gradient(parameter.grad())});
+    }
+  }
+  return facts;
 }
 
 }  // namespace
@@ -61,7 +80,7 @@ void GradScaler::unscale_(torch::optim::Optimizer& optimizer) {
               "called after step() for this optimizer; call it between backward() and step()");
   // In fp64: 1 / scale is inexact in fp32 once the scale is not a power of two.
   const at::Tensor inv_scale = tensors_.scale.to(at::kDouble).reciprocal().to(at::kFloat);
-  state.found_inf = check_gradients(optimizer, inv_scale, options_.allow_fp16_grads);
+  check_gradients(optimizer, inv_scale, options_.allow_fp16_grads, state);
   state.stage = Stage::kUnscaled;
 }
 
@@ -119,7 +138,7 @@ GradScaler::PerOptimizer& GradScaler::checked(torch::optim::Optimizer& optimizer
     if (state.stage == Stage::kReady) {
       // An inverse of one checks and changes nothing.
       const at::Tensor one = at::full({}, 1.0, fp32_on(device_));
-      state.found_inf = check_gradients(optimizer, one, /*allow_fp16=*/true);
+      check_gradients(optimizer, one, /*allow_fp16=*/true, state);
     }
     return state;
   }
@@ -130,16 +149,18 @@ GradScaler::PerOptimizer& GradScaler::checked(torch::optim::Optimizer& optimizer
   return state;
 }
 
-at::Tensor GradScaler::check_gradients(torch::optim::Optimizer& optimizer,
-                                       const at::Tensor& inv_scale, bool allow_fp16) const {
-  at::Tensor found_inf = unscale_gradients(optimizer, inv_scale, allow_fp16);
+void GradScaler::check_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
+                                 bool allow_fp16, PerOptimizer& state) const {
+  Unscaled unscaled = unscale_gradients(optimizer, inv_scale, allow_fp16);
+  state.gradients = std::move(unscaled.gradients);
+  state.found_inf = std::move(unscaled.found_inf);
   if (options_.reduce_found_inf) {
     // A rank without gradients takes part: the others wait for it.
-    if (!found_inf.defined()) found_inf = at::zeros({}, fp32_on(device_));
-    options_.reduce_found_inf(found_inf);
-    found_inf.ne_(0);  // to {0, 1}, whatever the reduction made: fused optimizers skip on 1 alone
+    if (!state.found_inf.defined()) state.found_inf = at::zeros({}, fp32_on(device_));
+    options_.reduce_found_inf(state.found_inf);
+    // To {0, 1}, whatever the reduction made: fused optimizers skip on 1 alone.
+    state.found_inf.ne_(0);
   }
-  return found_inf;
 }
 
 at::Tensor GradScaler::found_inf_of_all() const {
@@ -196,12 +217,13 @@ void GradScaler::finish_update(const at::Tensor& found_inf) {
 
 void GradScaler::fail_at_floor(const Optimizers& optimizers) const {
   overflowed_at_floor_.zero_();
-  std::vector<NamedParameter> parameters =
-      optimizers.empty() ? names_ : std::vector<NamedParameter>{};
+  std::vector<GradientFacts> gradients;
+  if (optimizers.empty()) gradients = read_gradients(names_);
   for (const auto& [optimizer, state] : optimizers) {
-    for (auto& named : named_parameters(*optimizer, names_)) parameters.push_back(std::move(named));
+    for (auto& facts : facts_of(*optimizer, state.gradients, names_))
+      gradients.push_back(std::move(facts));
   }
-  const std::string worst = describe_overflow(parameters);
+  const std::string worst = describe_overflow(gradients);
   MEZZO_CHECK(
       false, "GradScaler.update",
       "the gradients overflow although the scale is at its minimum of {}, so there is nothing "
@@ -210,14 +232,36 @@ void GradScaler::fail_at_floor(const Optimizers& optimizers) const {
       options_.min_scale, worst.empty() ? "unknown, they are gone" : worst);
 }
 
-bool GradScaler::found_inf(const torch::optim::Optimizer& optimizer) const {
-  if (!options_.enabled) return false;
+const GradScaler::PerOptimizer& GradScaler::known(const char* method,
+                                                  const torch::optim::Optimizer& optimizer) const {
   // The map's keys are the optimizers that unscale_ and step were given, hence not const.
   const auto state = per_optimizer_.find(const_cast<torch::optim::Optimizer*>(&optimizer));
-  MEZZO_CHECK(state != per_optimizer_.end(), "GradScaler.found_inf",
+  MEZZO_CHECK(state != per_optimizer_.end(), fmt::format("GradScaler.{}", method),
               "nothing is known of this optimizer since the last update(); call it after "
               "unscale_() or step()");
-  return state->second.found_inf.defined() && read(state->second.found_inf).front() != 0.0;
+  return state->second;
+}
+
+bool GradScaler::found_inf(const torch::optim::Optimizer& optimizer) const {
+  if (!options_.enabled) return false;
+  const PerOptimizer& state = known("found_inf", optimizer);
+  return state.found_inf.defined() && read(state.found_inf).front() != 0.0;
+}
+
+std::vector<GradientFacts> GradScaler::gradient_facts(
+    const torch::optim::Optimizer& optimizer) const {
+  if (!options_.enabled) return {};
+  return facts_of(optimizer, known("gradient_facts", optimizer).gradients, names_);
+}
+
+std::optional<double> GradScaler::largest_gradient(const torch::optim::Optimizer& optimizer) const {
+  if (!options_.enabled) return std::nullopt;
+  double largest = 0.0;
+  for (const UnscaledGradient& gradient : known("largest_gradient", optimizer).gradients) {
+    if (!gradient.facts.has_value()) return std::nullopt;
+    largest = std::max(largest, gradient.facts->largest);
+  }
+  return largest;
 }
 
 StepCounts GradScaler::counters() const {

@@ -9,12 +9,13 @@
 #include <torch/optim/optimizer.h>
 #include <torch/ordered_dict.h>
 
-#include "mezzo/amp/overflow_report.h"
+#include "mezzo/amp/gradient_facts.h"
 #include "mezzo/amp/scale_update.h"
 #include "mezzo/amp/scaler_options.h"
 #include "mezzo/amp/scaler_state.h"
 #include "mezzo/amp/step_counters.h"
 #include "mezzo/amp/step_outcome.h"
+#include "mezzo/amp/unscale.h"
 
 namespace mezzo {
 
@@ -72,10 +73,21 @@ class GradScaler {
   /// and update; one read from the device.
   bool found_inf(const torch::optim::Optimizer& optimizer) const;
 
+  /// What the optimizer's gradients of this step held while they were scaled, those that
+  /// name_parameters() named first and in that order. Between unscale_ or step and update; take it
+  /// for a step that was skipped, or to see how many gradients underflow. The pass that unscales
+  /// has kept them for gradients on a CPU; others are read now, as they stand.
+  std::vector<GradientFacts> gradient_facts(const torch::optim::Optimizer& optimizer) const;
+
+  /// The largest finite magnitude of all these gradients, scaled: how near to overflow the step
+  /// was. Costs nothing; none where gradients would have to be read.
+  std::optional<double> largest_gradient(const torch::optim::Optimizer& optimizer) const;
+
   /// What became of the updates since construction; not part of the state dict. One read.
   StepCounts counters() const;
 
-  /// Names for the error of an overflow at min_scale. The scaler then shares these tensors.
+  /// Names for gradient_facts() and for the error of an overflow at min_scale; in the order of the
+  /// forward pass. The scaler then shares these tensors.
   void name_parameters(const torch::OrderedDict<std::string, at::Tensor>& named);
 
   /// The current scale; 1 when disabled. One read from the device.
@@ -109,14 +121,16 @@ class GradScaler {
   struct PerOptimizer {
     Stage stage = Stage::kReady;
     at::Tensor found_inf;  // 0-dim fp32 on device_, 1 or 0; undefined where nothing was checked
+    std::vector<UnscaledGradient> gradients = {};
   };
   using Optimizers = std::unordered_map<torch::optim::Optimizer*, PerOptimizer>;
 
   void init_tensors();
   void check_scaled(const char* method) const;
   PerOptimizer& checked(torch::optim::Optimizer& optimizer, bool is_scaled_step);
-  at::Tensor check_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
-                             bool allow_fp16) const;
+  const PerOptimizer& known(const char* method, const torch::optim::Optimizer& optimizer) const;
+  void check_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
+                       bool allow_fp16, PerOptimizer& state) const;
   at::Tensor found_inf_of_all() const;
   void finish_update(const at::Tensor& found_inf);
   void fail_at_floor(const Optimizers& optimizers) const;

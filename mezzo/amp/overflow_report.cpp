@@ -1,69 +1,74 @@
 #include "mezzo/amp/overflow_report.h"
 
 #include <algorithm>
-#include <cstdint>
+#include <cctype>
+#include <string_view>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-
-#include <ATen/ops/isfinite.h>
 
 namespace mezzo {
 namespace {
 
 constexpr size_t kMostNamed = 5;
 
-struct Suspect {
-  std::string name;
-  int64_t bad;
-  int64_t all;
-};
+bool is_bad(const GradientFacts& gradient) { return gradient.facts.bad() > 0; }
 
-int64_t count_non_finite(const at::Tensor& values) {
-  return at::isfinite(values).logical_not().sum().item<int64_t>();
+std::vector<GradientFacts> bad_ones(const std::vector<GradientFacts>& gradients) {
+  std::vector<GradientFacts> bad;
+  std::copy_if(gradients.begin(), gradients.end(), std::back_inserter(bad), is_bad);
+  return bad;
+}
+
+/// The layer of a parameter: "h.7" of "h.7.mlp.c_fc.weight", "ln_f" of "ln_f.weight".
+std::string_view layer_of(std::string_view name) {
+  size_t begin = 0;
+  for (size_t dot = name.find('.'); dot != name.npos; dot = name.find('.', begin)) {
+    const std::string_view part = name.substr(begin, dot - begin);
+    const bool is_number =
+        std::all_of(part.begin(), part.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
+    if (is_number) return name.substr(0, dot);
+    begin = dot + 1;
+  }
+  return name.substr(0, begin == 0 ? name.size() : begin - 1);
 }
 
 }  // namespace
 
-std::vector<NamedParameter> named_parameters(torch::optim::Optimizer& optimizer,
-                                             const std::vector<NamedParameter>& known) {
-  std::vector<NamedParameter> named;
-  int64_t group_index = 0;
-  for (const auto& group : optimizer.param_groups()) {
-    int64_t index = 0;
-    for (const at::Tensor& parameter : group.params()) {
-      const auto found = std::find_if(known.begin(), known.end(), [&](const NamedParameter& item) {
-        return item.second.is_same(parameter);
-      });
-      named.emplace_back(found != known.end()
-                             ? found->first
-                             : fmt::format("parameter {} of group {}, shape {}", index, group_index,
-                                           fmt::join(parameter.sizes(), " x ")),
-                         parameter);
-      ++index;
-    }
-    ++group_index;
-  }
-  return named;
+std::string describe_overflow(const std::vector<GradientFacts>& gradients) {
+  std::vector<GradientFacts> worst = bad_ones(gradients);
+  std::stable_sort(worst.begin(), worst.end(),
+                   [](const auto& a, const auto& b) { return a.facts.bad() > b.facts.bad(); });
+  if (worst.size() > kMostNamed) worst.resize(kMostNamed);
+  std::vector<std::string> words;
+  for (const auto& [name, facts] : worst)
+    words.push_back(fmt::format("{} ({} of {} elements)", name, facts.bad(), facts.elements));
+  return fmt::format("{}", fmt::join(words, ", "));
 }
 
-std::string describe_overflow(const std::vector<NamedParameter>& parameters) {
-  std::vector<Suspect> suspects;
-  for (const auto& [name, parameter] : parameters) {
-    const at::Tensor& grad = parameter.grad();
-    if (!grad.defined()) continue;
-    const at::Tensor values = grad.is_sparse() ? grad._values() : grad;
-    const int64_t bad = count_non_finite(values);
-    if (bad > 0) suspects.push_back({name, bad, values.numel()});
-  }
-  std::stable_sort(suspects.begin(), suspects.end(),
-                   [](const Suspect& a, const Suspect& b) { return a.bad > b.bad; });
-  if (suspects.size() > kMostNamed) suspects.resize(kMostNamed);
-  std::vector<std::string> words;
-  for (const Suspect& suspect : suspects) {
-    words.push_back(fmt::format("{} ({} of {} elements)", suspect.name, suspect.bad, suspect.all));
-  }
-  return fmt::format("{}", fmt::join(words, ", "));
+std::string name_overflow(const std::vector<GradientFacts>& gradients) {
+  const std::vector<GradientFacts> bad = bad_ones(gradients);
+  if (bad.empty()) return "";
+  const auto& [name, facts] = bad.back();
+  const char* kind = facts.nans == facts.bad() ? "nan" : "inf";
+  const std::string more = bad.size() > 1 ? fmt::format(" (+{})", bad.size() - 1) : "";
+  return fmt::format("{} in {}{}", kind, name, more);
+}
+
+std::string overflow_origin(const std::vector<GradientFacts>& gradients, bool is_loss_finite) {
+  const auto nearest = std::find_if(gradients.rbegin(), gradients.rend(), is_bad);
+  if (nearest == gradients.rend()) return "";
+  if (!is_loss_finite) return "in the loss or the forward pass";
+  if (std::all_of(gradients.begin(), gradients.end(), is_bad))
+    return "from the loss down: born in backward";
+  const std::string_view layer = layer_of(nearest->name);
+  const auto first = std::find_if(gradients.begin(), gradients.end(), [&](const auto& gradient) {
+    return layer_of(gradient.name) == layer;
+  });
+  // One parameter alone may have overflowed in its own sum.
+  const bool is_all_below =
+      first != gradients.begin() && std::all_of(gradients.begin(), first, is_bad);
+  return is_all_below ? fmt::format("from {} down: born in backward there", layer) : "";
 }
 
 }  // namespace mezzo

@@ -1,24 +1,29 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-#include <torch/optim/optimizer.h>
+#include "mezzo/amp/gradient_facts.h"
 
 namespace mezzo {
 
-using NamedParameter = std::pair<std::string, at::Tensor>;
+// Words about gradients that are not all finite. Parameters are given in the order of the forward
+// pass, as Module::named_parameters() has them where modules are registered as they run. All are
+// empty where every gradient is finite.
 
-/// All parameters of the optimizer: by the name that `known` has for one, else as "parameter 3 of
-/// group 0, shape 4 x 5".
-std::vector<NamedParameter> named_parameters(torch::optim::Optimizer& optimizer,
-                                             const std::vector<NamedParameter>& known);
+/// The parameters with the most non-finite elements, at most five, the worst first:
+/// "h.0.attn.weight (3 of 20 elements), wte.weight (1 of 64 elements)".
+std::string describe_overflow(const std::vector<GradientFacts>& gradients);
 
-/// The parameters whose gradients have the most non-finite elements, at most five, the worst first:
-/// "h.0.attn.weight (3 of 20 elements), wte.weight (1 of 64 elements)". Empty if all gradients are
-/// finite or gone. Reads every gradient on the host: for the moment before giving up.
-std::string describe_overflow(const std::vector<NamedParameter>& parameters);
+/// The one nearest to the loss, which the backward pass met first, and how many more:
+/// "inf in h.7.mlp.c_fc.weight (+3)", or "nan in ..." if it has no Inf.
+std::string name_overflow(const std::vector<GradientFacts>& gradients);
+
+/// Where they began, as far as that is certain from which parameters are hit; else empty:
+///
+///   "in the loss or the forward pass"          the loss itself is not finite
+///   "from the loss down: born in backward"     every parameter is hit, though the loss is finite
+///   "from h.7 down: born in backward there"    all before h.7 are, some of h.7, none after it
+std::string overflow_origin(const std::vector<GradientFacts>& gradients, bool is_loss_finite);
 
 }  // namespace mezzo

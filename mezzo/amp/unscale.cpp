@@ -11,12 +11,14 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
 
 namespace mezzo {
 namespace {
@@ -33,30 +35,64 @@ at::Tensor values_to_unscale(at::Tensor& grad) {
   return grad._values();
 }
 
-GradientsByKind gradients_by_kind(torch::optim::Optimizer& optimizer, bool allow_fp16) {
+void check_dtype(const at::Tensor& grad, bool allow_fp16) {
+  MEZZO_CHECK(allow_fp16 || grad.scalar_type() != at::kHalf, "GradScaler.unscale_",
+              "a gradient of shape {} is fp16, and so is its parameter: unscaling it can "
+              "underflow. Hint: keep the parameters in fp32 and use Autocast, or set "
+              "allow_fp16_grads",
+              fmt::join(grad.sizes(), " x "));
+}
+
+// Unscales those that are on a CPU, and says whether one of them was bad.
+bool unscale_on_cpu(std::vector<UnscaledGradient>& gradients, const at::Tensor& inv_scale) {
+  std::vector<at::Tensor> values;
+  std::vector<UnscaledGradient*> on_cpu;
+  for (UnscaledGradient& gradient : gradients) {
+    at::Tensor& grad = gradient.parameter.mutable_grad();
+    if (!grad.is_cpu()) continue;
+    values.push_back(values_to_unscale(grad));
+    on_cpu.push_back(&gradient);
+  }
+  if (values.empty()) return false;
+  const float factor = *inv_scale.cpu().const_data_ptr<float>();
+  const std::vector<kernels::GradFacts> facts =
+      kernels::check_and_unscale_(values, factor, float_format(at::kHalf).smallest_normal);
+  bool is_bad = false;
+  for (size_t i = 0; i < facts.size(); ++i) {
+    on_cpu[i]->facts = facts[i];
+    is_bad = is_bad || facts[i].bad() > 0;
+  }
+  return is_bad;
+}
+
+GradientsByKind gradients_elsewhere(std::vector<UnscaledGradient>& gradients) {
   GradientsByKind by_kind;
-  for (const auto& group : optimizer.param_groups()) {
-    for (const at::Tensor& parameter : group.params()) {
-      at::Tensor& grad = parameter.mutable_grad();
-      if (!grad.defined()) continue;
-      MEZZO_CHECK(allow_fp16 || grad.scalar_type() != at::kHalf, "GradScaler.unscale_",
-                  "a gradient of shape {} is fp16, and so is its parameter: unscaling it can "
-                  "underflow. Hint: keep the parameters in fp32 and use Autocast, or set "
-                  "allow_fp16_grads",
-                  fmt::join(grad.sizes(), " x "));
-      by_kind[{grad.device().str(), grad.scalar_type()}].push_back(values_to_unscale(grad));
-    }
+  for (UnscaledGradient& gradient : gradients) {
+    at::Tensor& grad = gradient.parameter.mutable_grad();
+    if (grad.is_cpu()) continue;
+    by_kind[{grad.device().str(), grad.scalar_type()}].push_back(values_to_unscale(grad));
   }
   return by_kind;
 }
 
 }  // namespace
 
-at::Tensor unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
-                             bool allow_fp16) {
+Unscaled unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
+                           bool allow_fp16) {
   at::NoGradGuard no_grad;  // with create_graph the gradients themselves require grad
+  Unscaled result;
+  for (const auto& group : optimizer.param_groups()) {
+    for (const at::Tensor& parameter : group.params()) {
+      if (!parameter.grad().defined()) continue;
+      check_dtype(parameter.grad(), allow_fp16);
+      result.gradients.push_back({parameter, std::nullopt});
+    }
+  }
+  if (result.gradients.empty()) return result;
+  const bool is_bad = unscale_on_cpu(result.gradients, inv_scale);
+  result.found_inf = at::full({}, is_bad ? 1.0 : 0.0, inv_scale.options());
   std::map<std::string, at::Tensor> found_inf_by_device;
-  for (const auto& [kind, grads] : gradients_by_kind(optimizer, allow_fp16)) {
+  for (const auto& [kind, grads] : gradients_elsewhere(result.gradients)) {
     const at::Device device = grads.front().device();
     at::Tensor& found_inf = found_inf_by_device[kind.first];
     if (!found_inf.defined()) found_inf = at::zeros({}, inv_scale.options().device(device));
@@ -64,12 +100,11 @@ at::Tensor unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tenso
   }
   // The largest, not the sum: a fused optimizer skips on exactly 1, and a sum over two devices
   // would be 2.
-  at::Tensor largest;
   for (const auto& [device, found_inf] : found_inf_by_device) {
     const at::Tensor here = found_inf.to(inv_scale.device(), /*non_blocking=*/true);
-    largest = largest.defined() ? at::maximum(largest, here) : here;
+    result.found_inf = at::maximum(result.found_inf, here);
   }
-  return largest;
+  return result;
 }
 
 void check_and_unscale_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,

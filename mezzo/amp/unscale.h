@@ -1,18 +1,35 @@
 #pragma once
 
+#include <optional>
+#include <vector>
+
 #include <ATen/core/Tensor.h>
 #include <torch/optim/optimizer.h>
 
+#include "mezzo/kernels/grad_check/grad_check.h"
+
 namespace mezzo {
 
+/// A parameter whose gradient was unscaled.
+struct UnscaledGradient {
+  at::Tensor parameter;
+  std::optional<kernels::GradFacts> facts;  ///< from before; none on another device than a CPU
+};
+
+struct Unscaled {
+  at::Tensor found_inf;  ///< 0-dim fp32, 1 or 0; undefined if no parameter has a gradient
+  std::vector<UnscaledGradient> gradients;  ///< of all parameters that have one, group by group
+};
+
 /// Multiplies all gradients of the optimizer by inv_scale (0-dim fp32), in place, and says whether
-/// any of them is NaN or Inf before that: 0-dim fp32 on the device of inv_scale, 1 or 0, the
-/// largest over the gradients' devices. Undefined if no parameter has a gradient. Gradients may be
-/// of any float type and lie on any devices; of a sparse one the values are taken, and an fp16
-/// sparse one is replaced by its sum over duplicate indices. Does not wait for a device.
-/// Throws Error for an fp16 gradient unless allow_fp16; no gradient is changed then.
-at::Tensor unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
-                             bool allow_fp16);
+/// any of them is NaN or Inf before that: found_inf, on the device of inv_scale, is the largest
+/// over the gradients' devices. Gradients may be of any float type and lie on any devices; of a
+/// sparse one the values are taken, and an fp16 sparse one is replaced by its sum over duplicate
+/// indices. Those on a CPU are looked into by the same pass (GradFacts). Waits for no device,
+/// unless a gradient is on a CPU and inv_scale is not. Throws Error for an fp16 gradient unless
+/// allow_fp16; no gradient is changed then.
+Unscaled unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
+                           bool allow_fp16);
 
 /// Multiplies by inv_scale and sets found_inf to 1 if an element is NaN or Inf before; found_inf is
 /// left as it is otherwise. Tensors of one dtype, on the device of found_inf and inv_scale, both

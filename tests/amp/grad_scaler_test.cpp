@@ -516,6 +516,48 @@ TEST(GradScaler, TogetherRefusesWhatAloneIsRefused) {
   EXPECT_THROW_WITH(scaler.step({&two.plain, &two.fused}), "called twice for this optimizer");
 }
 
+// ---- Facts of the gradients.
+
+TEST(GradScaler, TellsWhatTheGradientsHeldInTheOrderOfTheirNames) {
+  const at::Tensor first = parameter(), second = parameter(), unnamed = parameter();
+  torch::optim::SGD optimizer({unnamed, second, first}, 0.125);
+  GradScaler scaler = scaler_with({.init_scale = 4.0});
+  torch::OrderedDict<std::string, at::Tensor> names;
+  names.insert("first", first);
+  names.insert("second", second);
+  scaler.name_parameters(names);
+  set_grad(unnamed, 12.0f);
+  set_grad(second, kInf);
+  scaler.unscale_(optimizer);
+  second.mutable_grad().fill_(kNaN);  // as clipping leaves it; the facts are older
+  const std::vector<GradientFacts> facts = scaler.gradient_facts(optimizer);
+  ASSERT_EQ(facts.size(), 2u);
+  EXPECT_EQ(facts[0].name, "second");
+  EXPECT_EQ(facts[0].facts.plus_infs, 1);
+  EXPECT_EQ(facts[0].facts.nans, 0);
+  EXPECT_EQ(facts[1].name, "parameter 0 of group 0, shape 2");
+  EXPECT_EQ(facts[1].facts.largest, 12.0);  // scaled: as it was before
+}
+
+TEST(GradScaler, TellsTheLargestScaledGradientOfTheStep) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  GradScaler scaler = scaler_with({.init_scale = 1024.0});
+  set_grad(p, 2048.0f);
+  scaler.step(optimizer);
+  EXPECT_EQ(scaler.largest_gradient(optimizer), 2048.0);
+  scaler.update();
+  EXPECT_THROW_WITH(scaler.largest_gradient(optimizer), "nothing is known of this optimizer");
+}
+
+TEST(GradScaler, DisabledKnowsNoFacts) {
+  const at::Tensor p = parameter();
+  auto optimizer = sgd(p);
+  const GradScaler scaler(at::kCPU, {.enabled = false});
+  EXPECT_TRUE(scaler.gradient_facts(optimizer).empty());
+  EXPECT_FALSE(scaler.largest_gradient(optimizer).has_value());
+}
+
 // ---- An overflow at the floor.
 
 TEST(GradScaler, AnOverflowAtTheFloorNamesTheWorstParameters) {

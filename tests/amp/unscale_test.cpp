@@ -85,21 +85,47 @@ TEST(Unscale, MixedDtypesAreCheckedTogether) {
     parameters.back().mutable_grad() = at::full({3}, 8.0, dtype);
   }
   torch::optim::SGD optimizer(parameters, 0.1);
-  EXPECT_EQ(unscale_gradients(optimizer, at::full({}, 0.25), true).item<float>(), 0.0f);
+  EXPECT_EQ(unscale_gradients(optimizer, at::full({}, 0.25), true).found_inf.item<float>(), 0.0f);
   for (const at::Tensor& parameter : parameters) {
     EXPECT_TRUE(at::equal(parameter.grad(), at::full({3}, 2.0, parameter.scalar_type())));
   }
   for (const at::Tensor& bad : parameters) {
     const at::Tensor kept = bad.grad().clone();
     bad.mutable_grad().fill_(kInf);
-    EXPECT_EQ(unscale_gradients(optimizer, at::ones({}), true).item<float>(), 1.0f);
+    EXPECT_EQ(unscale_gradients(optimizer, at::ones({}), true).found_inf.item<float>(), 1.0f);
     bad.mutable_grad().copy_(kept);
   }
 }
 
 TEST(Unscale, WithoutGradientsThereIsNothingToTell) {
   torch::optim::SGD optimizer({at::ones({3}).requires_grad_()}, 0.1);
-  EXPECT_FALSE(unscale_gradients(optimizer, at::ones({}), false).defined());
+  EXPECT_FALSE(unscale_gradients(optimizer, at::ones({}), false).found_inf.defined());
+}
+
+TEST(Unscale, TellsWhatEachGradientHeldBefore) {
+  const at::Tensor a = at::ones({3}).requires_grad_(), b = at::ones({2, 2}).requires_grad_();
+  const at::Tensor without = at::ones({2}).requires_grad_();
+  a.mutable_grad() = at::tensor({0.0f, -8.0f, 0x1p-15f});
+  b.mutable_grad() = at::full({2, 2}, kInf);
+  torch::optim::SGD optimizer({without, a, b}, 0.1);
+  const auto gradients = unscale_gradients(optimizer, at::full({}, 0.25), false).gradients;
+  ASSERT_EQ(gradients.size(), 2u);
+  EXPECT_TRUE(gradients[0].parameter.is_same(a));
+  EXPECT_EQ(*gradients[0].facts,
+            (kernels::GradFacts{.elements = 3, .zeros = 1, .subnormals = 1, .largest = 8.0}));
+  EXPECT_EQ(*gradients[1].facts, (kernels::GradFacts{.elements = 4, .plus_infs = 4}));
+}
+
+TEST(Unscale, OfASparseGradientTheValuesAreLookedInto) {
+  const at::Tensor table = at::ones({5, 2}).requires_grad_();
+  table.mutable_grad() = at::sparse_coo_tensor(at::tensor({1, 3}, at::kLong).view({1, 2}),
+                                               at::tensor({1.0f, kNaN, 0.0f, 6.0f}).view({2, 2}));
+  torch::optim::SGD optimizer({table}, 0.1);
+  const auto [found_inf, gradients] = unscale_gradients(optimizer, at::full({}, 0.5), false);
+  EXPECT_EQ(found_inf.item<float>(), 1.0f);
+  EXPECT_EQ(*gradients[0].facts,
+            (kernels::GradFacts{.elements = 4, .nans = 1, .zeros = 1, .largest = 6.0}));
+  EXPECT_EQ(table.grad()._values()[1][1].item<float>(), 3.0f);
 }
 
 TEST(Unscale, ARefusedFp16GradientLeavesAllOthersAsTheyAre) {
