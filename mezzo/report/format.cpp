@@ -21,6 +21,8 @@ std::string in_unit(double value, double base, const std::array<const char*, kUn
   return fmt::format("{:.{}f}{}", value, has_decimal ? 1 : 0, units[unit]);
 }
 
+std::string after_bar(const std::string& remark) { return remark.empty() ? "" : " | " + remark; }
+
 }  // namespace
 
 std::string format_count(double count) {
@@ -70,11 +72,22 @@ std::string format_eval_line(const EvalRecord& record, int64_t steps_total) {
                      record.val_accuracy * 100);
 }
 
+std::string format_skips(int64_t skipped, int64_t explained) {
+  if (explained == 0) return fmt::format("{} skipped", skipped);
+  return fmt::format("{} skipped ({} probe{})", skipped, explained, explained == 1 ? "" : "s");
+}
+
 std::string format_skip_note(int64_t step, int64_t steps_total, const std::string& reason,
-                             double scale_before, double scale_after) {
-  return fmt::format("step {:>{}} skipped: {}, scale {} -> {}", step,
+                             double scale_before, double scale_after, const std::string& remark) {
+  return fmt::format("step {:>{}} skipped: {}, scale {} -> {}{}", step,
                      std::to_string(steps_total).size(), reason, format_scale(scale_before),
-                     format_scale(scale_after));
+                     format_scale(scale_after), after_bar(remark));
+}
+
+std::string format_overflow_note(int64_t step, int64_t steps_total, const std::string& reason,
+                                 const std::string& remark) {
+  return fmt::format("step {:>{}}: {}{}", step, std::to_string(steps_total).size(), reason,
+                     after_bar(remark));
 }
 
 }  // namespace mezzo::report

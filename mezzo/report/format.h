@@ -32,8 +32,18 @@ std::string format_step_line(const StepRecord& record, int64_t steps_total);
 /// One line about an evaluation: step  120/2000 | val loss 4.2012 | val accuracy 23.45 %
 std::string format_eval_line(const EvalRecord& record, int64_t steps_total);
 
-/// The note about a skipped step: step  121 skipped: overflow, scale 65536 -> 32768
+/// Skipped steps, and how many of them the search for the scale explains: "3 skipped", "3 skipped
+/// (2 probes)".
+std::string format_skips(int64_t skipped, int64_t explained);
+
+/// The note about a skipped step; the remark, if there is one, comes last:
+///   step  121 skipped: inf in h.7.mlp.c_fc.weight (+3), scale 65536 -> 32768 | probe: ...
 std::string format_skip_note(int64_t step, int64_t steps_total, const std::string& reason,
-                             double scale_before, double scale_after);
+                             double scale_before, double scale_after, const std::string& remark);
+
+/// The note about a step that was taken with gradients that are not finite:
+///   step  121: nan in h.7.mlp.c_fc.weight (+3) | from h.7 down: born in backward there
+std::string format_overflow_note(int64_t step, int64_t steps_total, const std::string& reason,
+                                 const std::string& remark);
 
 }  // namespace mezzo::report

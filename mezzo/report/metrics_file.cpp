@@ -57,6 +57,7 @@ void MetricsFile::on_step(const StepRecord& record) {
   row["grad_norm"] = json_number(record.grad_norm);
   row["scale"] = json_number(record.scale);
   row["skipped"] = record.skipped;
+  row["explained"] = record.explained;
   row["step_ms"] = json_number(record.step_ms);
   row["tokens_per_s"] = json_number(record.tokens_per_s);
   write_row(row.dump());

@@ -98,6 +98,7 @@ void Progress::on_step(const StepRecord& record) {
   const bool is_first = !last_.has_value();
   last_ = record;
   if (record.skipped) ++skipped_steps_;
+  if (record.explained) ++explained_skips_;
   losses_.add(record.loss);
 
   const bool is_live = options_.terminal.is_terminal;
@@ -129,9 +130,9 @@ void Progress::on_end(const Summary& summary) {
   if (summary.val_loss) line += fmt::format(" | val loss {:.4f}", *summary.val_loss);
   if (summary.val_accuracy)
     line += fmt::format(" | accuracy {:.2f} %", *summary.val_accuracy * 100);
-  line += fmt::format(" | {} | {} tok/s | peak {} | {} skipped", format_ms(summary.median_step_ms),
+  line += fmt::format(" | {} | {} tok/s | peak {} | {}", format_ms(summary.median_step_ms),
                       format_count(summary.tokens_per_s), format_bytes(summary.peak_tensor_bytes),
-                      summary.skipped_steps);
+                      format_skips(summary.skipped_steps, summary.explained_skips));
   if (summary.diverged_at) line += fmt::format(" | diverged at step {}", *summary.diverged_at);
   if (live_line_is_shown_) draw_live_line();  // the final state stays above
   if (live_line_is_shown_) out_ << '\n';
@@ -166,7 +167,10 @@ std::string Progress::live_line(int width) const {
   if (r.scale != 1 || skipped_steps_ > 0) {
     parts.push_back({6, "scale " + format_scale(r.scale), ""});
   }
-  if (skipped_steps_ > 0) parts.push_back({5, fmt::format("{} skipped", skipped_steps_), kYellow});
+  if (skipped_steps_ > 0) {
+    const bool is_alarm = skipped_steps_ > explained_skips_;
+    parts.push_back({5, format_skips(skipped_steps_, explained_skips_), is_alarm ? kYellow : kDim});
+  }
   if (r.peak_tensor_bytes > 0) {
     parts.push_back({7, "peak " + format_bytes(r.peak_tensor_bytes), ""});
   }

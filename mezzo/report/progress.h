@@ -52,6 +52,7 @@ class Progress : public Sink {
   std::optional<EvalRecord> last_eval_;
   Sparkline losses_;
   int64_t skipped_steps_ = 0;
+  int64_t explained_skips_ = 0;
   double started_s_ = 0;
   double shown_s_ = 0;  // when the live line was last drawn, or the last plain line printed
   bool live_line_is_shown_ = false;

@@ -23,6 +23,7 @@ StepRecord step_of(const Json& row) {
   record.grad_norm = number_of(row.at("grad_norm"));
   record.scale = number_of(row.at("scale"));
   record.skipped = row.at("skipped").get<bool>();
+  record.explained = row.value("explained", false);  // not in files of older builds
   record.step_ms = number_of(row.at("step_ms"));
   record.tokens_per_s = number_of(row.at("tokens_per_s"));
   return record;
@@ -108,6 +109,7 @@ Summary summary_of(const Json& json) {
   summary.val_loss = optional_number(json.at("val_loss"));
   summary.val_accuracy = optional_number(json.at("val_accuracy"));
   summary.skipped_steps = json.at("skipped_steps").get<int64_t>();
+  summary.explained_skips = json.value("explained_skips", int64_t{0});
   summary.final_scale = number_of(json.at("final_scale"));
   if (json.contains("diverged_at")) summary.diverged_at = json.at("diverged_at").get<int64_t>();
   return summary;

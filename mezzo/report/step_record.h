@@ -27,12 +27,13 @@ struct RunInfo {
 /// One training step that is over. The first step of a run is 1.
 struct StepRecord {
   int64_t step = 0;
-  double loss = 0;       // nats per token, of this step's tokens, not scaled
-  double lr = 0;         // the learning rate it used
-  double grad_norm = 0;  // global, unscaled, before clipping; may be inf or nan on a skipped step
-  double scale = 1;      // the loss scale it used; 1 where the loss is not scaled
-  bool skipped = false;  // an overflow: the weights have not moved
-  int retries = 0;       // how often it was repeated at a lower scale
+  double loss = 0;         // nats per token, of this step's tokens, not scaled
+  double lr = 0;           // the learning rate it used
+  double grad_norm = 0;    // global, unscaled, before clipping; may be inf or nan on a skipped step
+  double scale = 1;        // the loss scale it used; 1 where the loss is not scaled
+  bool skipped = false;    // an overflow: the weights have not moved
+  bool explained = false;  // skipped, and the search for the loss scale is why: no alarm
+  int retries = 0;         // how often it was repeated at a lower scale
   double step_ms = 0;
   double tokens_per_s = 0;
   int64_t peak_tensor_bytes = 0;  // since the run began
@@ -77,6 +78,7 @@ struct Summary {
   std::optional<double> val_loss;      // absent: never evaluated
   std::optional<double> val_accuracy;  // 0 to 1
   int64_t skipped_steps = 0;
+  int64_t explained_skips = 0;  // of them; the search for the loss scale is why
   double final_scale = 1;
   std::optional<int64_t> diverged_at;  // the step, if status is kDiverged
 };

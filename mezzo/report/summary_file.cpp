@@ -56,6 +56,7 @@ std::string summary_json(const Summary& summary) {
   json["val_loss"] = number_or_null(summary.val_loss);
   json["val_accuracy"] = number_or_null(summary.val_accuracy);
   json["skipped_steps"] = summary.skipped_steps;
+  json["explained_skips"] = summary.explained_skips;
   json["final_scale"] = json_number(summary.final_scale);
   if (summary.diverged_at) json["diverged_at"] = *summary.diverged_at;
   // A path or a name that is not UTF-8 must not cost the whole summary.

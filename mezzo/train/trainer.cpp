@@ -205,7 +205,7 @@ void Trainer::take_step() {
   if (gradients.has_value()) report_gradients(*gradients, result.scale);
   if (result.is_skipped) {
     sinks_.on_note(report::format_skip_note(step_, config_.steps, "overflow", result.scale,
-                                            scaler_.get_scale()));
+                                            scaler_.get_scale(), ""));
   }
   diverged_because_ = divergence_.observe(result);
 }

@@ -75,8 +75,22 @@ TEST(Format, StepLineIsTheDocumentedOne) {
 }
 
 TEST(Format, SkipNoteIsAlignedWithTheStepLine) {
-  EXPECT_EQ(format_skip_note(121, 2000, "overflow", 65536, 32768),
-            "step  121 skipped: overflow, scale 65536 -> 32768");
+  EXPECT_EQ(format_skip_note(121, 2000, "inf in h.7.mlp.c_fc.weight (+3)", 65536, 32768, ""),
+            "step  121 skipped: inf in h.7.mlp.c_fc.weight (+3), scale 65536 -> 32768");
+}
+
+TEST(Format, ARemarkEndsItsNote) {
+  EXPECT_EQ(format_skip_note(121, 2000, "inf in wte.weight", 65536, 32768, "probe"),
+            "step  121 skipped: inf in wte.weight, scale 65536 -> 32768 | probe");
+  EXPECT_EQ(format_overflow_note(121, 2000, "nan in wte.weight", "from h.7 down"),
+            "step  121: nan in wte.weight | from h.7 down");
+}
+
+TEST(Format, ProbesAreCountedAmongTheSkips) {
+  EXPECT_EQ(format_skips(0, 0), "0 skipped");
+  EXPECT_EQ(format_skips(3, 0), "3 skipped");
+  EXPECT_EQ(format_skips(3, 1), "3 skipped (1 probe)");
+  EXPECT_EQ(format_skips(3, 2), "3 skipped (2 probes)");
 }
 
 TEST(Format, EvaluationShowsAccuracyInPercent) {

@@ -67,7 +67,8 @@ struct Bench {
     progress->on_start(info);
     out.str("");
   }
-  void step(int64_t number, double loss = 4.1273, double scale = 65536, bool skipped = false) {
+  void step(int64_t number, double loss = 4.1273, double scale = 65536, bool skipped = false,
+            bool explained = false) {
     StepRecord record;
     record.step = number;
     record.loss = loss;
@@ -78,6 +79,7 @@ struct Bench {
     record.tokens_per_s = 9900;
     record.peak_tensor_bytes = 812 << 20;
     record.skipped = skipped;
+    record.explained = explained;
     progress->on_step(record);
   }
   Screen screen() const { return Screen(out.str()); }
@@ -152,6 +154,17 @@ TEST(Progress, TheLiveLineShowsTheBarTheScaleTheSkippedStepsAndThePeak) {
   EXPECT_THAT(line, HasSubstr("scale 32768"));
   EXPECT_THAT(line, HasSubstr("1 skipped"));
   EXPECT_THAT(line, HasSubstr("peak 812 MiB"));
+}
+
+TEST(Progress, ExplainedSkipsAreShownAsProbesAndRaiseNoAlarm) {
+  Bench bench(kFullTerminal);
+  bench.width = 160;
+  bench.start();
+  bench.step(1, 4.0, 65536, /*skipped=*/true, /*explained=*/true);
+  EXPECT_THAT(bench.out.str(), HasSubstr("\x1b[2m1 skipped (1 probe)"));
+  bench.now_s += 1;
+  bench.step(2, 4.0, 32768, /*skipped=*/true);
+  EXPECT_THAT(bench.out.str(), HasSubstr("\x1b[33m2 skipped (1 probe)"));
 }
 
 TEST(Progress, TheScaleIsNotShownWhereTheLossIsNotScaled) {
@@ -265,14 +278,16 @@ TEST(Progress, EndsWithWhatTheRunCameTo) {
   summary.tokens_per_s = 9900;
   summary.peak_tensor_bytes = 1 << 30;
   summary.skipped_steps = 3;
+  summary.explained_skips = 2;
   summary.diverged_at = 19;
   bench.progress->on_end(summary);
   const Screen screen = bench.screen();
   ASSERT_EQ(screen.lines.size(), 3u) << "the last live line, the summary, a fresh line";
   EXPECT_THAT(screen.lines[0], HasSubstr("20/2000"));
-  EXPECT_EQ(screen.lines[1],
-            "diverged: 20 steps, 20.5k tokens in 3m12s | loss 4.5000 | val loss 4.2500 | accuracy "
-            "12.50 % | 412 ms | 9.9k tok/s | peak 1.0 GiB | 3 skipped | diverged at step 19");
+  EXPECT_EQ(
+      screen.lines[1],
+      "diverged: 20 steps, 20.5k tokens in 3m12s | loss 4.5000 | val loss 4.2500 | accuracy "
+      "12.50 % | 412 ms | 9.9k tok/s | peak 1.0 GiB | 3 skipped (2 probes) | diverged at step 19");
   EXPECT_EQ(screen.lines[2], "");
 }
 

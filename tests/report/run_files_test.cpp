@@ -23,6 +23,7 @@ TEST(RunFiles, GiveBackWhatTheSinksWrote) {
   summary.train_loss = NAN;
   summary.val_accuracy = 0.125;
   summary.diverged_at = 2;
+  summary.explained_skips = 4;
   {
     MetricsFile metrics(dir / "metrics.jsonl", 0);
     StepRecord step;
@@ -30,6 +31,7 @@ TEST(RunFiles, GiveBackWhatTheSinksWrote) {
     step.loss = INFINITY;
     step.step_ms = 1.0 / 3;
     step.skipped = true;
+    step.explained = true;
     metrics.on_step(step);
     metrics.on_eval({1, 4.5, 0.25});
     metrics.on_gradients({1, 10, 2, 3, 1, -127, {4, 3}});
@@ -40,6 +42,7 @@ TEST(RunFiles, GiveBackWhatTheSinksWrote) {
   EXPECT_EQ(run.steps[0].loss, INFINITY);
   EXPECT_EQ(run.steps[0].step_ms, 1.0 / 3);
   EXPECT_TRUE(run.steps[0].skipped);
+  EXPECT_TRUE(run.steps[0].explained);
   ASSERT_EQ(run.evals.size(), 1u);
   EXPECT_EQ(run.evals[0].val_accuracy, 0.25);
   ASSERT_EQ(run.gradients.size(), 1u);
@@ -53,6 +56,14 @@ TEST(RunFiles, OfARunThatHasNotBegunAreEmpty) {
   const RunFiles run = read_run_files(dir.path());
   EXPECT_TRUE(run.steps.empty());
   EXPECT_FALSE(run.summary.has_value());
+}
+
+TEST(RunFiles, OfAnOlderBuildExplainNoSkip) {
+  const TempDir dir;
+  write_file(dir / "metrics.jsonl",
+             "{\"step\":1,\"loss\":2.5,\"lr\":1e-3,\"grad_norm\":\"inf\",\"scale\":1.0,"
+             "\"skipped\":true,\"step_ms\":3.0,\"tokens_per_s\":9.0}\n");
+  EXPECT_FALSE(read_run_files(dir.path()).steps.at(0).explained);
 }
 
 TEST(RunFiles, PassOverALineThatIsBeingWritten) {

@@ -27,6 +27,7 @@ Summary full_summary() {
   summary.val_loss = 4.25;
   summary.val_accuracy = 0.125;
   summary.skipped_steps = 3;
+  summary.explained_skips = 2;
   summary.final_scale = 32768;
   return summary;
 }
@@ -40,7 +41,8 @@ TEST(SummaryFile, HasExactlyTheDocumentedKeys) {
     "peak_bytes_by_kind": {"weights": 1, "gradients": 2, "optimizer_state": 3, "activations": 4,
                            "temporaries": 5},
     "peak_rss_bytes": 1073741824, "train_loss": 4.5,
-    "val_loss": 4.25, "val_accuracy": 0.125, "skipped_steps": 3, "final_scale": 32768.0})"));
+    "val_loss": 4.25, "val_accuracy": 0.125, "skipped_steps": 3, "explained_skips": 2,
+    "final_scale": 32768.0})"));
 }
 
 TEST(SummaryFile, ADivergedRunSaysWhere) {
