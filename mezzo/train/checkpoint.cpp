@@ -41,6 +41,7 @@ json to_json(const Checkpoint& checkpoint) {
   return {{"format", kFormat},
           {"step", checkpoint.step},
           {"skipped_steps", checkpoint.skipped_steps},
+          {"explained_skips", checkpoint.explained_skips},
           {"train_loss", report::json_number(checkpoint.train_loss)},
           {"val_loss", report::json_number(checkpoint.val_loss)},
           {"val_accuracy", report::json_number(checkpoint.val_accuracy)},
@@ -56,6 +57,7 @@ Checkpoint from_json(const json& j) {
   Checkpoint checkpoint;
   checkpoint.step = j.at("step");
   checkpoint.skipped_steps = j.at("skipped_steps");
+  checkpoint.explained_skips = j.value("explained_skips", int64_t{0});
   checkpoint.train_loss = report::number_of(j.at("train_loss"));
   checkpoint.val_loss = report::number_of(j.at("val_loss"));
   checkpoint.val_accuracy = report::number_of(j.at("val_accuracy"));

@@ -1,11 +1,13 @@
 #include "mezzo/train/step.h"
 
+#include <cmath>
 #include <limits>
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/amp/autocast.h"
+#include "mezzo/base/float_format.h"
 #include "mezzo/optim/clip.h"
 #include "mezzo/optim/parameter_groups.h"
 
@@ -19,8 +21,10 @@ Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
       mode_(mode),
       options_(options),
       watch_(watch),
+      triage_(scaler.is_dynamic(), float_format(mode.compute()).max),
       parameters_(model->parameters()) {
   device_ = parameters_.front().device().type();
+  scaler_.name_parameters(model->named_parameters());
 }
 
 StepResult Step::run(const std::vector<Batch>& batches, double lr) {
@@ -42,19 +46,22 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   if (scaler_.is_enabled()) {
     result.grad_norm = step_scaled(result);
   } else {
-    result.grad_norm = step_unscaled();
+    result.grad_norm = step_unscaled(result);
   }
   if (watch_ != nullptr) watch_->after_step();
   optimizer_.optimizer().zero_grad();
   result.loss = loss.item<double>();
+  if (result.is_skipped)
+    result.skip_cause = triage_.on_skip(result.scale, std::isfinite(result.loss));
   return result;
 }
 
 // Two passes: one reads the gradients for their norm, and the optimizer's divides them by the
 // clipping factor as it goes.
-double Step::step_unscaled() {
+double Step::step_unscaled(StepResult& result) {
   if (watch_ != nullptr) watch_->after_unscale();
   const double norm = optim::grad_norm(parameters_).item<double>();
+  if (!std::isfinite(norm)) result.gradients = read_gradients(model_->named_parameters().pairs());
   std::optional<at::Tensor> divisor;
   if (options_.clip > 0.0 && norm > options_.clip)
     divisor = at::full({}, norm / options_.clip, parameters_.front().options().dtype(at::kFloat));
@@ -67,11 +74,17 @@ double Step::step_scaled(StepResult& result) {
   torch::optim::Optimizer& optimizer = optimizer_.optimizer();
   scaler_.unscale_(optimizer);
   if (watch_ != nullptr) watch_->after_unscale();
+  // Before clipping, which makes NaNs of all gradients where one is not finite.
+  result.is_skipped = scaler_.found_inf(optimizer);
+  if (result.is_skipped) {
+    result.gradients = scaler_.gradient_facts(optimizer);
+  } else {
+    triage_.on_good_step(result.scale, scaler_.largest_gradient(optimizer));
+  }
   const double max_norm =
       options_.clip > 0.0 ? options_.clip : std::numeric_limits<double>::infinity();
   const at::Tensor norm = optim::clip_grad_norm_(parameters_, max_norm);
   scaler_.step(optimizer);
-  result.is_skipped = scaler_.found_inf(optimizer);
   scaler_.update();
   return norm.item<double>();
 }

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/amp/precision.h"
+#include "mezzo/amp/skip_triage.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/run_optimizer.h"
@@ -23,6 +25,9 @@ struct StepResult {
   double grad_norm = 0.0;  // before clipping, unscaled
   double scale = 1.0;      // that this step's gradients were computed with
   bool is_skipped = false;
+  SkipCause skip_cause = SkipCause::kUnexplained;  // where it is skipped
+  // What the gradients held, in the order of the forward pass; only where not all are finite.
+  std::vector<GradientFacts> gradients = {};
   int64_t retries = 0;
 };
 
@@ -47,13 +52,16 @@ class Step {
 
   /// One optimizer step at the learning rate `lr` on the mean loss over `batches` (more than one:
   /// accumulation). A skipped step leaves weights and optimizer state as they were, bit for bit;
-  /// the scale is updated either way. Reads the loss, the norm and whether an overflow was found
-  /// from the device at the end.
+  /// the scale is updated either way. Waits for the device to learn of an overflow before it clips,
+  /// and at the end for the loss and the norm.
   StepResult run(const std::vector<Batch>& batches, double lr);
+
+  /// The scaler's scale is one that has worked, in the run that goes on here.
+  void resume() { triage_.on_good_step(scaler_.get_scale(), std::nullopt); }
 
  private:
   StepResult attempt(const std::vector<Batch>& batches);
-  double step_unscaled();
+  double step_unscaled(StepResult& result);
   double step_scaled(StepResult& result);
   at::Tensor forward_backward(const std::vector<Batch>& batches);
 
@@ -63,6 +71,7 @@ class Step {
   const PrecisionMode& mode_;
   StepOptions options_;
   StepWatch* watch_;  // null: nobody looks
+  SkipTriage triage_;
   c10::DeviceType device_;
   std::vector<at::Tensor> parameters_;
 };

@@ -10,6 +10,7 @@
 #include <ATen/Context.h>
 
 #include "mezzo/amp/checkpoint.h"
+#include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/median.h"
 #include "mezzo/report/format.h"
@@ -147,6 +148,8 @@ void Trainer::resume(const fs::path& folder) {
   step_ = checkpoint.step;
   if (fs::exists(checkpoint_folder(run_dir_, step_))) checkpointed_at_ = step_;
   skipped_steps_ = checkpoint.skipped_steps;
+  explained_skips_ = checkpoint.explained_skips;
+  if (skipped_steps_ < step_) train_step_.resume();
   evaluated_at_ = checkpoint.step;
   evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
   losses_ = {checkpoint.train_loss};
@@ -185,7 +188,9 @@ void Trainer::take_step() {
   const std::optional<StepStatistics::Gradients> gradients = statistics_.take_gradients();
   if (gradients.has_value()) step_ms -= gradients->measuring_ms;
   ++step_;
+  const bool is_explained = result.is_skipped && result.skip_cause != SkipCause::kUnexplained;
   skipped_steps_ += result.is_skipped ? 1 : 0;
+  explained_skips_ += is_explained ? 1 : 0;
   step_ms_.push_back(step_ms);
   losses_.push_back(result.loss);
   if (losses_.size() > kTrainLossWindow) losses_.erase(losses_.begin());
@@ -197,17 +202,31 @@ void Trainer::take_step() {
   record.grad_norm = result.grad_norm;
   record.scale = result.scale;
   record.skipped = result.is_skipped;
+  record.explained = is_explained;
   record.retries = static_cast<int>(result.retries);
   record.step_ms = step_ms;
   record.tokens_per_s = 1e3 * static_cast<double>(info().tokens_per_step) / step_ms;
   record.peak_tensor_bytes = memory_.peak_bytes();
   sinks_.on_step(record);
   if (gradients.has_value()) report_gradients(*gradients, result.scale);
-  if (result.is_skipped) {
-    sinks_.on_note(report::format_skip_note(step_, config_.steps, "overflow", result.scale,
-                                            scaler_.get_scale(), ""));
-  }
+  note_overflow(result);
   diverged_because_ = divergence_.observe(result);
+}
+
+// A skipped step is told of each time. One that was taken with gradients that are not finite is the
+// first of many: it alone is.
+void Trainer::note_overflow(const StepResult& result) {
+  std::string name = name_overflow(result.gradients);
+  std::string remark = describe(result.skip_cause);
+  if (remark.empty()) remark = overflow_origin(result.gradients, std::isfinite(result.loss));
+  if (result.is_skipped) {
+    if (name.empty()) name = "overflow";  // on another rank
+    sinks_.on_note(report::format_skip_note(step_, config_.steps, name, result.scale,
+                                            scaler_.get_scale(), remark));
+  } else if (!name.empty() && !has_told_overflow_) {
+    sinks_.on_note(report::format_overflow_note(step_, config_.steps, name, remark));
+  }
+  has_told_overflow_ = !result.is_skipped && !name.empty();
 }
 
 void Trainer::report_gradients(const StepStatistics::Gradients& gradients, double scale) {
@@ -256,6 +275,7 @@ void Trainer::write_checkpoint() {
   Checkpoint checkpoint;
   checkpoint.step = step_;
   checkpoint.skipped_steps = skipped_steps_;
+  checkpoint.explained_skips = explained_skips_;
   checkpoint.train_loss = summary(report::Status::kDone).train_loss;
   checkpoint.val_loss = evaluation_.loss;
   checkpoint.val_accuracy = evaluation_.accuracy;
@@ -311,6 +331,7 @@ report::Summary Trainer::summary(report::Status status) const {
     result.val_accuracy = evaluation_.accuracy;
   }
   result.skipped_steps = skipped_steps_;
+  result.explained_skips = explained_skips_;
   result.final_scale = scaler_.get_scale();
   if (status == report::Status::kDiverged) result.diverged_at = step_;
   return result;

@@ -52,6 +52,7 @@ class Trainer {
  private:
   std::vector<Batch> next_batches();
   void take_step();
+  void note_overflow(const StepResult& result);
   void report_gradients(const StepStatistics::Gradients& gradients, double scale);
   void evaluate_if_needed();
   bool is_due(int64_t every) const;
@@ -80,6 +81,8 @@ class Trainer {
 
   int64_t step_ = 0;  // done
   int64_t skipped_steps_ = 0;
+  int64_t explained_skips_ = 0;
+  bool has_told_overflow_ = false;  // of the last step, which was taken all the same
   std::vector<double> step_ms_;
   std::vector<double> losses_;
   std::optional<int64_t> evaluated_at_;

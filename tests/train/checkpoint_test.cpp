@@ -19,6 +19,7 @@ Checkpoint example(int64_t step, double val_loss) {
   Checkpoint checkpoint;
   checkpoint.step = step;
   checkpoint.skipped_steps = 3;
+  checkpoint.explained_skips = 2;
   checkpoint.train_loss = 4.5;
   checkpoint.val_loss = val_loss;
   checkpoint.val_accuracy = 0.25;
@@ -43,6 +44,7 @@ TEST(Checkpoint, ComesBackAsItWasWritten) {
   const Checkpoint back = load_checkpoint(dir / "c");
   EXPECT_EQ(back.step, 400);
   EXPECT_EQ(back.skipped_steps, 3);
+  EXPECT_EQ(back.explained_skips, 2);
   EXPECT_EQ(back.val_loss, 4.25);
   EXPECT_EQ(back.data_fingerprint, 0xfedcba9876543210u);
   EXPECT_EQ(back.sampler, example(400, 4.25).sampler);

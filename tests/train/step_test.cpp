@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mezzo/amp/overflow_report.h"
 #include "mezzo/optim/parameter_groups.h"
 #include "tests/testing.h"
 
@@ -80,6 +81,50 @@ TEST(Step, SkippedStepLeavesWeightsAndOptimizerStateBitForBitAndLowersTheScale) 
   EXPECT_TRUE(std::isfinite(result.loss));  // it was the scaled gradient that overflowed
 }
 
+TEST(Step, TellsWhatTheGradientsOfASkippedStepHeldInForwardOrder) {
+  Training training("amp-fp16", kTooHigh);
+  const StepResult result = training.step.run(batches(1), 1e-2);
+  ASSERT_EQ(result.gradients.size(), training.model->named_parameters().size());
+  EXPECT_EQ(result.gradients.front().name, "wte.weight");
+  EXPECT_EQ(result.gradients.back().name, "ln_f.bias");
+  EXPECT_GT(result.gradients.back().facts.bad(), 0);
+  EXPECT_EQ(name_overflow(result.gradients).substr(4), "in ln_f.bias (+15)");
+}
+
+TEST(Step, ASkipWhileTheFirstScaleSettlesIsExplained) {
+  Training training("amp-fp16", kTooHigh);
+  EXPECT_EQ(training.step.run(batches(1), 1e-2).skip_cause, SkipCause::kSettling);
+}
+
+TEST(Step, ASkipRightAfterTheScaleGrewIsExplained) {
+  // From 1024 to 2^60: far beyond what any gradient bears.
+  Training training("amp-fp16",
+                    {.init_scale = 1024.0, .growth_factor = 0x1p50, .growth_interval = 1});
+  EXPECT_FALSE(training.step.run(batches(1), 1e-2).is_skipped);
+  const StepResult result = training.step.run(batches(1), 1e-2);
+  EXPECT_TRUE(result.is_skipped);
+  EXPECT_EQ(result.skip_cause, SkipCause::kGrowthProbe);
+}
+
+TEST(Step, ASkipAtAResumedScaleIsNotTheFirstScaleSettling) {
+  Training training("amp-fp16", kTooHigh);
+  training.step.resume();
+  EXPECT_EQ(training.step.run(batches(1), 1e-2).skip_cause, SkipCause::kUnexplained);
+}
+
+TEST(Step, NamesTheParametersThatAreNotFiniteWhereTheLossIsNotScaled) {
+  Training training("amp-bf16", {.enabled = false});
+  EXPECT_TRUE(training.step.run(batches(1), 1e-2).gradients.empty());
+  {
+    const at::NoGradGuard no_grad;
+    training.model->named_parameters()["ln_f.bias"][3].fill_(
+        std::numeric_limits<float>::infinity());
+  }
+  const StepResult result = training.step.run(batches(1), 1e-2);
+  EXPECT_FALSE(result.is_skipped);
+  EXPECT_THAT(name_overflow(result.gradients), ::testing::HasSubstr("in ln_f.bias"));
+}
+
 TEST(Step, RetryRunsTheSameBatchUntilTheScaleFits) {
   Training training("amp-fp16", kTooHigh, {.max_retries = 8});
   const std::vector<at::Tensor> before = training.snapshot();
@@ -106,7 +151,9 @@ TEST(Step, PlantedInfIsSkippedAndTrainingGoesOn) {
     kept = bias[3].item<float>();
     bias[3].fill_(std::numeric_limits<float>::infinity());
   }
-  EXPECT_TRUE(training.step.run(batches(1), 1e-2).is_skipped);
+  const StepResult planted = training.step.run(batches(1), 1e-2);
+  EXPECT_TRUE(planted.is_skipped);
+  EXPECT_EQ(planted.skip_cause, SkipCause::kUnexplained);
   at::NoGradGuard no_grad;
   bias[3].fill_(kept);
   at::AutoGradMode with_grad(true);

@@ -121,8 +121,47 @@ TEST(Trainer, OverflowAtTheStaticScaleSkipsAndSaysSo) {
   run.config.steps = 3;
   Heard heard;
   Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
-  EXPECT_EQ(trainer.run(kNeverStop).skipped_steps, 3);
-  EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("skipped: overflow"));
+  const report::Summary summary = trainer.run(kNeverStop);
+  EXPECT_EQ(summary.skipped_steps, 3);
+  EXPECT_EQ(summary.explained_skips, 0);
+  EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("skipped: nan in ln_f.bias (+15), scale"));
+  EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("| from the loss down: born in backward"));
+}
+
+TEST(Trainer, ProbesOfTheScaleAreCountedAndCalledSo) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-fp16";
+  run.config.steps = 2;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  {  // the head's gradient is then far too large for the first scales, the loss is finite
+    const at::NoGradGuard no_grad;
+    trainer.model()->named_parameters()["ln_f.weight"].fill_(1000.0);
+  }
+  const report::Summary summary = trainer.run(kNeverStop);
+  EXPECT_EQ(summary.skipped_steps, 2);
+  EXPECT_EQ(summary.explained_skips, 2);
+  EXPECT_TRUE(heard.steps.front().explained);
+  EXPECT_THAT(heard.notes.front(),
+              ::testing::EndsWith("scale 65536 -> 32768 | probe: the first scale is settling"));
+}
+
+TEST(Trainer, AnOverflowWhereTheLossIsNotScaledIsToldOnceAndNamed) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-bf16";
+  run.config.steps = 3;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  {
+    const at::NoGradGuard no_grad;
+    trainer.model()->named_parameters()["ln_f.bias"][3].fill_(INFINITY);
+  }
+  trainer.run(kNeverStop);
+  const auto told = [](const std::string& note) { return note.find("ln_f.bias") != note.npos; };
+  EXPECT_EQ(std::count_if(heard.notes.begin(), heard.notes.end(), told), 1);
+  EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("| in the loss or the forward pass"));
 }
 
 TEST(Trainer, RefusesDataWithMoreTokensThanTheModelKnows) {
