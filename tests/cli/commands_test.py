@@ -84,6 +84,7 @@ class Commands(Folder):
         self.assertEqual(rows[0]["scale"], 65536)
         summary = self.summary("scaled")
         self.assertEqual(summary["skipped_steps"], sum(r["skipped"] for r in rows))
+        self.assertEqual(summary["explained_skips"], sum(r["explained"] for r in rows))
         self.assertEqual(summary["final_scale"], 65536 / 2 ** summary["skipped_steps"])
 
     def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(self):
