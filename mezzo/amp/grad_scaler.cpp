@@ -12,6 +12,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/amp/overflow_report.h"
+#include "mezzo/amp/unscale.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scaled_step.h"
 

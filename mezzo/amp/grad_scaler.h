@@ -15,7 +15,6 @@
 #include "mezzo/amp/scaler_state.h"
 #include "mezzo/amp/step_counters.h"
 #include "mezzo/amp/step_outcome.h"
-#include "mezzo/amp/unscale.h"
 
 namespace mezzo {
 

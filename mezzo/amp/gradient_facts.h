@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,12 @@ using NamedParameter = std::pair<std::string, at::Tensor>;
 struct GradientFacts {
   std::string name;
   kernels::GradFacts facts;
+};
+
+/// A parameter whose gradient was unscaled.
+struct UnscaledGradient {
+  at::Tensor parameter;
+  std::optional<kernels::GradFacts> facts;  ///< from before; none on another device than a CPU
 };
 
 /// All parameters of the optimizer. First those that are `known`, by their names and in that order;

@@ -1,20 +1,13 @@
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <torch/optim/optimizer.h>
 
-#include "mezzo/kernels/grad_check/grad_check.h"
+#include "mezzo/amp/gradient_facts.h"
 
 namespace mezzo {
-
-/// A parameter whose gradient was unscaled.
-struct UnscaledGradient {
-  at::Tensor parameter;
-  std::optional<kernels::GradFacts> facts;  ///< from before; none on another device than a CPU
-};
 
 struct Unscaled {
   at::Tensor found_inf;  ///< 0-dim fp32, 1 or 0; undefined if no parameter has a gradient
