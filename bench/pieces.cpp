@@ -26,6 +26,7 @@
 #include "mezzo/kernels/matmul/brgemm.h"
 #include "mezzo/kernels/norm/norm.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 #include "mezzo/models/gpt2_config.h"
 
 namespace {
@@ -122,6 +123,8 @@ class Step {
     add(name + ", forward", layers(), gflop, gbyte, [=] { at::linear(x, w, b); });
     add(name + ", input's gradient", layers(), gflop, gbyte, [=] { at::mm(g, w); });
     add(name + ", weight's gradient", layers(), gflop, gbyte, [=] { at::mm(g.t(), x); });
+    add(name + ", bias's gradient", layers(), 0, size(static_cast<double>(N_ * out)),
+        [=] { kernels::sum_of_rows(g); });
   }
 
   void attention() {

@@ -14,6 +14,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/fused_linear/linear_grads.h"
+#include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {
 namespace {

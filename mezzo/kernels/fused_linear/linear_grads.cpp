@@ -2,9 +2,9 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/sum.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {
 
@@ -16,11 +16,6 @@ LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
   if (weight.requires_grad()) grads.weight = at::mm(rows.t(), input.reshape({-1, input.size(-1)}));
   if (bias.defined()) grads.bias = sum_of_rows(rows).to(bias.scalar_type());
   return grads;
-}
-
-at::Tensor sum_of_rows(const at::Tensor& x) {
-  const at::ScalarType type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::sum(x.reshape({-1, x.size(-1)}), {0}, false, type);
 }
 
 void check_no_double_backward(std::string_view op) {

@@ -17,9 +17,6 @@ struct LinearGrads {
 LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
                             const at::Tensor& weight, const at::Tensor& bias);
 
-/// The sum over all dimensions but the last: [..., C] -> [C], in fp32 (fp64 of fp64).
-at::Tensor sum_of_rows(const at::Tensor& x);
-
 /// A gradient of these fused ops' gradients is not there: throws Error, naming `op`, if one is
 /// being asked for.
 void check_no_double_backward(std::string_view op);
