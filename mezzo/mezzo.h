@@ -32,6 +32,7 @@
 #include "mezzo/kernels/adamw/split_weights.h"
 #include "mezzo/kernels/cpu_kernels.h"
 #include "mezzo/kernels/embed/embed.h"
+#include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/grad_check/grad_check.h"

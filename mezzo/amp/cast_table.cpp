@@ -170,6 +170,7 @@ constexpr CastTableRow kRows[] = {
     {"max_pool3d", kNone, kFp32, kFp32},
     {"max_unpool2d", kNone, kFp32, kFp32},
     {"max_unpool3d", kNone, kFp32, kFp32},
+    {"mezzo::attention_linear", kNone, kNone, kLower},
     {"mezzo::gelu_linear", kNone, kNone, kLower},
     {"mezzo::linear_cross_entropy", kNone, kNone, kLower},
     {"mezzo::residual_norm_linear", kNone, kNone, kLower},

@@ -21,6 +21,8 @@ TORCH_LIBRARY(mezzo, m) {
       "Tensor? wide_norm_bias, Tensor weight, Tensor? wide_bias, float eps, bool recompute) -> "
       "(Tensor, Tensor)",
       &mezzo::kernels::residual_norm_linear_autograd);
+  m.def("attention_linear(Tensor qkv, int heads, Tensor weight, Tensor? wide_bias) -> Tensor",
+        &mezzo::kernels::attention_linear_autograd);
   m.def("gelu_linear(Tensor x, Tensor weight, Tensor? wide_bias, bool recompute) -> Tensor",
         &mezzo::kernels::gelu_linear_autograd);
 }

@@ -20,6 +20,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/embed/embed.h"
+#include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -85,8 +86,11 @@ CausalSelfAttentionImpl::CausalSelfAttentionImpl(const GPT2Config& config)
   c_proj = register_module("c_proj", Linear(config.width, config.width, config.bias));
 }
 
-at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv) {
+at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv, const BlockOps& ops) {
   const Scope scope("attn");
+  // What the fused op saves, it saves in the backward pass.
+  if (ops.is_fused && is_training() && dropout_ == 0.0)
+    return kernels::attention_linear(qkv, heads_, c_proj->weight, optional(c_proj->bias));
   const int64_t B = qkv.size(0), T = qkv.size(1), C = qkv.size(2) / 3;
   // split's backward is one concatenation; indexing's would fill three tensors with zeros first.
   const auto parts = qkv.split(C, /*dim=*/2);
@@ -94,8 +98,8 @@ at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv) {
     return t.view({B, T, heads_, C / heads_}).transpose(1, 2);
   };
   const auto y = at::scaled_dot_product_attention(
-      by_head(parts[0]), by_head(parts[1]), by_head(parts[2]), /*attn_mask=*/std::nullopt,
-      is_training() ? dropout_ : 0.0, /*is_causal=*/true);
+      by_head(parts[0]), by_head(parts[1]), by_head(parts[2]),
+      /*attn_mask=*/std::nullopt, is_training() ? dropout_ : 0.0, /*is_causal=*/true);
   return c_proj(y.transpose(1, 2).reshape({B, T, C}));
 }
 
@@ -119,7 +123,7 @@ BlockImpl::BlockImpl(const GPT2Config& config) : dropout_(config.dropout) {
 
 Residual BlockImpl::forward(const Residual& in) {
   const auto [middle, qkv] = norm_linear("attn", in, ln_1, attn->c_attn, ops);
-  const at::Tensor attended = at::dropout(attn(qkv), dropout_, is_training());
+  const at::Tensor attended = at::dropout(attn(qkv, ops), dropout_, is_training());
   const auto [out, hidden] = norm_linear("mlp", {middle, attended}, ln_2, mlp->c_fc, ops);
   return {out, at::dropout(mlp(hidden, ops), dropout_, is_training())};
 }

@@ -43,7 +43,7 @@ class CausalSelfAttentionImpl : public torch::nn::Module {
  public:
   explicit CausalSelfAttentionImpl(const GPT2Config& config);
   /// qkv [B, T, 3C], what c_attn gives -> [B, T, C]
-  at::Tensor forward(const at::Tensor& qkv);
+  at::Tensor forward(const at::Tensor& qkv, const BlockOps& ops);
 
   Linear c_attn{nullptr};  // C -> 3C: queries, keys, values
   Linear c_proj{nullptr};

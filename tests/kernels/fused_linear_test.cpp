@@ -6,6 +6,8 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/kernels/cpu_kernels.h"
+#include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
@@ -109,6 +111,42 @@ TEST(ResidualNormLinear, RefusesASecondDifferentiation) {
                                              in.weight, in.bias, kEps, true);
   EXPECT_THROW_WITH(torch::autograd::grad({y.sum()}, {in.x}, {}, true, /*create_graph=*/true),
                     "cannot be differentiated again");
+}
+
+class AttentionLinear : public ::testing::TestWithParam<at::ScalarType> {};
+
+// The same kernels but for the bias's gradient; libtorch's layouts in between cost no rounding.
+TEST_P(AttentionLinear, IsAttentionThenLinear) {
+  const CpuKernels kernels;
+  const at::ScalarType dtype = GetParam();
+  const at::Tensor qkv = leaf({2, 33, 3 * 24}, dtype), weight = leaf({9, 24}, dtype),
+                   bias = leaf({9}, dtype), grad = leaf({2, 33, 9}, dtype).detach();
+  const at::Tensor y = attention_linear(qkv, 3, weight, bias);
+  const at::Tensor plain = reference::attention_linear(qkv, 3, weight, bias);
+  EXPECT_BIT_EQUAL(y, plain);
+  const auto got = torch::autograd::grad({y}, {qkv, weight, bias}, {grad});
+  const auto want = torch::autograd::grad({plain}, {qkv, weight, bias}, {grad});
+  EXPECT_BIT_EQUAL(got[0], want[0]);
+  EXPECT_BIT_EQUAL(got[1], want[1]);
+  // Two sums of 66 numbers, each rounded to the dtype.
+  const double sum = grad.to(at::kDouble).abs().sum(c10::IntArrayRef{0, 1}).max().item<double>();
+  EXPECT_CLOSE(got[2], want[2], 2 * tolerance_for(dtype, 66, sum));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, AttentionLinear,
+                         ::testing::Values(at::kDouble, at::kFloat, at::kBFloat16, at::kHalf),
+                         [](const auto& param) { return c10::toString(param.param); });
+
+TEST(AttentionLinear, GoesWithoutABiasAndWithStridedInput) {
+  const at::Tensor qkv = leaf({2, 5, 31}, at::kFloat), weight = leaf({9, 8}, at::kFloat);
+  const at::Tensor part = qkv.slice(2, 4, 28);
+  EXPECT_BIT_EQUAL(attention_linear(part, 2, weight, {}),
+                   attention_linear(part.contiguous(), 2, weight, {}));
+}
+
+TEST(AttentionLinear, RefusesChannelsThatHeadsDoNotDivide) {
+  const at::Tensor x = at::ones({1, 2, 24}), weight = at::ones({4, 8});
+  EXPECT_THROW_WITH(attention_linear(x, 3, weight, {}), "C a multiple of the 3 heads");
 }
 
 TEST(GeluLinear, IsGeluThenLinear) {

@@ -47,6 +47,21 @@ double scale_of(const at::Tensor& query, std::optional<double> scale) {
   return scale.value_or(1.0 / std::sqrt(static_cast<double>(query.size(-1))));
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> libtorch_backward(
+    const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
+    const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, double dropout_p,
+    bool is_causal, const Mask& mask, std::optional<double> scale) {
+  if (query.scalar_type() != at::kHalf) {
+    return at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
+        grad_out, query, key, value, out, logsumexp, dropout_p, is_causal, mask, scale);
+  }
+  auto [grad_query, grad_key, grad_value] =
+      at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
+          widened(grad_out), widened(query), widened(key), widened(value), widened(out), logsumexp,
+          dropout_p, is_causal, widened(mask), scale);
+  return {grad_query.to(at::kHalf), grad_key.to(at::kHalf), grad_value.to(at::kHalf)};
+}
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> flash_attention(const at::Tensor& query, const at::Tensor& key,
@@ -72,15 +87,23 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_attention_backward(
     return flash::backward(grad_out, query, key, value, out, logsumexp, is_causal,
                            scale_of(query, scale));
   }
-  if (query.scalar_type() != at::kHalf) {
-    return at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
-        grad_out, query, key, value, out, logsumexp, dropout_p, is_causal, mask, scale);
+  return libtorch_backward(grad_out, query, key, value, out, logsumexp, dropout_p, is_causal, mask,
+                           scale);
+}
+
+void flash_attention_backward_into(const flash::InputGradients& grads, const at::Tensor& grad_out,
+                                   const at::Tensor& query, const at::Tensor& key,
+                                   const at::Tensor& value, const at::Tensor& out,
+                                   const at::Tensor& logsumexp, bool is_causal) {
+  if (takes_flash("backward", query, key, value, 0.0, std::nullopt)) {
+    return flash::backward_into(grads, grad_out, query, key, value, out, logsumexp, is_causal,
+                                scale_of(query, std::nullopt));
   }
-  auto [grad_query, grad_key, grad_value] =
-      at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
-          widened(grad_out), widened(query), widened(key), widened(value), widened(out), logsumexp,
-          dropout_p, is_causal, widened(mask), scale);
-  return {grad_query.to(at::kHalf), grad_key.to(at::kHalf), grad_value.to(at::kHalf)};
+  const auto [grad_query, grad_key, grad_value] = libtorch_backward(
+      grad_out, query, key, value, out, logsumexp, 0.0, is_causal, std::nullopt, std::nullopt);
+  grads.query.copy_(grad_query);
+  grads.key.copy_(grad_key);
+  grads.value.copy_(grad_value);
 }
 
 }  // namespace mezzo::kernels

@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mezzo/kernels/attention/flash.h"
+
 namespace mezzo::kernels {
 
 // Flash attention on a CPU, with the arguments and results of
@@ -29,5 +31,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_attention_backward(
     const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
     const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, double dropout_p,
     bool is_causal, const std::optional<at::Tensor>& mask, std::optional<double> scale);
+
+/// The gradients written into `grads`, of attention without dropout, mask or a scale of its own.
+void flash_attention_backward_into(const flash::InputGradients& grads, const at::Tensor& grad_out,
+                                   const at::Tensor& query, const at::Tensor& key,
+                                   const at::Tensor& value, const at::Tensor& out,
+                                   const at::Tensor& logsumexp, bool is_causal);
 
 }  // namespace mezzo::kernels

@@ -29,8 +29,18 @@ std::vector<brgemm::Product> products_of(int64_t head_size);
 std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& query, const at::Tensor& key,
                                            const at::Tensor& value, bool is_causal, double scale);
 
-/// {grad_query, grad_key, grad_value}, with P = exp(scale Q K^T - logsumexp):
+/// Tensors of the sizes and dtype of query, key and value, whose rows are dense.
+struct InputGradients {
+  at::Tensor query, key, value;
+};
+
+/// Writes the gradients, with P = exp(scale Q K^T - logsumexp):
 ///   dV = P^T dO    dS = P * (dO V^T - rowsum(dO * O)) * scale    dQ = dS K    dK = dS^T Q
+void backward_into(const InputGradients& grads, const at::Tensor& grad_out, const at::Tensor& query,
+                   const at::Tensor& key, const at::Tensor& value, const at::Tensor& out,
+                   const at::Tensor& logsumexp, bool is_causal, double scale);
+
+/// The same in new tensors, laid out as query, key and value.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
     const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
     const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, bool is_causal,

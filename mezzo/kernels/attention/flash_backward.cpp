@@ -319,21 +319,18 @@ void differentiate_tiles(const Geometry& g, float scale, HeadAt head_at) {
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
-    const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
-    const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, bool is_causal,
-    double scale) {
+void backward_into(const InputGradients& grads, const at::Tensor& grad_out, const at::Tensor& query,
+                   const at::Tensor& key, const at::Tensor& value, const at::Tensor& out,
+                   const at::Tensor& logsumexp, bool is_causal, double scale) {
   const Geometry g(query, key, is_causal);
   const at::Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value),
                    o = with_dense_rows(out), d = with_dense_rows(grad_out);
-  const at::Tensor grad_query = at::empty_like(q), grad_key = at::empty_like(k),
-                   grad_value = at::empty_like(v);
   with_type_of(q, [&]<class T>(T) {
     const auto head_at = [&](int64_t i) -> Head<T> {
       return {
-          rows_of<const T>(q, i),    rows_of<const T>(k, i),  rows_of<const T>(v, i),
-          rows_of<const T>(o, i),    rows_of<const T>(d, i),  rows_of<const float>(logsumexp, i),
-          rows_of<T>(grad_query, i), rows_of<T>(grad_key, i), rows_of<T>(grad_value, i)};
+          rows_of<const T>(q, i),     rows_of<const T>(k, i),   rows_of<const T>(v, i),
+          rows_of<const T>(o, i),     rows_of<const T>(d, i),   rows_of<const float>(logsumexp, i),
+          rows_of<T>(grads.query, i), rows_of<T>(grads.key, i), rows_of<T>(grads.value, i)};
     };
     if (takes_whole_heads(g.heads, kPriceOfTiles)) {
       differentiate_heads<T>(g, static_cast<float>(scale), head_at);
@@ -341,7 +338,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
       differentiate_tiles<T>(g, static_cast<float>(scale), head_at);
     }
   });
-  return {grad_query, grad_key, grad_value};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
+    const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
+    const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, bool is_causal,
+    double scale) {
+  const auto like = [](const at::Tensor& x) { return at::empty_like(with_dense_rows(x)); };
+  const InputGradients grads{like(query), like(key), like(value)};
+  backward_into(grads, grad_out, query, key, value, out, logsumexp, is_causal, scale);
+  return {grads.query, grads.key, grads.value};
 }
 
 }  // namespace mezzo::kernels::flash
