@@ -85,8 +85,9 @@ TEST_P(ResidualNormOf, GradientsAreThoseOfTheDefinitionInFp64) {
   const at::Tensor w = exact(weight).requires_grad_(), b = exact(bias).requires_grad_();
   const at::Tensor y = at::layer_norm(leaf, {C}, w, b, kEps);
   ((y * exact(grad)).sum() + (leaf * exact(grad_sum)).sum()).backward();
-  const ResidualNormGrads got =
-      residual_norm_backward(grad, grad_sum, norm.sum, norm.mean, norm.rstd, weight);
+  const ResidualNormGrads got = residual_norm_backward(grad, grad_sum, norm.sum, norm.mean,
+                                                       norm.rstd, weight, /*wants_branch=*/true);
+  EXPECT_BIT_EQUAL(got.branch, got.x.to(out));
   EXPECT_EQ(got.x.scalar_type(), stream);
   // Terms of a row: rstd, grad, weight and the unit, whose magnitudes multiply.
   const double terms = mezzo::testing::magnitude_of(norm.rstd) *

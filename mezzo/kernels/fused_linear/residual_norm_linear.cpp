@@ -38,9 +38,9 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     check_no_double_backward("residual_norm_linear");
     const auto branch = ctx->saved_data.find("branch_dtype");
+    const bool has_branch = branch != ctx->saved_data.end();
     const auto of_branch = [&](const at::Tensor& grad_x) {
-      return branch == ctx->saved_data.end() ? at::Tensor()
-                                             : grad_x.to(branch->second.toScalarType());
+      return has_branch ? grad_x.to(branch->second.toScalarType()) : at::Tensor();
     };
     if (!grads[1].defined()) return {grads[0], of_branch(grads[0]), {}, {}, {}, {}, {}, {}};
 
@@ -51,10 +51,13 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
     if (!normed.defined())
       normed = norm_again(sum, mean, rstd, norm_weight, norm_bias, weight.scalar_type());
     const LinearGrads linear = linear_backward(grads[1], normed, weight, bias);
+    const at::ScalarType dtype = linear.x.scalar_type();
+    const bool rounds_branch =
+        has_branch && sum.scalar_type() != dtype && branch->second.toScalarType() == dtype;
     const ResidualNormGrads norm =
-        residual_norm_backward(linear.x, grads[0], sum, mean, rstd, norm_weight);
+        residual_norm_backward(linear.x, grads[0], sum, mean, rstd, norm_weight, rounds_branch);
     return {norm.x,
-            of_branch(norm.x),
+            rounds_branch ? norm.branch : of_branch(norm.x),
             norm.weight.to(norm_weight.scalar_type()),
             norm_bias.defined() ? norm.bias.to(norm_bias.scalar_type()) : at::Tensor(),
             linear.weight,

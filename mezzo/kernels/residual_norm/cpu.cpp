@@ -122,9 +122,10 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                                          const at::Tensor& grad_sum_in, const at::Tensor& sum,
                                          const at::Tensor& mean, const at::Tensor& rstd,
-                                         const at::Tensor& weight) {
+                                         const at::Tensor& weight, bool wants_branch) {
   const auto plain = [&] {
-    return reference::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight);
+    return reference::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight,
+                                             wants_branch);
   };
   if (!sum.is_cpu()) return plain();
   const at::Tensor grad_normed = grad_normed_in.contiguous();
@@ -132,7 +133,8 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
       grad_sum_in.defined() ? grad_sum_in.to(sum.scalar_type()).contiguous() : grad_sum_in;
   const int64_t C = sum.size(-1), rows = rows_of(sum);
   const int64_t partials = (rows + kRowsOfPartial - 1) / kRowsOfPartial;
-  at::Tensor grad_x = at::empty_like(sum);
+  at::Tensor grad_x = at::empty_like(sum),
+             grad_branch = wants_branch ? at::empty_like(grad_normed) : at::Tensor();
   const at::Tensor parts = at::zeros({2, partials, C}, at::kFloat), w = vector_of(weight, C);
   float* grad_weight = parts.mutable_data_ptr<float>();
   const bool is_done =
@@ -144,6 +146,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                                      rstd.const_data_ptr<float>(),
                                      w.const_data_ptr<float>(),
                                      grad_x.mutable_data_ptr<T>(),
+                                     wants_branch ? grad_branch.mutable_data_ptr<O>() : nullptr,
                                      C};
         at::parallel_for(0, partials, 1, [&](int64_t first, int64_t last) {
           for (int64_t part = first; part < last; ++part) {
@@ -155,7 +158,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
       });
   if (!is_done) return plain();
   const at::Tensor sums = parts.sum(1);
-  return {grad_x, sums[0], sums[1]};
+  return {grad_x, grad_branch, sums[0], sums[1]};
 }
 
 }  // namespace mezzo::kernels

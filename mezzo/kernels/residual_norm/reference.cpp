@@ -31,7 +31,8 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
                                          const at::Tensor& sum, const at::Tensor& mean,
-                                         const at::Tensor& rstd, const at::Tensor& weight) {
+                                         const at::Tensor& rstd, const at::Tensor& weight,
+                                         bool wants_branch) {
   const at::ScalarType type = sum_type(sum);
   const at::Tensor grad = grad_normed.to(type);
   const at::Tensor unit = (sum.to(type) - mean.unsqueeze(-1)) * rstd.unsqueeze(-1);
@@ -40,8 +41,9 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at
                                             unit * (weighted * unit).mean(-1, true));
   if (grad_sum.defined()) grad_x = grad_x + grad_sum.to(type);
   const int64_t C = sum.size(-1);
-  return {grad_x.to(sum.scalar_type()), (grad * unit).reshape({-1, C}).sum(0),
-          grad.reshape({-1, C}).sum(0)};
+  grad_x = grad_x.to(sum.scalar_type());
+  return {grad_x, wants_branch ? grad_x.to(grad_normed.scalar_type()) : at::Tensor(),
+          (grad * unit).reshape({-1, C}).sum(0), grad.reshape({-1, C}).sum(0)};
 }
 
 }  // namespace mezzo::kernels::reference

@@ -34,13 +34,16 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 
 struct ResidualNormGrads {
   at::Tensor x;             ///< in the dtype of sum: the gradient of x, and of the branch
+  at::Tensor branch;        ///< x in the dtype of grad_normed, if asked for
   at::Tensor weight, bias;  ///< [C], fp32
 };
 
-///   grad_normed  [..., C], grad_sum [..., C] in the dtype of sum, or undefined
+///   grad_normed   [..., C], grad_sum [..., C] in the dtype of sum, or undefined
+///   wants_branch  the gradient of x also in the dtype of grad_normed, for a branch that has it
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
                                          const at::Tensor& sum, const at::Tensor& mean,
-                                         const at::Tensor& rstd, const at::Tensor& weight);
+                                         const at::Tensor& rstd, const at::Tensor& weight,
+                                         bool wants_branch = false);
 
 namespace reference {
 
@@ -50,7 +53,8 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
                       const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
                                          const at::Tensor& sum, const at::Tensor& mean,
-                                         const at::Tensor& rstd, const at::Tensor& weight);
+                                         const at::Tensor& rstd, const at::Tensor& weight,
+                                         bool wants_branch = false);
 
 }  // namespace reference
 }  // namespace mezzo::kernels

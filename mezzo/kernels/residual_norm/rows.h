@@ -79,6 +79,7 @@ struct NormGradRows {
   const T* sum;
   const float *mean, *rstd, *weight;
   T* grad_x;
+  O* grad_branch;  // null: not wanted
   int64_t C;
 };
 
@@ -108,6 +109,10 @@ MEZZO_INLINE void norm_grad_rows(NormGradRows<T, O> a, float* grad_weight, float
       const float unit = (wide(sum[i]) - mean) * rstd;
       const float through = rstd * (wide(grad[i]) * a.weight[i] - along_one - unit * along_unit);
       grad_x[i] = narrow<T>(before == nullptr ? through : wide(before[i]) + through);
+    }
+    if (a.grad_branch != nullptr) {
+      O* grad_branch = a.grad_branch + row * a.C;
+      for (int64_t i = 0; i < a.C; ++i) grad_branch[i] = narrow<O>(wide(grad_x[i]));
     }
   }
 }
