@@ -24,6 +24,7 @@ using mezzo::testing::is_within;
 
 constexpr double kUnitRoundoffFp32 = 0x1p-24;
 constexpr double kUnitRoundoffFp16 = 0x1p-11;
+constexpr double kUnitRoundoffBf16 = 0x1p-8;
 
 // The bound that matmul.h promises, per element, given the exact product and the product of
 // magnitudes.
@@ -32,6 +33,7 @@ at::Tensor error_bound(const at::Tensor& exact, const at::Tensor& magnitude, int
   at::Tensor bound = magnitude * ((k + 2) * kUnitRoundoffFp32);
   if (dtype == at::kHalf)
     bound = bound + (exact.abs() + bound) * kUnitRoundoffFp16 + 0x1p-25;  // and subnormals
+  if (dtype == at::kBFloat16) bound = bound + (exact.abs() + bound) * kUnitRoundoffBf16;
   return bound;
 }
 
@@ -163,6 +165,29 @@ TEST(MatmulFp32, SaysWhichKernelTookTheProductAndWhy) {
   set_log_sink({});
   EXPECT_THAT(heard, ::testing::HasSubstr("4x4x4"));
   EXPECT_THAT(heard, ::testing::HasSubstr("small product"));
+}
+
+TEST(MatmulBf16, LinearLayersAddTheirBiasBeforeTheOneRounding) {
+  for (const auto& [m, n, k] : kShapes) {
+    const at::Tensor a = random({m, k}, at::kBFloat16), weight = random({n, k}, at::kBFloat16),
+                     bias = random({n}, at::kBFloat16), b = weight.t();
+    const at::Tensor wide_a = a.to(at::kDouble), wide_b = b.to(at::kDouble),
+                     wide_bias = bias.to(at::kDouble);
+    const at::Tensor exact = at::addmm(wide_bias, wide_a, wide_b);
+    const at::Tensor magnitude = at::addmm(wide_bias.abs(), wide_a.abs(), wide_b.abs());
+    const at::Tensor got = kernels::addmm(bias, a, b, 1.0, 1.0);
+    EXPECT_EQ(got.scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(is_within(got, exact, error_bound(exact, magnitude, k + 1, at::kBFloat16)))
+        << m << " x " << n << " x " << k;
+  }
+}
+
+TEST(MatmulBf16, OtherLayoutsOfABiasedProductAreLibtorchs) {
+  const at::Tensor a = random({33, 64}, at::kBFloat16), b = random({64, 31}, at::kBFloat16),
+                   bias = random({31}, at::kBFloat16);
+  EXPECT_NE(onednn::bf16_linear_refusal(a, b), "");
+  EXPECT_NE(onednn::bf16_linear_refusal(transposed(a), transposed(b)), "");
+  EXPECT_BIT_EQUAL(kernels::addmm(bias, a, b, 1.0, 1.0), at::cpu::addmm(bias, a, b, 1.0, 1.0));
 }
 
 TEST(Matmul, BetaZeroIgnoresNaNInSelf) {

@@ -48,6 +48,24 @@ at::Tensor addmm_fp32(const at::Tensor& self, const at::Tensor& a, const at::Ten
   return product;
 }
 
+// libtorch spreads the bias over the result before the product adds to it: a pass to write, and one
+// to read again. oneDNN's product adds it as it writes; both round once.
+at::Tensor addmm_bf16(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
+                      const at::Scalar& beta, const at::Scalar& alpha) {
+  const bool is_linear = forms_product(a, b) && self.scalar_type() == at::kBFloat16 &&
+                         self.dim() == 1 && self.size(0) == b.size(1) && beta.toDouble() == 1.0 &&
+                         alpha.toDouble() == 1.0;
+  const std::string refusal =
+      is_linear ? onednn::bf16_linear_refusal(a, b) : "not a linear layer with a bias";
+  if (log_enabled("dispatch")) {
+    log("dispatch",
+        "bf16 addmm: " + (refusal.empty()
+                              ? "oneDNN's linear layer"
+                              : "libtorch, for oneDNN's linear layer declined: " + refusal));
+  }
+  return refusal.empty() ? onednn::mm(a, b, self) : at::cpu::addmm(self, a, b, beta, alpha);
+}
+
 at::Tensor mm_fp32(const at::Tensor& a, const at::Tensor& b) {
   return takes_onednn(a, b) ? onednn::mm(a, b) : at::cpu::mm(a, b);
 }
@@ -66,6 +84,7 @@ at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& 
     return addmm_fp32(widened(self), widened(a), widened(b), beta, alpha).to(at::kHalf);
   }
   if (both_are(a, b, at::kFloat)) return addmm_fp32(self, a, b, beta, alpha);
+  if (both_are(a, b, at::kBFloat16)) return addmm_bf16(self, a, b, beta, alpha);
   return at::cpu::addmm(self, a, b, beta, alpha);
 }
 

@@ -6,7 +6,7 @@
 
 namespace mezzo::kernels {
 
-// Matrix products of CPU tensors, below autograd. libtorch 2.11 computes two kinds badly:
+// Matrix products of CPU tensors, below autograd. libtorch 2.11 computes three kinds badly:
 //   fp16  in a scalar loop, 0.2 to 48 GFLOP/s, where the CPU has no fp16 arithmetic. Here the
 //   operands are widened to
 //         fp32 (exact), multiplied and summed in fp32, and the result is rounded once, as Tensor
@@ -14,6 +14,8 @@ namespace mezzo::kernels {
 //   fp32  through MKL, which takes a slow path on AMD: 190 GFLOP/s where oneDNN reaches 440 (2 Zen
 //   5 cores). Here
 //         through oneDNN's strict fp32 on AMD: as exact as MKL, never bf16 inside.
+//   bf16  with a row bias: it writes the bias over the result first and has the product add to it.
+//         Here oneDNN adds it before the one rounding, where b is a transposed weight.
 // All other dtypes, and shapes that do not fit, go to libtorch's own kernel, which also makes the
 // error messages.
 //

@@ -47,6 +47,14 @@ std::string refusal(const at::Tensor& a, const at::Tensor& b) {
   return process_refusal();
 }
 
+std::string bf16_linear_refusal(const at::Tensor& a, const at::Tensor& b) {
+  if (!linear_op().has_value()) return "this libtorch has no oneDNN linear op";
+  if (!at::globalContext().userEnabledMkldnn()) return "oneDNN is switched off";
+  if (!__builtin_cpu_supports("avx512bf16")) return "the CPU has no bf16 arithmetic";
+  if (!a.is_contiguous() || !b.t().is_contiguous()) return "rows that are not dense";
+  return "";
+}
+
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b, const std::optional<at::Tensor>& bias) {
   return linear_op()->call(a, b.t(), bias, "none", c10::List<std::optional<at::Scalar>>(),
                            std::nullopt);

@@ -13,7 +13,12 @@ std::string refusal(const at::Tensor& a, const at::Tensor& b);
 /// The part of refusal() that holds for the whole process: the CPU and libtorch's settings.
 std::string process_refusal();
 
-/// a [M, K] x b [K, N] + bias [N], fp32, accumulated in fp32. refusal(a, b) must be empty.
+/// Empty if a x b + bias, all bf16, may go through oneDNN's linear layer, otherwise the reason why
+/// not. It takes b as a weight [N, K], transposed.
+std::string bf16_linear_refusal(const at::Tensor& a, const at::Tensor& b);
+
+/// a [M, K] x b [K, N] + bias [N], fp32 or bf16, accumulated in fp32 and rounded once. refusal(a,
+/// b), or bf16_linear_refusal(a, b), must be empty.
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b,
               const std::optional<at::Tensor>& bias = std::nullopt);
 
