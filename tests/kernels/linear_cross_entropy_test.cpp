@@ -269,6 +269,15 @@ TEST(LinearCrossEntropyOp, ManyChunksNeedLessThanTheLogits) {
   EXPECT_LT(memory.peak_bytes(), logits_bytes);
 }
 
+// Logits of more than a chunk, and of no more than the fp32 sum that several would need.
+TEST(LinearCrossEntropyOp, TakesOneChunkWhereThatNeedsLess) {
+  constexpr int64_t N = 2048, V = 17'000, C = 1024;
+  const LossCase c = random_case(N, V, C, at::kBFloat16);
+  const TensorMemoryMeter memory;
+  linear_cross_entropy_cpu(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true});
+  EXPECT_LT(memory.peak_bytes(), 2 * V * (N + C) + 4 * V * C / 8);
+}
+
 TEST(LinearCrossEntropyOp, IsInTheDispatcherWithItsDefaults) {
   const LossCase c = random_case(5, 31, 7, at::kFloat);
   const at::Tensor expected = linear_cross_entropy(c.x, c.weight, c.targets);

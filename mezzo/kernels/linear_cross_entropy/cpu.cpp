@@ -19,6 +19,18 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Of a chunk's logits: less costs time, as grad weight is gone through once a chunk; more costs
+// memory.
+constexpr int64_t kChunkBytes = int64_t{64} << 20;
+
+// Several chunks keep an fp32 sum [V, C] of grad weight beside the part that is added to it. Where
+// all logits take no more than that sum, one chunk is both smaller and faster.
+int64_t chunk_bytes_for(const at::Tensor& rows, int64_t V, bool wants_weight) {
+  const int64_t all = rows.size(0) * V * rows.element_size();
+  const int64_t sum = V * rows.size(1) * static_cast<int64_t>(sizeof(float));
+  return wants_weight && all <= sum ? all : kChunkBytes;
+}
+
 // How many rows count. Throws for a target that no row of weight belongs to.
 int64_t count_rows(const at::Tensor& targets, int64_t V, int64_t ignore_index) {
   const int64_t* data = targets.const_data_ptr<int64_t>();
@@ -68,7 +80,8 @@ void add_product(at::Tensor& sum, const at::Tensor& grad_logits, const at::Tenso
 LossAndGradients linear_cross_entropy_cpu(const at::Tensor& x, const at::Tensor& weight,
                                           const at::Tensor& targets,
                                           const LinearCrossEntropyOptions& options,
-                                          GradientsWanted wanted, int64_t chunk_bytes) {
+                                          GradientsWanted wanted,
+                                          std::optional<int64_t> chunk_bytes) {
   const int64_t V = weight.size(0), C = weight.size(1);
   const bool is_bf16 = x.scalar_type() == at::kBFloat16;
   const at::ScalarType dtype = is_bf16 ? at::kBFloat16 : at::kFloat;  // of the products
@@ -79,7 +92,8 @@ LossAndGradients linear_cross_entropy_cpu(const at::Tensor& x, const at::Tensor&
   const RowTerms terms{options.label_smoothing, options.z_loss, 1.0 / static_cast<double>(count),
                        wanted.x || wanted.weight};
 
-  const int64_t most_rows = std::max<int64_t>(1, chunk_bytes / (V * rows.element_size()));
+  const int64_t logits_bytes = chunk_bytes.value_or(chunk_bytes_for(rows, V, wanted.weight));
+  const int64_t most_rows = std::max<int64_t>(1, logits_bytes / (V * rows.element_size()));
   const int64_t chunks = ceil_div(N, most_rows);
   const int64_t rows_a_chunk = ceil_div(N, std::max<int64_t>(1, chunks));
 

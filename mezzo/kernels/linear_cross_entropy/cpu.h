@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace mezzo::kernels {
@@ -18,16 +20,13 @@ struct LossAndGradients {
   at::Tensor grad_weight;  // [V, C]
 };
 
-// Of a chunk's logits: less costs time, as grad weight is gone through once a chunk; more costs
-// memory.
-constexpr int64_t kChunkBytes = int64_t{64} << 20;
-
 /// The chunked linear_cross_entropy. x, weight and targets are what it takes, on a CPU, in fp32,
-/// bf16 or fp16; the logits of a chunk take at most chunk_bytes, or one row.
+/// bf16 or fp16; the logits of a chunk take at most chunk_bytes, or one row. Without chunk_bytes
+/// all are one chunk where that takes no more memory than several, which need a sum of grad weight.
 LossAndGradients linear_cross_entropy_cpu(const at::Tensor& x, const at::Tensor& weight,
                                           const at::Tensor& targets,
                                           const LinearCrossEntropyOptions& options,
                                           GradientsWanted wanted,
-                                          int64_t chunk_bytes = kChunkBytes);
+                                          std::optional<int64_t> chunk_bytes = std::nullopt);
 
 }  // namespace mezzo::kernels

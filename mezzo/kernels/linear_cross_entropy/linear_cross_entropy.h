@@ -28,11 +28,12 @@ struct LinearCrossEntropyOptions {
 /// It is the op mezzo::linear_cross_entropy of the dispatcher: under mezzo::Autocast with the mezzo
 /// policy x and weight are cast to the region's 16-bit type, and the loss is fp32.
 ///
-/// On a CPU, for fp32, bf16 and fp16, it works through rows in chunks of some 64 MiB of logits, and
-/// where a gradient will be wanted (grad mode is on and x or weight requires it) finds it at once,
-/// chunk by chunk, in three products; the backward pass multiplies by the incoming gradient, which
-/// it reads on the host. Results do not depend on the number of threads beyond what libtorch's
-/// products do. Everything but the products' operands is fp32:
+/// On a CPU, for fp32, bf16 and fp16, it works through rows in chunks of some 64 MiB of logits, or
+/// all at once where the fp32 sum of grad weight, which several chunks need, would take as much.
+/// Where a gradient will be wanted (grad mode is on and x or weight requires it) it finds it at
+/// once, chunk by chunk, in three products; the backward pass multiplies by the incoming gradient,
+/// which it reads on the host. Results do not depend on the number of threads beyond what
+/// libtorch's products do. Everything but the products' operands is fp32:
 ///   bf16  logits and their gradient are rounded once, as by at::linear; so is grad x. grad weight
 ///         is summed over chunks in fp32. An incoming gradient that is no power of two costs what
 ///         one chunk alone gave in bf16, and grad x, a second rounding.
