@@ -12,6 +12,7 @@ enum ExitCode { kOk = 0, kFailed = 1, kWrongUsage = 2, kInterrupted = 130 };
 // Each adds one command to `app`; when the command line names it, it runs, and sets `exit_code`.
 void add_train_command(CLI::App& app, int& exit_code);
 void add_compare_command(CLI::App& app, int& exit_code);
+void add_doctor_command(CLI::App& app, int& exit_code);
 void add_generate_command(CLI::App& app, int& exit_code);
 void add_data_command(CLI::App& app, int& exit_code);
 void add_ops_command(CLI::App& app, int& exit_code);

@@ -18,6 +18,7 @@ constexpr const char* kDescription =
     "  mezzo train                        train a small GPT on the Python sources at hand\n"
     "  mezzo train --precision amp-fp16 --data book.txt\n"
     "  mezzo compare                      what each precision costs and gains, here\n"
+    "  mezzo doctor --precision pure-fp16  where a NaN is born, and what cures it\n"
     "  mezzo generate --run runs/my-run --prompt 'def '\n"
     "  mezzo ops --diff pytorch-cuda      which op runs in which dtype\n"
     "  mezzo info                         which precisions are fast here, and why\n";
@@ -29,6 +30,7 @@ int run(int argc, char** argv) {
   int exit_code = kOk;
   add_train_command(app, exit_code);
   add_compare_command(app, exit_code);
+  add_doctor_command(app, exit_code);
   add_generate_command(app, exit_code);
   add_data_command(app, exit_code);
   add_ops_command(app, exit_code);

@@ -38,17 +38,21 @@ std::string location(const Finding& finding) {
 }
 
 std::string element_line(const Finding& finding) {
-  std::string line =
-      fmt::format("{}[{}] = {}", finding.cause == Cause::kExternal ? finding.external : "result",
-                  fmt::join(finding.element, ", "), plain(finding.value));
-  if (finding.exact.has_value()) line += fmt::format(", exactly {:.4g}", plain(*finding.exact));
+  std::vector<std::string> facts;
+  if (!finding.element.empty() || finding.exact.has_value()) {
+    const std::string name = finding.cause == Cause::kExternal ? finding.external : "result";
+    facts.push_back(
+        fmt::format("{}[{}] = {}{}", name, fmt::join(finding.element, ", "), plain(finding.value),
+                    finding.exact ? fmt::format(", exactly {:.4g}", plain(*finding.exact)) : ""));
+  }
   if (finding.bad_elements > 0) {
     int64_t all = 1;
     for (const int64_t size : finding.sizes) all *= size;
-    line += fmt::format("; {} of {} are not finite", finding.bad_elements, all);
+    facts.push_back(fmt::format("{} of {} are not finite", finding.bad_elements, all));
   }
-  if (finding.sample.has_value()) line += fmt::format("; sample {} of the batch", *finding.sample);
-  return line;
+  if (finding.sample.has_value())
+    facts.push_back(fmt::format("sample {} of the batch", *finding.sample));
+  return fmt::format("{}", fmt::join(facts, "; "));
 }
 
 std::string ratio_line(const Finding& finding) {
@@ -75,8 +79,7 @@ std::string finding_text(const Finding& finding) {
   if (!finding.node.empty())
     append(text, "node",
            finding.node + (finding.forward_op.empty() ? "" : " of " + finding.forward_op));
-  if (!finding.element.empty() || finding.bad_elements > 0)
-    append(text, "element", element_line(finding));
+  append(text, "element", element_line(finding));
   append(text, "", ratio_line(finding));
   for (const Operand& operand : finding.operands) append(text, "reads", operand_line(operand));
   append(text, "note", finding.note);
@@ -154,6 +157,19 @@ std::string headline(const Finding& finding) {
   for (const std::string& inner : finding.inner) ops += " > " + inner;
   return fmt::format("{} [{}], {}: {}{}", ops, name_of(finding.dtype), location(finding),
                      finding.is_swallowed ? "swallowed " : "", to_string(finding.cause));
+}
+
+std::string summary(const Diagnosis& diagnosis) {
+  if (!diagnosis.is_reproduced.value_or(true)) return "not reproduced: " + diagnosis.not_reproduced;
+  if (diagnosis.findings.empty()) return "nothing found";
+  const Finding& first = diagnosis.findings.front();
+  std::string text = headline(first);
+  const std::string element = element_line(first);
+  if (!element.empty()) text += fmt::format("\n  {}", element);
+  if (!diagnosis.remedies.empty() && diagnosis.remedies.front().is_proved)
+    text += fmt::format("\n  proved: {} ({})", diagnosis.remedies.front().change,
+                        diagnosis.remedies.front().outcome);
+  return text;
 }
 
 std::string to_text(const Diagnosis& diagnosis) {

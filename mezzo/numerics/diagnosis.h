@@ -101,6 +101,9 @@ struct Diagnosis {
 /// For people: a headline a finding, its chain and the remedies.
 std::string to_text(const Diagnosis& diagnosis);
 
+/// In two lines or three: the first headline, how it goes on, and the remedy that is proved.
+std::string summary(const Diagnosis& diagnosis);
+
 /// "aten::exp > aten::mul [fp16], forward of blocks.3.attn: overflow", on one line.
 std::string headline(const Finding& finding);
 

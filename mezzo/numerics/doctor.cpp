@@ -47,6 +47,13 @@ double relative_distance(const at::Tensor& a, const at::Tensor& b) {
   return size == 0.0 ? 0.0 : (x - y).norm().item<double>() / size;
 }
 
+// An op's own result, and a copy of it that the op made on the way.
+bool is_same_story(const Finding& one, const Finding& other) {
+  return one.exact.has_value() && one.exact == other.exact && one.element == other.element &&
+         one.sizes == other.sizes && one.module == other.module &&
+         one.direction == other.direction && one.cause == other.cause;
+}
+
 class Examination {
  public:
   Examination(const Patient& patient, const DoctorOptions& options)
@@ -63,8 +70,11 @@ class Examination {
     }
     keep_harmful();
     look_for_uninitialized();
-    for (const Root& root : roots_)
-      diagnosis_.findings.push_back(finding_of(root, *source_, patient_));
+    for (const Root& root : roots_) {
+      Finding finding = finding_of(root, *source_, patient_);
+      if (diagnosis_.findings.empty() || !is_same_story(diagnosis_.findings.front(), finding))
+        diagnosis_.findings.push_back(std::move(finding));
+    }
     if (options_.tries_remedies && !roots_.empty() && before_.error.empty()) try_remedies();
     return std::move(diagnosis_);
   }
@@ -255,7 +265,7 @@ class Examination {
       if (proved >= 2 || left-- <= 0) break;
       diagnosis_.remedies.push_back(tried(trial));
       for (const int halvings : {16, 40}) {
-        if (!leaves_gradients_ || left-- <= 0) break;
+        if (!leaves_gradients_ || !trial.change.scaled.empty() || left-- <= 0) break;
         const Trial both = with_lower_scale(trial, source_->trace, halvings);
         diagnosis_.remedies.push_back(tried(both));
       }

@@ -36,6 +36,8 @@ namespace {
 
 std::atomic<Recorder*> active{nullptr};
 
+constexpr size_t kNodesKept = 32;  // a gradient is read soon after it is made
+
 struct OpenFrame {
   int64_t index;
   uint64_t key;
@@ -120,6 +122,7 @@ void Recorder::stop() {
 
 void Recorder::finish() {
   stop();
+  recent_nodes_.clear();
   settle_directions();
   if (!failure_.empty())
     mezzo::detail::fail<Error>("numerics", "looking at a step's tensors failed: {}", failure_);
@@ -232,6 +235,8 @@ uint64_t Recorder::key_of(const OpRecord& record) {
 // A forward pass within the backward one is a checkpoint's: its ops record gradients.
 void Recorder::place_in_backward(OpRecord& record) {
   const auto node = torch::autograd::get_current_node();
+  if (recent_nodes_.empty() || recent_nodes_.back() != node) recent_nodes_.push_back(node);
+  if (recent_nodes_.size() > kNodesKept) recent_nodes_.pop_front();
   record.micro_batch = backwards_;
   record.node = node->name();
   const bool is_checkpoint =
@@ -245,8 +250,13 @@ void Recorder::place_in_backward(OpRecord& record) {
     record.parameter = ledger_.name_of(accumulate->variable);
     return;
   }
-  record.module = scopes_.path_at(node->thread_id(), node->sequence_nr());
-  const auto made = record_of_node_.find({node->thread_id(), node->sequence_nr()});
+  place_at_node(record, *node);
+}
+
+void Recorder::place_at_node(OpRecord& record, const torch::autograd::Node& node) const {
+  record.node = node.name();
+  record.module = scopes_.path_at(node.thread_id(), node.sequence_nr());
+  const auto made = record_of_node_.find({node.thread_id(), node.sequence_nr()});
   if (made == record_of_node_.end()) return;
   record.forward = made->second;
   record.parameter = trace_.records[static_cast<size_t>(made->second)].parameter;
@@ -302,9 +312,26 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
   record.inputs.push_back(std::move(facts));
 }
 
+// The node that handed its gradient to the one that runs now; null outside a backward pass.
+std::shared_ptr<torch::autograd::Node> Recorder::maker_of_gradient() const {
+  const auto reader = torch::autograd::get_current_node();
+  for (auto node = recent_nodes_.rbegin(); node != recent_nodes_.rend(); ++node) {
+    for (const torch::autograd::Edge& edge : (*node)->next_edges()) {
+      if (edge.function == reader) return *node;
+    }
+  }
+  return reader;
+}
+
 void Recorder::blame_garbage(int64_t maker) {
   OpRecord& record = trace_.records[static_cast<size_t>(maker)];
-  if (record.op->leaves_garbage) record.birth.emplace().cause = Cause::kUninitialized;
+  if (!record.op->leaves_garbage) return;
+  if (last_bad_ >= 0 && !options_.is_poisoned) {  // code that is no op may have written it
+    record.sources = {last_bad_};
+    record.reads_bad = true;
+  } else if (!record.reads_bad) {
+    record.birth.emplace().cause = Cause::kUninitialized;
+  }
 }
 
 int64_t Recorder::add_unseen(const OpRecord& reader, const TensorFacts& facts) {
@@ -312,13 +339,17 @@ int64_t Recorder::add_unseen(const OpRecord& reader, const TensorFacts& facts) {
   unseen.direction = reader.direction;
   unseen.module = reader.module;
   unseen.parameter = reader.parameter;
-  unseen.node = reader.node;
-  unseen.forward = reader.forward;
+  if (const auto maker = maker_of_gradient()) place_at_node(unseen, *maker);
   unseen.micro_batch = reader.micro_batch;
   unseen.outputs = {facts};
   unseen.has_thrown = false;
-  unseen.birth.emplace().cause = Cause::kUnseenKernel;
-  unseen.birth->note = fmt::format("first read by {}", reader.op->name);
+  if (last_bad_ >= 0) {  // it read what was bad already
+    unseen.sources = {last_bad_};
+    unseen.reads_bad = true;
+  } else {
+    unseen.birth.emplace().cause = Cause::kUnseenKernel;
+    unseen.birth->note = fmt::format("first read by {}", reader.op->name);
+  }
   trace_.records.push_back(std::move(unseen));
   return static_cast<int64_t>(trace_.records.size()) - 1;
 }
@@ -369,6 +400,9 @@ void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
     return;
   }
   judge(record, call, frame.has_infinite_scalar);
+  for (const TensorFacts& output : record.outputs) {
+    if ((output.kinds & ~output.intended) != 0) last_bad_ = frame.index;
+  }
   for (size_t i = 0; i < call.results.size(); ++i) {
     ledger_.wrote(call.results[i], record.outputs[i].kinds, record.outputs[i].intended,
                   frame.index);
@@ -391,6 +425,10 @@ void Recorder::judge(OpRecord& record, const Call& call, bool has_infinite_scala
   if (out == 0) {
     if (!record.reads_bad) record.birth = examine_finite(call, record);
     return;
+  }
+  if (in == 0 && has_infinite_scalar && (out & kNaN) != 0 && last_bad_ >= 0) {
+    record.sources = {last_bad_};  // a NaN that was read on the host
+    record.reads_bad = true;
   }
   if (record.reads_bad) return;
   const Kinds fresh = out & static_cast<Kinds>(~in);

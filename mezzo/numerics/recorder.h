@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include <ATen/record_function.h>
+#include <torch/csrc/autograd/function.h>
 
 #include "mezzo/numerics/birth.h"
 #include "mezzo/numerics/ledger.h"
@@ -20,6 +22,7 @@ namespace mezzo::numerics {
 
 struct RecorderOptions {
   bool hashes = false;             ///< content_hash of every finite result
+  bool is_poisoned = false;        ///< what at::empty makes holds NaN
   bool saves_overwritten = false;  ///< keeps a copy of what ops change in place and is older
 };
 
@@ -66,6 +69,8 @@ class Recorder {
   void end(Frame& frame, const std::vector<c10::IValue>& outputs);
   void place(OpRecord& record, const at::RecordFunction& function);
   void place_in_backward(OpRecord& record);
+  void place_at_node(OpRecord& record, const torch::autograd::Node& node) const;
+  std::shared_ptr<torch::autograd::Node> maker_of_gradient() const;
   uint64_t key_of(const OpRecord& record);
   void read(Frame& frame, size_t argument, const at::Tensor& tensor);
   TensorFacts facts_of(const at::Tensor& numbers) const;
@@ -73,7 +78,7 @@ class Recorder {
   void add_external(const at::Tensor& numbers, const TensorFacts& facts, int64_t reader);
   void blame_garbage(int64_t maker);
   void keep_overwritten(const at::Tensor& numbers);
-  static void judge(OpRecord& record, const Call& call, bool has_infinite_scalar);
+  void judge(OpRecord& record, const Call& call, bool has_infinite_scalar);
   void settle_directions();
   void stop();
 
@@ -87,7 +92,9 @@ class Recorder {
   std::map<std::pair<int, int64_t>, uint64_t> calls_;  // of a sort in a micro-batch
   std::vector<std::pair<at::Tensor, at::Tensor>> overwritten_;
   std::set<const void*> kept_;
+  std::deque<std::shared_ptr<torch::autograd::Node>> recent_nodes_;
   std::string last_parameter_;
+  int64_t last_bad_ = -1;  // the last record that left numbers that are bad and not meant so
   int64_t backwards_ = 0;  // that have begun
   bool was_in_backward_ = false;
   int64_t last_backward_begin_ = -1;

@@ -107,7 +107,7 @@ void add_lower_scales(std::vector<Trial>& trials, const Trace& trace, const Root
   if (finding.direction == Direction::kForward) trial.change.scaled = {root.record};
   if (trial.change.scaled.empty()) return;
   int last = 0;
-  for (const int halvings : {halvings_needed(finding), halvings_needed(finding) + 3, 16}) {
+  for (const int halvings : {halvings_needed(finding), halvings_needed(finding) + 3, 16, 40}) {
     if (halvings <= last) continue;
     last = halvings;
     trial.change.factor = std::ldexp(1.0, -halvings);
@@ -258,7 +258,8 @@ std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& befo
   if (finding.cause == Cause::kUninitialized) return {zeros_for_empty(root)};
   const OpRecord& record = at(trace, root.record);
   const bool is_backward = finding.direction == Direction::kBackward;
-  if (is_overflow(finding.cause)) {
+  const bool may_be_scale = is_backward && finding.cause == Cause::kUnseenKernel;
+  if (is_overflow(finding.cause) || may_be_scale) {
     if (is_backward) {
       add_lower_scales(trials, trace, root, finding);
       if (record.forward >= 0) trials.push_back(forward_in_fp32(record, finding));

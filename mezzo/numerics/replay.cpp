@@ -112,7 +112,8 @@ int64_t Replay::bad_gradients() const {
 Replay replay(const Patient& patient, const PatientState& state, const ReplayOptions& options) {
   state.restore();
   Replay result;
-  Recorder recorder({.hashes = options.hashes, .saves_overwritten = true});
+  Recorder recorder(
+      {.hashes = options.hashes, .is_poisoned = options.poisons, .saves_overwritten = true});
   name_all(recorder, patient);
   at::Tensor loss;
   run_step(patient, options, result, loss);
@@ -128,21 +129,32 @@ Replay replay(const Patient& patient, const PatientState& state, const ReplayOpt
   return result;
 }
 
+namespace {
+
+// Whether code that is no op was noticed depends on what lay in its memory before.
+std::vector<const OpRecord*> ops_of(const Trace& trace) {
+  std::vector<const OpRecord*> ops;
+  for (const OpRecord& record : trace.records) {
+    if (record.op != nullptr) ops.push_back(&record);
+  }
+  return ops;
+}
+
+}  // namespace
+
 std::string first_difference(const Trace& one, const Trace& other) {
-  const size_t N = std::min(one.records.size(), other.records.size());
+  const std::vector<const OpRecord*> first = ops_of(one), second = ops_of(other);
+  const size_t N = std::min(first.size(), second.size());
   for (size_t i = 0; i < N; ++i) {
-    const OpRecord &a = one.records[i], &b = other.records[i];
-    const std::string name = a.op == nullptr ? "an unseen kernel" : a.op->name;
-    if (a.op != b.op)
-      return fmt::format("op {} was {} and then {}", i, name,
-                         b.op == nullptr ? "an unseen kernel" : b.op->name);
+    const OpRecord &a = *first[i], &b = *second[i];
+    const std::string& name = a.op->name;
+    if (a.op != b.op) return fmt::format("op {} was {} and then {}", i, name, b.op->name);
     if (a.hash != b.hash)
       return fmt::format("{} {}{}", to_string(a.direction) + " op", name,
                          a.module.empty() ? "" : " of " + a.module);
   }
-  if (one.records.size() != other.records.size())
-    return fmt::format("one run had {} ops, the other {}", one.records.size(),
-                       other.records.size());
+  if (first.size() != second.size())
+    return fmt::format("one run had {} ops, the other {}", first.size(), second.size());
   return "";
 }
 

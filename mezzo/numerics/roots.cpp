@@ -253,6 +253,8 @@ Finding finding_at(int64_t i, const Replay& replay) {
   finding.parameter = record.parameter;
   finding.node = record.node;
   if (record.forward >= 0) finding.forward_op = name_of(at(replay.trace, record.forward));
+  if (record.op == nullptr && record.forward >= 0)
+    finding.op = "the backward pass of " + finding.forward_op;
   finding.is_recomputed = record.is_recomputed;
   finding.micro_batch = record.micro_batch;
   if (!record.outputs.empty()) {

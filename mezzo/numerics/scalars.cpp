@@ -58,7 +58,7 @@ ScalarFacts scalar_facts(const OpFacts& op, c10::ArrayRef<c10::IValue> arguments
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::optional<double> number = number_in(arguments[i]);
     if (!number.has_value()) continue;
-    facts.has_infinity |= std::isinf(*number);
+    facts.has_infinity |= !std::isfinite(*number);
     if (!rounds || !facts.note.empty()) continue;
     facts.note = rounding_note(*number, *dtype);
     facts.rounded_argument = i;

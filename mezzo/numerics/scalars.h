@@ -10,7 +10,7 @@ namespace mezzo::numerics {
 
 /// What the plain numbers among an op's arguments say.
 struct ScalarFacts {
-  bool has_infinity = false;  ///< one is infinite: what becomes infinite by it is meant so
+  bool has_infinity = false;  ///< one is not finite: what becomes infinite by it is meant so
   std::string note;  ///< one that is 0 or infinite in the tensors' dtype: "1e-08 is 0 in fp16"
   size_t rounded_argument = 0;  ///< which one, if there is a note
 };

@@ -50,6 +50,7 @@ class Member {
     run.mode = config_.precision = mode;
     run.seed = config_.seed = seed;
     config_.out = folder_.string();
+    config_.diagnose = 0;  // its time and memory are not the mode's
     read();
   }
 

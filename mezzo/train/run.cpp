@@ -127,6 +127,14 @@ report::Summary train(const RunConfig& config, const RunData& data, report::Sink
   return summary;
 }
 
+numerics::Diagnosis examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+                            const std::atomic<bool>& stop) {
+  const CastPolicyGuard policy(cast_policy_of(config));
+  Trainer trainer(config, config.out, data.tokens, sinks);
+  if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));
+  return trainer.examine(stop);
+}
+
 std::string generate(const GenerateOptions& options) {
   const fs::path checkpoint = find_checkpoint(options.run);
   const fs::path folder = fs::weakly_canonical(checkpoint).parent_path().parent_path();

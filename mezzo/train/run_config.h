@@ -31,6 +31,7 @@ struct RunConfig {
   std::string precision = "amp-bf16";
   std::string loss_scale = "auto";
   std::string on_overflow = "skip";
+  int64_t diagnose = 3;
   std::string cast_policy = "mezzo";
   std::string cast_rules;  // CastPolicy::set_rules' text
   std::string recompute = "elementwise";

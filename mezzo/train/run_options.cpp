@@ -144,6 +144,10 @@ std::vector<Option> make_options() {
       {precision, "on-overflow", &C::on_overflow,
        "what to do with a step whose gradients overflow: skip it, or retry it at half the scale",
        "", one_of({"skip", "retry"}), kMayChange},
+      {precision, "diagnose", &C::diagnose,
+       "how many steps that are not finite for no known reason are looked into, as mezzo doctor "
+       "does; 0: none",
+       "", whole(0, kMaxCount), kMayChange},
       {precision, "cast-policy", &C::cast_policy, "which op runs in which dtype under autocast", "",
        one_of(CastPolicy::preset_names())},
       {precision, "cast-rules", &C::cast_rules,

@@ -42,26 +42,47 @@ StepResult Step::run(const std::vector<Batch>& batches, double lr) {
 StepResult Step::attempt(const std::vector<Batch>& batches) {
   StepResult result;
   result.scale = scaler_.get_scale();
+  if (on_failure_ != nullptr) random_.emplace(parameters_.front().device());
   const at::Tensor loss = forward_backward(batches);
   if (scaler_.is_enabled()) {
     result.grad_norm = step_scaled(result);
   } else {
-    result.grad_norm = step_unscaled(result);
+    result.grad_norm = step_unscaled(result, batches);
   }
   if (watch_ != nullptr) watch_->after_step();
   optimizer_.optimizer().zero_grad();
   result.loss = loss.item<double>();
-  if (result.is_skipped)
+  if (result.is_skipped) {
     result.skip_cause = triage_.on_skip(result.scale, std::isfinite(result.loss));
+    if (result.skip_cause == SkipCause::kUnexplained) hand_over(batches, result.scale);
+  }
   return result;
+}
+
+// The step may go on afterwards: gradients and generators are as they were.
+void Step::hand_over(const std::vector<Batch>& batches, double scale) {
+  if (on_failure_ == nullptr) return;
+  std::vector<at::Tensor> grads;
+  for (const at::Tensor& parameter : parameters_) {
+    grads.push_back(parameter.grad());
+    parameter.mutable_grad().reset();
+  }
+  const RandomState now(parameters_.front().device());
+  if (random_.has_value()) random_->restore();
+  on_failure_(patient_of(model_, batches, mode_, scale));
+  now.restore();
+  for (size_t i = 0; i < grads.size(); ++i) parameters_[i].mutable_grad() = grads[i];
 }
 
 // Two passes: one reads the gradients for their norm, and the optimizer's divides them by the
 // clipping factor as it goes.
-double Step::step_unscaled(StepResult& result) {
+double Step::step_unscaled(StepResult& result, const std::vector<Batch>& batches) {
   if (watch_ != nullptr) watch_->after_unscale();
   const double norm = optim::grad_norm(parameters_).item<double>();
-  if (!std::isfinite(norm)) result.gradients = read_gradients(model_->named_parameters().pairs());
+  if (!std::isfinite(norm)) {
+    result.gradients = read_gradients(model_->named_parameters().pairs());
+    hand_over(batches, 1.0);
+  }
   std::optional<at::Tensor> divisor;
   if (options_.clip > 0.0 && norm > options_.clip)
     divisor = at::full({}, norm / options_.clip, parameters_.front().options().dtype(at::kFloat));

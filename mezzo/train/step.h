@@ -9,6 +9,7 @@
 #include "mezzo/amp/skip_triage.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/train/batch.h"
+#include "mezzo/train/failed_step.h"
 #include "mezzo/train/run_optimizer.h"
 
 namespace mezzo::train {
@@ -56,12 +57,21 @@ class Step {
   /// and at the end for the loss and the norm.
   StepResult run(const std::vector<Batch>& batches, double lr);
 
+  /// Called with a step whose loss or gradients are not finite and whose failure the search for the
+  /// scale does not explain, while the weights are those that it was computed with. Null: nobody.
+  void on_failure(std::function<void(const numerics::Patient&)> handler) {
+    on_failure_ = std::move(handler);
+  }
+  /// Hands the handler that step, whatever comes of it.
+  void examine(const std::vector<Batch>& batches) { hand_over(batches, scaler_.get_scale()); }
+
   /// The scaler's scale is one that has worked, in the run that goes on here.
   void resume() { triage_.on_good_step(scaler_.get_scale(), std::nullopt); }
 
  private:
   StepResult attempt(const std::vector<Batch>& batches);
-  double step_unscaled(StepResult& result);
+  double step_unscaled(StepResult& result, const std::vector<Batch>& batches);
+  void hand_over(const std::vector<Batch>& batches, double scale);
   double step_scaled(StepResult& result);
   at::Tensor forward_backward(const std::vector<Batch>& batches);
 
@@ -72,6 +82,8 @@ class Step {
   StepOptions options_;
   StepWatch* watch_;  // null: nobody looks
   SkipTriage triage_;
+  std::function<void(const numerics::Patient&)> on_failure_;
+  std::optional<RandomState> random_;  // when the attempt began, where there is a handler
   c10::DeviceType device_;
   std::vector<at::Tensor> parameters_;
 };

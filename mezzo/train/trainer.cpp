@@ -121,6 +121,9 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
   default_generator(at::kCPU).set_current_seed(static_cast<uint64_t>(config.seed));
   default_generator(device_).set_current_seed(static_cast<uint64_t>(config.seed));
 
+  if (config.diagnose > 0)
+    train_step_.on_failure([this](const numerics::Patient& patient) { look_into(patient); });
+
   const data::TokenView& held_out = tokens.split(data::Split::held_out);
   const std::vector<int64_t> windows =
       data::held_out_windows(held_out.size(), context, config.eval_batches * config.batch);
@@ -174,6 +177,31 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
   const report::Summary result = summary(status);
   sinks_.on_end(result);
   return result;
+}
+
+numerics::Diagnosis Trainer::examine(const std::atomic<bool>& stop) {
+  std::optional<numerics::Diagnosis> diagnosis;
+  train_step_.on_failure([&](const numerics::Patient& patient) {
+    if (!diagnosis.has_value()) diagnosis = numerics::diagnose(patient);
+  });
+  sinks_.on_start(info());
+  while (step_ + 1 < config_.steps && !stop && !diagnosis.has_value()) take_step();
+  if (!diagnosis.has_value()) train_step_.examine(next_batches());
+  return *diagnosis;
+}
+
+// The run goes on whatever comes of it: a diagnosis is help, not part of the training.
+void Trainer::look_into(const numerics::Patient& patient) {
+  if (diagnoses_++ >= config_.diagnose) return;
+  const std::filesystem::path folder = run_dir_ / "failures" / fmt::format("step-{}", step_ + 1);
+  try {
+    const numerics::Diagnosis diagnosis = numerics::diagnose(patient);
+    write_diagnosis(folder, diagnosis);
+    sinks_.on_note(fmt::format("step {}: {}\nall of it: {}", step_ + 1,
+                               numerics::summary(diagnosis), (folder / "diagnosis.txt").string()));
+  } catch (const std::exception& error) {
+    sinks_.on_note(fmt::format("step {} could not be looked into: {}", step_ + 1, error.what()));
+  }
 }
 
 void Trainer::take_step() {

@@ -45,6 +45,11 @@ class Trainer {
   /// the step is finished and a checkpoint written. Tells the sinks all of it.
   report::Summary run(const std::atomic<bool>& stop);
 
+  /// Steps until one is not finite for no known reason, or `stop` becomes true, and says what is
+  /// wrong with it. After the configured number it looks into the last one, whatever it is.
+  /// Nothing is written.
+  numerics::Diagnosis examine(const std::atomic<bool>& stop);
+
   models::GPT2& model() { return model_; }
   const PrecisionMode& mode() const { return mode_; }
   int64_t step() const { return step_; }
@@ -52,6 +57,7 @@ class Trainer {
  private:
   std::vector<Batch> next_batches();
   void take_step();
+  void look_into(const numerics::Patient& patient);
   void note_overflow(const StepResult& result);
   void report_gradients(const StepStatistics::Gradients& gradients, double scale);
   void evaluate_if_needed();
@@ -80,6 +86,7 @@ class Trainer {
   std::string diverged_because_;
 
   int64_t step_ = 0;  // done
+  int64_t diagnoses_ = 0;
   int64_t skipped_steps_ = 0;
   int64_t explained_skips_ = 0;
   bool has_told_overflow_ = false;  // of the last step, which was taken all the same

@@ -48,6 +48,7 @@ RunConfig unusual_config() {
   c.clip = 0;
   c.seed = INT64_MAX;
   c.recompute = "layer";
+  c.diagnose = 1;
   c.device = "cuda";
   c.threads = 7;
   c.out = "runs/ü";
@@ -223,9 +224,9 @@ TEST(RunConfigResume, TakesTheConfigurationOfTheRun) {
 TEST(RunConfigResume, ExactlyTheDocumentedOptionsMayChange) {
   testing::TempDir dir;
   const std::string run = run_folder(dir, {});
-  const std::set<std::string> may_change = {"steps",         "checkpoint-every", "eval-every",
-                                            "eval-batches",  "threads",          "on-overflow",
-                                            "sample-tokens", "keep-checkpoints", "recompute"};
+  const std::set<std::string> may_change = {
+      "steps",       "checkpoint-every", "eval-every",       "eval-batches", "threads",
+      "on-overflow", "sample-tokens",    "keep-checkpoints", "recompute",    "diagnose"};
   RunConfig other = unusual_config();
   other.data = dir.path();
   for (const Option& option : options()) {
@@ -245,7 +246,7 @@ TEST(RunConfigResume, ARefusalNamesBothValuesAndWhatMayChange) {
   const std::string run = run_folder(dir, {});
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"lr", "0.001"}}),
                     "lr must stay 0.0003 when a run is resumed, but is 0.001 (--lr). What may "
-                    "change: on-overflow, recompute, steps, ");
+                    "change: on-overflow, diagnose, recompute, steps, ");
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"width", "64"}}),
                     "width must stay as the preset has it");
 }

@@ -95,8 +95,7 @@ TensorStats stats_of(const at::Tensor& dense, const Layout& layout) {
 }
 
 bool is_readable(const at::Tensor& tensor) {
-  return tensor.is_cpu() && tensor.layout() == at::kStrided &&
-         tensor.is_non_overlapping_and_dense();
+  return tensor.is_cpu() && tensor.layout() == at::kStrided;
 }
 
 // Murmur3's finisher (Appleby, public domain) on the element and its place.
@@ -140,15 +139,18 @@ uint64_t hash_of(const at::Tensor& contiguous) {
 TensorStats tensor_stats(const at::Tensor& tensor) {
   if (tensor.numel() == 0 || !tensor.is_floating_point() || !is_readable(tensor))
     return tensor_stats_reference(tensor);
-  switch (tensor.scalar_type()) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor dense =
+      tensor.is_non_overlapping_and_dense() ? tensor : tensor.detach().contiguous();
+  switch (dense.scalar_type()) {
     case at::kDouble:
-      return stats_of<uint64_t, double>(tensor, kDoubleLayout);
+      return stats_of<uint64_t, double>(dense, kDoubleLayout);
     case at::kFloat:
-      return stats_of<uint32_t, float>(tensor, kFloatLayout);
+      return stats_of<uint32_t, float>(dense, kFloatLayout);
     case at::kHalf:
-      return stats_of<uint16_t, c10::Half>(tensor, kHalfLayout);
+      return stats_of<uint16_t, c10::Half>(dense, kHalfLayout);
     case at::kBFloat16:
-      return stats_of<uint16_t, c10::BFloat16>(tensor, kBFloat16Layout);
+      return stats_of<uint16_t, c10::BFloat16>(dense, kBFloat16Layout);
     default:
       return tensor_stats_reference(tensor);
   }
