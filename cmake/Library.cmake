@@ -10,7 +10,7 @@ list(TRANSFORM _public_headers REPLACE "^#include \"(.*)\"$" "${PROJECT_SOURCE_D
 
 add_library(mezzo_library)  # static, or shared with BUILD_SHARED_LIBS
 add_library(mezzo::mezzo ALIAS mezzo_library)
-foreach(room base kernels amp optim)
+foreach(room base kernels amp numerics optim)
   target_sources(mezzo_library PRIVATE $<TARGET_OBJECTS:mezzo_${room}>)
 endforeach()
 target_sources(mezzo_library PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}

@@ -37,6 +37,8 @@
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "mezzo/numerics/diagnosis.h"
+#include "mezzo/numerics/doctor.h"
 #include "mezzo/optim/adagrad.h"
 #include "mezzo/optim/adam.h"
 #include "mezzo/optim/adam_state.h"

@@ -157,7 +157,7 @@ class Examination {
     for (const Root& root : roots) {
       if (!is_overflow(record_of(root.inner).birth->cause)) continue;
       overflows.push_back(root);
-      change.ops.merge(in_fp32(root).ops);
+      change.ops.merge(ops_in_fp32(root).ops);
     }
     const bool is_harm = overflows.size() > 1 && may_be_wrong() && changes_step(change);
     return is_harm ? overflows : std::vector<Root>();
@@ -176,7 +176,7 @@ class Examination {
           return true;
         if (suspects >= kMostSuspects || !may_be_wrong()) return false;
         ++suspects;
-        return changes_step(in_fp32(root));
+        return changes_step(ops_in_fp32(root));
       case Cause::kCollidingIntegers:
         return true;
       case Cause::kUnderflow:
@@ -255,24 +255,21 @@ class Examination {
     }
   }
 
+  // The trials come in order of what they cost a user: the first that is proved is the one to take.
   void try_remedies() {
-    const Finding& finding = diagnosis_.findings.front();
-    int proved = 0;
     int left = options_.max_trials;
-    for (Trial& trial : trials_for(roots_, *source_, finding)) {
-      // A cheaper one is proved already.
-      if (proved > 0 && (trial.change.everywhere || trial.change.scope.has_value())) continue;
-      if (proved >= 2 || left-- <= 0) break;
-      diagnosis_.remedies.push_back(tried(trial));
-      for (const int halvings : {16, 40}) {
-        if (!leaves_gradients_ || !trial.change.scaled.empty() || left-- <= 0) break;
-        const Trial both = with_lower_scale(trial, source_->trace, halvings);
-        diagnosis_.remedies.push_back(tried(both));
-      }
-      proved += diagnosis_.remedies.back().is_proved ? 1 : 0;
+    for (const Trial& trial : trials_for(roots_, *source_, diagnosis_.findings.front())) {
+      if (left-- <= 0 || is_proved_by(trial)) break;
+      if (!leaves_gradients_ || !trial.change.scaled.empty()) continue;
+      if (left-- <= 0 || is_proved_by(with_lower_scale(trial, source_->trace))) break;
     }
     std::stable_sort(diagnosis_.remedies.begin(), diagnosis_.remedies.end(),
                      [](const Remedy& a, const Remedy& b) { return a.is_proved > b.is_proved; });
+  }
+
+  bool is_proved_by(const Trial& trial) {
+    diagnosis_.remedies.push_back(tried(trial));
+    return diagnosis_.remedies.back().is_proved;
   }
 
   Replay run_trial(const Trial& trial, const Change& change) {
@@ -298,6 +295,21 @@ class Examination {
     for (const auto& [name, tensor] : patient_.inputs) clean_named("batch." + name, tensor);
   }
 
+  Replay in_fp32(const Trial& trial) {
+    Change reference = trial.change;
+    reference.everywhere = true;
+    reference.type = at::kFloat;
+    return run_trial(trial, reference);
+  }
+
+  // The step in fp32 is another one if it is guarded; its loss is the same at any scale.
+  bool needs_own_reference(const Trial& trial) const {
+    const Change& change = trial.change;
+    return source_ != &before_ || !trial.cleaned.empty() || !change.guards.empty() ||
+           !change.scalars.empty() || !change.zeroed.empty() ||
+           (!change.scaled.empty() && before_.is_finite());
+  }
+
   Remedy tried(const Trial& trial) {
     Remedy remedy;
     remedy.change = trial.what;
@@ -315,10 +327,8 @@ class Examination {
                                    changed.bad_gradients());
       return remedy;
     }
-    Change reference = trial.change;
-    reference.everywhere = true;
-    reference.type = at::kFloat;
-    const Replay fp32 = run_trial(trial, reference);  // with the same scale
+    const Replay own = needs_own_reference(trial) ? in_fp32(trial) : Replay();
+    const Replay& fp32 = needs_own_reference(trial) ? own : in_fp32_everywhere();
     remedy.outcome = fmt::format("loss {:.6g}, in fp32 {:.6g}", changed.loss, fp32.loss);
     remedy.is_proved = fp32.error.empty() && losses_agree(changed.loss, fp32.loss) &&
                        (!before_.is_finite() || !differ(changed, fp32));

@@ -14,6 +14,8 @@ namespace {
 
 const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
 
+constexpr int kManyHalvings = 40;
+
 std::string place_of(const Finding& finding) {
   return finding.module.empty() ? finding.op : finding.op + " in " + finding.module;
 }
@@ -32,7 +34,7 @@ std::string policy_line(const Finding& finding, const std::string& op) {
 
 Trial op_in_fp32(const Root& root, const Finding& finding) {
   Trial trial;
-  trial.change = in_fp32(root);
+  trial.change = ops_in_fp32(root);
   trial.what = fmt::format("{} in fp32", place_of(finding));
   trial.advice = policy_line(finding, finding.op);
   return trial;
@@ -72,7 +74,7 @@ std::optional<Trial> all_in_fp32(const std::vector<Root>& roots, const Trace& tr
   std::set<std::string> names;
   for (const Root& root : roots) {
     if (root.external >= 0 || !is_overflow(at(trace, root.record).birth->cause)) continue;
-    const Change change = in_fp32(root);
+    const Change change = ops_in_fp32(root);
     trial.change.ops.insert(change.ops.begin(), change.ops.end());
     if (at(trace, root.record).op != nullptr) names.insert(at(trace, root.record).op->name);
   }
@@ -107,7 +109,7 @@ void add_lower_scales(std::vector<Trial>& trials, const Trace& trace, const Root
   if (finding.direction == Direction::kForward) trial.change.scaled = {root.record};
   if (trial.change.scaled.empty()) return;
   int last = 0;
-  for (const int halvings : {halvings_needed(finding), halvings_needed(finding) + 3, 16, 40}) {
+  for (const int halvings : {halvings_needed(finding), 16, kManyHalvings}) {
     if (halvings <= last) continue;
     last = halvings;
     trial.change.factor = std::ldexp(1.0, -halvings);
@@ -220,15 +222,15 @@ bool is_overflow(Cause cause) {
   return cause == Cause::kOverflow || cause == Cause::kInnerOverflow;
 }
 
-Trial with_lower_scale(Trial trial, const Trace& trace, int halvings) {
+Trial with_lower_scale(Trial trial, const Trace& trace) {
   const std::set<int64_t> seeds = seeds_of(trace);
   trial.change.scaled.insert(seeds.begin(), seeds.end());
-  trial.change.factor *= std::ldexp(1.0, -halvings);
-  trial.what += fmt::format(", and a loss scale 2^{} times lower", halvings);
+  trial.change.factor *= std::ldexp(1.0, -kManyHalvings);
+  trial.what += fmt::format(", and a loss scale 2^{} times lower", kManyHalvings);
   return trial;
 }
 
-Change in_fp32(const Root& root) {
+Change ops_in_fp32(const Root& root) {
   Change change;
   change.ops = {root.record};
   change.ops.insert(root.alike.begin(), root.alike.end());

@@ -21,13 +21,13 @@ struct Trial {
 std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& before,
                               const Finding& finding);
 
-/// The same beside a loss scale 2^halvings times lower.
-Trial with_lower_scale(Trial trial, const Trace& trace, int halvings);
+/// The same beside a loss scale so low that no gradient overflows by it.
+Trial with_lower_scale(Trial trial, const Trace& trace);
 
 bool is_overflow(Cause cause);
 
 /// Ops in fp32, where a swallowed overflow may have been.
-Change in_fp32(const Root& root);
+Change ops_in_fp32(const Root& root);
 
 /// The records whose results begin the backward passes, which are of the loss' scale.
 std::set<int64_t> seeds_of(const Trace& trace);

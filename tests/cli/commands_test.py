@@ -159,6 +159,31 @@ class Commands(Folder):
         self.assertEqual(process.returncode, 1 if "diverged_at" in summary else 0, out + err)
         self.assertEqual("diverged at step" in out, "diverged_at" in summary)
 
+    def test_a_step_that_overflows_is_diagnosed(self):
+        out = self.train("run", "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 3)
+        self.assertIn("backward of head", out)
+        report = json.loads((self.folder / "run/failures/step-1/diagnosis.json").read_text())
+        self.assertTrue(report["reproduced"])
+        self.assertEqual(report["findings"][0]["direction"], "backward")
+        self.assertTrue(report["remedies"][0]["proved"])
+        self.assertIn("loss scale", report["remedies"][0]["change"])
+        quiet = self.train("quiet", "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 3, "--diagnose", 0)
+        self.assertNotIn("backward of head", quiet)
+        self.assertFalse((self.folder / "quiet/failures").exists())
+
+    def test_the_doctor_says_what_is_wrong_or_that_nothing_is(self):
+        doctor = ["doctor", "--data", self.text, *TINY]
+        self.assertIn("nothing found", self.mezzo(*doctor, "--steps", 3))
+        out = self.mezzo(*doctor, "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 3, expect=1)
+        self.assertRegex(out, r"backward of head.*\n(.*\n)*proved +a loss scale")
+
+    def test_a_diagnosis_changes_nothing_of_the_run(self):
+        arguments = ["--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 4, "--dropout", "0.1"]
+        self.train("with", *arguments)
+        self.train("without", *arguments, "--diagnose", 0)
+        losses = [[row["loss"] for row in self.rows(run) if "loss" in row] for run in ["with", "without"]]
+        self.assertEqual(*losses)
+
     def test_generate_writes_after_the_prompt(self):
         self.train("run", "--steps", 5)
         out = self.mezzo("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 5)

@@ -1,43 +1,202 @@
 #include "mezzo/numerics/doctor.h"
 
+#include <limits>
+#include <thread>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/dropout.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <torch/csrc/autograd/custom_function.h>
 
+#include "mezzo/base/error.h"
 #include "mezzo/base/scope.h"
+#include "tests/close.h"
+#include "tests/testing.h"
 
 namespace mezzo::numerics {
 namespace {
 
-TEST(Diagnose, NamesTheOpThatOverflowed) {
-  const at::Tensor w = at::full({4, 4}, 3.0, at::kHalf).set_requires_grad(true);
-  const at::Tensor x = at::ones({2, 4}, at::kHalf);
+using ::testing::HasSubstr;
+
+// exp(12) = 162755 in the part "blocks.1.act".
+at::Tensor step_that_overflows(const at::Tensor& x, const at::Tensor& w) {
+  at::Tensor h;
+  {
+    const Scope scope("blocks.1.act");
+    h = at::matmul(x, w).exp();
+  }
+  const at::Tensor loss = (h / h.sum()).to(at::kFloat).pow(2).sum();
+  loss.backward();
+  return loss;
+}
+
+struct Overflowing {
+  at::Tensor w = at::full({4, 4}, 3.0, at::kHalf).set_requires_grad(true);
+  at::Tensor x = at::ones({2, 4}, at::kHalf);
+  Patient patient{[this] { return step_that_overflows(x, w); }, {{"w", w}}, {}, {{"x", x}}};
+};
+
+TEST(Diagnose, NamesTheOpThatOverflowedAndWhatCuresIt) {
+  const Overflowing sick;
+  const Diagnosis diagnosis = diagnose(sick.patient);
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  const Finding& finding = diagnosis.findings.front();
+  EXPECT_EQ(headline(finding), "aten::exp [fp16], forward of blocks.1.act: overflow");
+  EXPECT_EQ(finding.element, (std::vector<int64_t>{0, 0}));
+  EXPECT_NEAR(finding.exact.value(), 162754.79, 0.01);
+  EXPECT_EQ(finding.operands.at(0).value, 12.0);
+  EXPECT_EQ(finding.sample, 0);
+  EXPECT_EQ(finding.chain.back(), "1 of 1 parameters' gradients");
+  EXPECT_EQ(diagnosis.is_reproduced, true);
+  ASSERT_FALSE(diagnosis.remedies.empty());
+  EXPECT_TRUE(diagnosis.remedies.front().is_proved);
+  EXPECT_THAT(diagnosis.remedies.front().advice, HasSubstr("blocks.1.act:exp=fp32"));
+}
+
+TEST(Diagnose, LeavesEverythingAsItWas) {
+  Overflowing sick;
+  const at::Tensor grad = at::ones({4, 4}, at::kHalf);
+  sick.w.mutable_grad() = grad;
+  const at::Tensor buffer = at::ones({3});
+  sick.patient.buffers = {{"buffer", buffer}};
+  const at::Tensor unnamed = at::ones({3});
+  sick.patient.step = [&] {
+    buffer.add_(1);
+    unnamed.mul_(2);
+    return step_that_overflows(at::dropout(sick.x, 0.5, true), sick.w);
+  };
+  const at::Tensor random = at::detail::getDefaultCPUGenerator().get_state();
+  diagnose(sick.patient);
+  EXPECT_BIT_EQUAL(sick.w.detach(), at::full({4, 4}, 3.0, at::kHalf));
+  EXPECT_TRUE(sick.w.grad().is_same(grad));
+  EXPECT_BIT_EQUAL(grad, at::ones({4, 4}, at::kHalf));
+  EXPECT_BIT_EQUAL(buffer, at::ones({3}));
+  EXPECT_BIT_EQUAL(unnamed, at::ones({3}));
+  EXPECT_BIT_EQUAL(at::detail::getDefaultCPUGenerator().get_state(), random);
+}
+
+TEST(Diagnose, SeesThatAStepIsNotReproduced) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true);
+  int run = 0;
   Patient patient;
   patient.parameters = {{"w", w}};
-  patient.inputs = {{"x", x}};
   patient.step = [&] {
-    at::Tensor h;
-    {
-      const Scope scope("blocks.1.act");
-      h = at::matmul(x, w).exp();  // exp(12) = 162755
-    }
-    const at::Tensor loss = (h / h.sum()).to(at::kFloat).pow(2).sum();
+    const Scope scope("part");
+    const at::Tensor loss = (w * (++run == 2 ? 1.5 : 1.0)).sum();  // a bit that flipped once
+    loss.backward();
+    return loss;
+  };
+  const Diagnosis once = diagnose(patient);
+  EXPECT_EQ(once.is_reproduced, false);
+  EXPECT_THAT(once.not_reproduced, HasSubstr("one run of three"));
+  EXPECT_THAT(once.not_reproduced, HasSubstr("aten::mul of part"));
+
+  patient.step = [&] {
+    const at::Tensor loss = (w * static_cast<double>(++run)).sum();
+    loss.backward();
+    return loss;
+  };
+  EXPECT_THAT(diagnose(patient).not_reproduced, HasSubstr("not deterministic"));
+}
+
+// What overflows is written without an op of the dispatcher.
+class Unseen : public torch::autograd::Function<Unseen> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& x) {
+    at::Tensor y = at::empty(x.sizes(), x.options().requires_grad(false));
+    std::fill_n(y.data_ptr<float>(), y.numel(), std::numeric_limits<float>::infinity());
+    return y;
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list grads) {
+    return {grads[0]};
+  }
+};
+
+TEST(Diagnose, NamesCodeThatIsNoOpByWhatReadsItFirst) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true);
+  Patient patient;
+  patient.parameters = {{"w", w}};
+  patient.step = [&] {
+    const Scope scope("custom");
+    const at::Tensor loss = (Unseen::apply(w) * w).sum();
     loss.backward();
     return loss;
   };
   const Diagnosis diagnosis = diagnose(patient);
   ASSERT_FALSE(diagnosis.findings.empty());
-  const Finding& finding = diagnosis.findings.front();
-  EXPECT_EQ(finding.op, "aten::exp");
-  EXPECT_EQ(finding.module, "blocks.1.act");
-  EXPECT_EQ(finding.direction, Direction::kForward);
-  EXPECT_EQ(finding.cause, Cause::kOverflow);
+  EXPECT_EQ(diagnosis.findings.front().cause, Cause::kUnseenKernel);
+  EXPECT_EQ(diagnosis.findings.front().module, "custom");
+  EXPECT_THAT(diagnosis.findings.front().note, HasSubstr("aten::mul"));
+}
+
+TEST(Diagnose, WithoutAScopeNamesTheParameterNearby) {
+  const at::Tensor w = at::full({4, 4}, 3e4, at::kHalf).set_requires_grad(true);
+  Patient patient;
+  patient.parameters = {{"fc9.weight", w}};
+  patient.step = [&] {
+    const at::Tensor loss = at::matmul(at::ones({2, 4}, at::kHalf), w).sum();
+    loss.backward();
+    return loss;
+  };
+  const Finding finding = diagnose(patient).findings.at(0);
+  EXPECT_EQ(finding.parameter, "fc9.weight");
+  EXPECT_THAT(headline(finding), HasSubstr("near fc9.weight"));
+}
+
+TEST(Diagnose, AStepThatThrowsIsAFindingAndLosesNothing) {
+  const at::Tensor w = at::ones({4, 4}).set_requires_grad(true);
+  Patient patient;
+  patient.parameters = {{"w", w}};
+  patient.step = [&]() -> at::Tensor {
+    const Scope scope("fc");
+    return at::matmul(at::ones({2, 5}), w);
+  };
+  const Diagnosis diagnosis = diagnose(patient);
+  ASSERT_EQ(diagnosis.findings.size(), 1);
+  EXPECT_EQ(diagnosis.findings.front().cause, Cause::kError);
+  EXPECT_EQ(diagnosis.findings.front().op, "aten::matmul");
+  EXPECT_EQ(diagnosis.findings.front().module, "fc");
+  EXPECT_THAT(diagnosis.findings.front().note, HasSubstr("cannot be multiplied"));
+}
+
+TEST(Diagnose, WorksFromAnyThreadOneAtATime) {
+  Diagnosis diagnosis;
+  std::thread([&] {
+    const Overflowing sick;
+    diagnosis = diagnose(sick.patient);
+  }).join();
   EXPECT_EQ(diagnosis.findings.size(), 1);
-  EXPECT_TRUE(diagnosis.is_reproduced);
-  ASSERT_FALSE(diagnosis.remedies.empty());
-  EXPECT_TRUE(diagnosis.remedies.front().is_proved);
-  EXPECT_FALSE(w.grad().defined());
+  const Overflowing sick;
+  Patient outer;
+  outer.step = [&] {
+    EXPECT_THROW_WITH(diagnose(sick.patient), "already being recorded");
+    return at::ones({});
+  };
+  EXPECT_TRUE(diagnose(outer).is_healthy());
+}
+
+TEST(Diagnose, RefusesAPatientWithoutAStep) {
+  EXPECT_THROW_WITH(diagnose(Patient{}), "has no step to run");
+}
+
+TEST(Diagnose, TheTextHoldsNoMinusNaN) {
+  const at::Tensor w = at::ones({2}).set_requires_grad(true);
+  Patient patient;
+  patient.parameters = {{"w", w}};
+  patient.step = [&] {
+    const at::Tensor loss = (w * -std::numeric_limits<double>::quiet_NaN()).sum();
+    loss.backward();
+    return loss;
+  };
+  EXPECT_THAT(to_text(diagnose(patient)), ::testing::Not(HasSubstr("-nan")));
 }
 
 }  // namespace
