@@ -91,7 +91,9 @@ bool is_wanted() {
 }  // namespace
 
 CpuAllocator::CpuAllocator() : previous_(c10::GetCPUAllocator()) {
-  if (is_wanted()) c10::SetCPUAllocator(reusing_allocator(), kPriority);
+  if (!is_wanted()) return;
+  arena();  // now: a child forked while another thread makes it would wait for that thread for ever
+  c10::SetCPUAllocator(reusing_allocator(), kPriority);
 }
 
 CpuAllocator::~CpuAllocator() { c10::SetCPUAllocator(previous_, kPriority); }
