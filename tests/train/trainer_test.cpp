@@ -119,6 +119,7 @@ TEST(Trainer, OverflowAtTheStaticScaleSkipsAndSaysSo) {
   run.config.precision = "amp-fp16";
   run.config.loss_scale = "1e30";
   run.config.steps = 3;
+  run.config.diagnose = 0;
   Heard heard;
   Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
   const report::Summary summary = trainer.run(kNeverStop);
@@ -152,6 +153,7 @@ TEST(Trainer, AnOverflowWhereTheLossIsNotScaledIsToldOnceAndNamed) {
   TinyRun run(dir.path());
   run.config.precision = "amp-bf16";
   run.config.steps = 3;
+  run.config.diagnose = 0;
   Heard heard;
   Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
   {
