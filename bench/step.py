@@ -6,6 +6,7 @@ figure of a side is the best median over its rounds. Run it through `make bench`
 
     make bench                                        nano in fp32, amp-bf16 and amp-fp16
     make bench ARGS="--models nano,mini --precisions amp-bf16 --rounds 5"
+    make bench ARGS="--tuned --compile"               PyTorch at its very best
     make bench ARGS="--tuned"                         PyTorch with the allocator settings its experts use
 """
 
@@ -42,11 +43,13 @@ def measure(model, precision, options):
     ours_in, theirs_in = ["--precision", precision], ["--precision", PEER_PRECISION.get(precision, precision)]
     peer_steps = SLOW_STEPS if "fp16" in precision else options.steps
     peer_environment = TUNED if options.tuned else {}
+    compiled = ["--compile"] if options.compile else []
     ours, theirs = [], []
     for _ in range(options.rounds):
         ours.append(run([MEZZO, "bench", "step", *arguments, *ours_in, "--steps", str(options.steps)], {}))
         if not (theirs and "fp16" in precision):
-            theirs.append(run([sys.executable, PEER, *arguments, *theirs_in, "--steps", str(peer_steps)], peer_environment))
+            peer = [sys.executable, PEER, *arguments, *theirs_in, *compiled, "--steps", str(peer_steps)]
+            theirs.append(run(peer, peer_environment))
     return {"model": model, "precision": precision, "mezzo": ours, "pytorch": theirs}
 
 
@@ -69,6 +72,7 @@ def main():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--tuned", action="store_true", help="PyTorch with its allocator tuned by environment variables")
+    parser.add_argument("--compile", action="store_true", help="PyTorch with torch.compile")
     parser.add_argument("--out", type=pathlib.Path, help="write every sample to this JSON file")
     parser.add_argument("--peers", type=pathlib.Path, help="write PyTorch's figures as `mezzo compare --peers` takes them")
     options = parser.parse_args()

@@ -31,6 +31,7 @@ def main():
     parser.add_argument("--precision", choices=DTYPES, default="amp-bf16")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.threads:
@@ -43,13 +44,14 @@ def main():
     model = GPT2(config)
     if options.precision.startswith("pure"):
         model = model.to(dtype)
+    run = torch.compile(model) if options.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     scaler = torch.amp.GradScaler("cpu", enabled=options.precision == "amp-fp16")
     tokens = torch.randint(config.vocab_size, (batch, length + 1))
 
     def step():
         with torch.autocast("cpu", dtype=dtype) if is_amp else contextlib.nullcontext():
-            _, loss = model(tokens[:, :-1], tokens[:, 1:])
+            _, loss = run(tokens[:, :-1], tokens[:, 1:])
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
