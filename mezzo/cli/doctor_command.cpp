@@ -10,8 +10,9 @@
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/report/progress.h"
-#include "mezzo/train/failed_step.h"
+#include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/run.h"
+#include "mezzo/train/saved_step.h"
 
 namespace mezzo::cli {
 namespace {
@@ -26,12 +27,29 @@ report::ProgressOptions progress_options() {
   return options;
 }
 
-int run_doctor(train::GivenOptions given, bool as_json) {
+struct DoctorOptions {
+  train::GivenOptions given;
+  std::string step;  // a folder; empty: train until one fails
+  bool as_json = false;
+};
+
+void set_threads(const train::RunConfig& config) {
+  if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
+}
+
+numerics::Diagnosis of_saved_step(const DoctorOptions& options) {
+  const train::SavedStep step = train::load_step(options.step);
+  const train::RunConfig config = train::config_for(step, options.given);
+  set_threads(config);
+  return train::examine(step, config);
+}
+
+numerics::Diagnosis of_training(train::GivenOptions given) {
   if (!given.values.contains("config") && !given.values.contains("resume"))
     given.values.try_emplace("steps", kSteps);
   const std::atomic<bool>& stop = interrupted();
   const train::RunConfig config = train::resolve_config(given);
-  if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
+  set_threads(config);
   DataProgress data_progress;
   const train::RunData data = train::open_data(config, std::ref(data_progress));
   data_progress.finish();
@@ -39,8 +57,13 @@ int run_doctor(train::GivenOptions given, bool as_json) {
   sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
   const numerics::Diagnosis diagnosis = train::examine(config, data, sinks, stop);
   std::cerr.flush();
-  const std::string text = as_json ? train::diagnosis_json(diagnosis) : to_text(diagnosis);
-  fmt::print("{}", text);
+  return diagnosis;
+}
+
+int run_doctor(const DoctorOptions& options) {
+  const numerics::Diagnosis diagnosis =
+      options.step.empty() ? of_training(options.given) : of_saved_step(options);
+  fmt::print("{}", options.as_json ? train::diagnosis_json(diagnosis) : to_text(diagnosis));
   return diagnosis.is_healthy() ? kOk : kFailed;
 }
 
@@ -50,12 +73,17 @@ void add_doctor_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "doctor",
       "train until a step is not finite, and say which op made it so and what cures it; with "
-      "--resume RUN from that run's last checkpoint on, whose files stay as they are");
-  auto given = std::make_shared<train::GivenOptions>();
-  train::add_options(*command, *given);
-  auto as_json = std::make_shared<bool>(false);
-  command->add_flag("--json", *as_json, "the diagnosis as JSON (docs/doctor.md)");
-  command->callback([given, as_json, &exit_code] { exit_code = run_doctor(*given, *as_json); });
+      "--resume RUN from that run's last checkpoint on, whose files stay as they are; with a "
+      "folder RUN/failures/step-N that step, which mezzo train has saved");
+  auto options = std::make_shared<DoctorOptions>();
+  command
+      ->add_option("STEP", options->step,
+                   "folder of a saved step, to run it again, in another --precision, --loss-scale "
+                   "or --cast-rules too")
+      ->type_name("");
+  train::add_options(*command, options->given);
+  command->add_flag("--json", options->as_json, "the diagnosis as JSON (docs/doctor.md)");
+  command->callback([options, &exit_code] { exit_code = run_doctor(*options); });
 }
 
 }  // namespace mezzo::cli

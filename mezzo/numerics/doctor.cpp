@@ -62,7 +62,9 @@ class Examination {
   Diagnosis run() {
     before_ = replay(patient_, state_, {.hashes = options_.checks_replay});
     diagnosis_.loss = before_.loss;
-    diagnosis_.ops = static_cast<int64_t>(before_.trace.records.size());
+    // Not code that is no op: whether it is noticed depends on what lay in its memory before.
+    diagnosis_.ops = std::count_if(before_.trace.records.begin(), before_.trace.records.end(),
+                                   [](const OpRecord& record) { return record.op != nullptr; });
     if (options_.checks_replay) check_replay();
     roots_ = find_roots(before_);
     if (!before_.error.empty()) {

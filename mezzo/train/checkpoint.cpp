@@ -6,10 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
-#include "mezzo/base/checksum.h"
-#include "mezzo/base/safetensors.h"
 #include "mezzo/report/json_number.h"
 
 namespace mezzo::train {
@@ -18,8 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
 
-constexpr int kFormat = 1;
-constexpr const char* kState = "state.json";
+constexpr FolderKind kKind{"checkpoint", "state.json", /*format=*/1};
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kRng = "rng.safetensors";
@@ -38,8 +34,7 @@ GradScalerState scaler_from_json(const json& j) {
 }
 
 json to_json(const Checkpoint& checkpoint) {
-  return {{"format", kFormat},
-          {"step", checkpoint.step},
+  return {{"step", checkpoint.step},
           {"skipped_steps", checkpoint.skipped_steps},
           {"explained_skips", checkpoint.explained_skips},
           {"train_loss", report::json_number(checkpoint.train_loss)},
@@ -69,29 +64,6 @@ Checkpoint from_json(const json& j) {
   return checkpoint;
 }
 
-json read_state(const fs::path& folder) {
-  const fs::path file = folder / kState;
-  try {
-    json state = json::parse(read_file(file));
-    const int format = state.at("format");
-    MEZZO_CHECK(format == kFormat, "checkpoint", "{} has format {}, but this build reads format {}",
-                folder.string(), format, kFormat);
-    return state;
-  } catch (const json::exception& error) {
-    detail::fail<Error>("checkpoint", "{} is damaged: {}", file.string(), error.what());
-  }
-}
-
-std::map<std::string, at::Tensor> read_tensors(const fs::path& folder, const json& state,
-                                               const char* name) {
-  const fs::path file = folder / name;
-  const std::string expected = state.value("/checksums"_json_pointer / name, std::string());
-  MEZZO_CHECK(file_checksum_hex(file) == expected, "checkpoint",
-              "{} is not the file that was written: its checksum differs (truncated or altered)",
-              file.string());
-  return load_safetensors(file).tensors;
-}
-
 // The step is the number after "step-"; a folder with another name is none of ours.
 std::optional<int64_t> step_of(const fs::path& folder) {
   const std::string name = folder.filename().string();
@@ -104,41 +76,29 @@ std::optional<int64_t> step_of(const fs::path& folder) {
 }  // namespace
 
 void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
-  MEZZO_CHECK(!fs::exists(folder), "checkpoint", "{} is there already", folder.string());
-  std::error_code error;
-  fs::create_directories(folder.parent_path(), error);
-  MEZZO_CHECK(!error, "checkpoint", "cannot make {}: {}", folder.parent_path().string(),
-              error.message());
-  write_folder_atomically(folder, [&](const fs::path& temporary) {
-    json state = to_json(checkpoint);
-    const auto write = [&](const char* name, const std::map<std::string, at::Tensor>& tensors) {
-      save_safetensors(temporary / name, {tensors, {{"format", "pt"}}});
-      state["checksums"][name] = file_checksum_hex(temporary / name);
-    };
-    write(kModel, checkpoint.model);
-    write(kOptimizer, checkpoint.optimizer);
-    write(kRng, checkpoint.rng);
-    write_file_atomically(temporary / kState, state.dump(2) + "\n");
+  save_checked_folder(kKind, folder, to_json(checkpoint), [&](FolderFiles& files) {
+    files.add(kModel, checkpoint.model);
+    files.add(kOptimizer, checkpoint.optimizer);
+    files.add(kRng, checkpoint.rng);
   });
 }
 
 Checkpoint load_checkpoint(const fs::path& folder) {
-  const json state = read_state(folder);
+  const CheckedFolder files(kKind, folder);
   Checkpoint checkpoint;
   try {
-    checkpoint = from_json(state);
-  } catch (const json::exception& error) {
-    detail::fail<Error>("checkpoint", "{} is damaged: {}", (folder / kState).string(),
-                        error.what());
+    checkpoint = from_json(files.state());
+  } catch (const json::exception& reason) {
+    files.fail_damaged(reason);
   }
-  checkpoint.model = read_tensors(folder, state, kModel);
-  checkpoint.optimizer = read_tensors(folder, state, kOptimizer);
-  checkpoint.rng = read_tensors(folder, state, kRng);
+  checkpoint.model = files.tensors(kModel);
+  checkpoint.optimizer = files.tensors(kOptimizer);
+  checkpoint.rng = files.tensors(kRng);
   return checkpoint;
 }
 
-std::map<std::string, at::Tensor> load_model_tensors(const fs::path& folder) {
-  return read_tensors(folder, read_state(folder), kModel);
+TensorMap load_model_tensors(const fs::path& folder) {
+  return CheckedFolder(kKind, folder).tensors(kModel);
 }
 
 fs::path checkpoint_folder(const fs::path& run_dir, int64_t step) {
@@ -157,7 +117,7 @@ std::vector<fs::path> list_checkpoints(const fs::path& run_dir) {
 }
 
 fs::path find_checkpoint(const fs::path& place) {
-  if (fs::exists(place / kState)) return place;
+  if (fs::exists(place / kKind.state_file)) return place;
   const std::vector<fs::path> all = list_checkpoints(place);
   MEZZO_CHECK_USAGE(!all.empty(), "checkpoint",
                     "{} holds no checkpoint; expected a run's folder (with checkpoints/step-N "
@@ -172,7 +132,8 @@ void prune_checkpoints(const fs::path& run_dir, int64_t keep) {
   std::map<double, fs::path> by_val_loss;
   for (const fs::path& folder : all) {
     try {
-      const double val_loss = report::number_of(read_state(folder).at("val_loss"));
+      const double val_loss =
+          report::number_of(CheckedFolder(kKind, folder).state().at("val_loss"));
       if (std::isfinite(val_loss)) by_val_loss.emplace(val_loss, folder);
     } catch (const std::exception&) {
       continue;  // unreadable: not the best, and not ours to delete

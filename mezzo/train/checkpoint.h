@@ -2,15 +2,14 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/data/sampler.h"
+#include "mezzo/train/checked_folder.h"
 
 namespace mezzo::train {
 
@@ -26,9 +25,9 @@ struct Checkpoint {
   data::SamplerState sampler;
   std::optional<GradScalerState> scaler;  // none: the run does not scale its loss
 
-  std::map<std::string, at::Tensor> model;      // by parameter name
-  std::map<std::string, at::Tensor> optimizer;  // as AdamW names its state
-  std::map<std::string, at::Tensor> rng;        // generator state by device: "cpu", "cuda"
+  TensorMap model;      // by parameter name
+  TensorMap optimizer;  // as AdamW names its state
+  TensorMap rng;        // generator state by device: "cpu", "cuda"
 };
 
 /// `folder` (which must not exist) with model.safetensors, optimizer.safetensors, rng.safetensors
@@ -41,7 +40,7 @@ void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& chec
 Checkpoint load_checkpoint(const std::filesystem::path& folder);
 
 /// Just the model's tensors of a checkpoint, checked like the whole.
-std::map<std::string, at::Tensor> load_model_tensors(const std::filesystem::path& folder);
+TensorMap load_model_tensors(const std::filesystem::path& folder);
 
 /// A run's checkpoints, oldest first: run_dir/checkpoints/step-000400.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_dir, int64_t step);

@@ -1,14 +1,12 @@
 #pragma once
 
-#include <filesystem>
-#include <functional>
-#include <string>
 #include <vector>
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/numerics/doctor.h"
 #include "mezzo/train/batch.h"
+#include "mezzo/train/checked_folder.h"
 
 namespace mezzo::train {
 
@@ -16,22 +14,28 @@ namespace mezzo::train {
 class RandomState {
  public:
   explicit RandomState(at::Device device);
+  explicit RandomState(TensorMap states) : states_(std::move(states)) {}
   void restore() const;
+  /// By device: "cpu", "cuda".
+  const TensorMap& states() const { return states_; }
 
  private:
-  std::vector<std::pair<at::Device, at::Tensor>> states_;
+  TensorMap states_;
 };
 
-/// Forward and backward over the batches with the loss scaled by `scale`, as a step does them; the
-/// model outlives the patient. One batch is named "tokens" and "targets", several "tokens.0" ...
-numerics::Patient patient_of(models::GPT2& model, const std::vector<Batch>& batches,
-                             const PrecisionMode& mode, double scale);
+/// A step that is not finite for no known reason: all that it began with, but for the weights.
+struct FailedStep {
+  std::vector<Batch> batches;
+  double scale = 1.0;  // of its loss
+  RandomState random;
+};
 
-/// diagnosis.txt and diagnosis.json in `folder`, which is made. Throws Error if they cannot be
-/// written.
-void write_diagnosis(const std::filesystem::path& folder, const numerics::Diagnosis& diagnosis);
+/// Forward and backward over the step's batches, as a step does them; the model outlives the
+/// patient. One batch is named "tokens" and "targets", several "tokens.0" ...
+numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
+                             const PrecisionMode& mode);
 
-/// The diagnosis as JSON: docs/doctor.md has the keys. Numbers that are not finite are strings.
-std::string diagnosis_json(const numerics::Diagnosis& diagnosis);
+/// The batches' tensors by those names.
+std::vector<numerics::NamedTensor> named_batches(const std::vector<Batch>& batches);
 
 }  // namespace mezzo::train

@@ -106,13 +106,6 @@ std::string new_run_folder(const RunConfig& config) {
                      config.precision);
 }
 
-void apply_given(RunConfig& config, const GivenOptions& given) {
-  for (const auto& [name, text] : given.values) {
-    const std::string source = "--" + name;
-    set_from_text(config, known_option(name, source), text, source);
-  }
-}
-
 std::string names_that_may_change() {
   std::vector<std::string> names;
   for (const Option& option : options()) {
@@ -140,6 +133,13 @@ std::string help_of(const Option& option) {
 }
 
 }  // namespace
+
+void apply_given(RunConfig& config, const GivenOptions& given) {
+  for (const auto& [name, text] : given.values) {
+    const std::string source = "--" + name;
+    set_from_text(config, known_option(name, source), text, source);
+  }
+}
 
 RunConfig config_from_toml(std::string_view text, const std::string& file) {
   RunConfig config;

@@ -82,6 +82,9 @@ void add_options(CLI::App& app, GivenOptions& given);
 /// resume. Throws UsageError, naming the key, its value, where it came from and what is accepted.
 RunConfig resolve_config(const GivenOptions& given);
 
+/// Sets what was given, each value checked alone. Throws UsageError as above.
+void apply_given(RunConfig& config, const GivenOptions& given);
+
 /// Reads TOML text over the defaults. `file` names it in errors. Throws UsageError as above.
 RunConfig config_from_toml(std::string_view toml, const std::string& file);
 

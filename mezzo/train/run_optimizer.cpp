@@ -37,6 +37,15 @@ std::vector<torch::optim::OptimizerParamGroup> groups_with_wide_embeddings(
   return groups;
 }
 
+template <class Load>
+void fitting(const std::string& source, Load load) {
+  try {
+    load();
+  } catch (const Error& error) {
+    mezzo::detail::fail<Error>("checkpoint", "{} does not fit the run: {}", source, error.what());
+  }
+}
+
 }  // namespace
 
 RunOptimizer::RunOptimizer(models::GPT2& model, const PrecisionMode& mode,
@@ -85,17 +94,21 @@ std::map<std::string, at::Tensor> RunOptimizer::state() const {
 
 void RunOptimizer::load(const std::map<std::string, at::Tensor>& weights,
                         const std::map<std::string, at::Tensor>& state, const std::string& source) {
+  load_weights(weights, source);
   const auto named = model_->named_parameters();
   if (compact_ != nullptr) {
-    try {
-      compact_->load_master_weights(named, weights);
-      compact_->load_named_state(named, state);
-    } catch (const Error& error) {
-      mezzo::detail::fail<Error>("checkpoint", "{} does not fit the run: {}", source, error.what());
-    }
+    fitting(source, [&] { compact_->load_named_state(named, state); });
+  } else {
+    plain_->load_named_state(named, state);
+  }
+}
+
+void RunOptimizer::load_weights(const std::map<std::string, at::Tensor>& weights,
+                                const std::string& source) {
+  if (compact_ != nullptr) {
+    fitting(source, [&] { compact_->load_master_weights(model_->named_parameters(), weights); });
   } else {
     load_parameters(model_, weights, source);
-    plain_->load_named_state(named, state);
   }
 }
 

@@ -42,6 +42,8 @@ class RunOptimizer {
   /// those of this model and optimizer.
   void load(const std::map<std::string, at::Tensor>& weights,
             const std::map<std::string, at::Tensor>& state, const std::string& source);
+  /// The weights alone.
+  void load_weights(const std::map<std::string, at::Tensor>& weights, const std::string& source);
 
  private:
   models::GPT2& model_;

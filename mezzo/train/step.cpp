@@ -69,7 +69,7 @@ void Step::hand_over(const std::vector<Batch>& batches, double scale) {
   }
   const RandomState now(parameters_.front().device());
   if (random_.has_value()) random_->restore();
-  on_failure_(patient_of(model_, batches, mode_, scale));
+  on_failure_({batches, scale, random_.value_or(now)});
   now.restore();
   for (size_t i = 0; i < grads.size(); ++i) parameters_[i].mutable_grad() = grads[i];
 }

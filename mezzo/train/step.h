@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -59,7 +60,7 @@ class Step {
 
   /// Called with a step whose loss or gradients are not finite and whose failure the search for the
   /// scale does not explain, while the weights are those that it was computed with. Null: nobody.
-  void on_failure(std::function<void(const numerics::Patient&)> handler) {
+  void on_failure(std::function<void(const FailedStep&)> handler) {
     on_failure_ = std::move(handler);
   }
   /// Hands the handler that step, whatever comes of it.
@@ -82,7 +83,7 @@ class Step {
   StepOptions options_;
   StepWatch* watch_;  // null: nobody looks
   SkipTriage triage_;
-  std::function<void(const numerics::Patient&)> on_failure_;
+  std::function<void(const FailedStep&)> on_failure_;
   std::optional<RandomState> random_;  // when the attempt began, where there is a handler
   c10::DeviceType device_;
   std::vector<at::Tensor> parameters_;

@@ -14,6 +14,8 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/median.h"
 #include "mezzo/report/format.h"
+#include "mezzo/train/diagnosis_files.h"
+#include "mezzo/train/saved_step.h"
 
 namespace mezzo::train {
 namespace {
@@ -25,43 +27,11 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxRetries = 8;
 constexpr size_t kTrainLossWindow = 50;
 
-at::Device device_of(const RunConfig& config) {
-  const at::Device device(config.device);
-  MEZZO_CHECK_USAGE(
-      device.is_cpu() || at::globalContext().hasCUDA(), "train",
-      "--device is cuda, but this build or this machine has no usable GPU. Hint: --device cpu");
-  return device;
-}
-
-models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
-  models::GPT2 model(model_config(config), static_cast<uint64_t>(config.seed));
-  model->to(device, mode.weights);
-  // A rule for an op of libtorch's acts where that op runs.
-  model->set_fused(config.cast_rules.empty());
-  model->set_recompute(models::recompute_level(config.recompute), mezzo::checkpoint);
-  return model;
-}
-
 optim::AdamWOptions optimizer_options(const RunConfig& config) {
   return optim::AdamWOptions(config.lr)
       .betas({config.beta1, config.beta2})
       .eps(config.eps)
       .weight_decay(config.weight_decay);
-}
-
-GradScalerOptions scaler_options(const RunConfig& config, const PrecisionMode& mode) {
-  GradScalerOptions options;
-  options.allow_fp16_grads = mode.weights == at::kHalf;
-  options.error_at_min_scale = false;  // DivergenceWatch ends such a run, and its state is kept
-  if (const std::optional<double> scale = config.static_loss_scale()) {
-    options.init_scale = *scale;
-    options.is_dynamic = false;
-    options.min_scale = std::min(options.min_scale, *scale);
-  } else {
-    options.enabled =
-        config.loss_scale == "dynamic" || (config.loss_scale == "auto" && mode.scales_loss);
-  }
-  return options;
 }
 
 StepOptions step_options(const RunConfig& config) {
@@ -95,6 +65,39 @@ models::GPT2Config model_config(const RunConfig& config) {
   return shape;
 }
 
+at::Device device_of(const RunConfig& config) {
+  const at::Device device(config.device);
+  MEZZO_CHECK_USAGE(
+      device.is_cpu() || at::globalContext().hasCUDA(), "train",
+      "--device is cuda, but this build or this machine has no usable GPU. Hint: --device cpu");
+  return device;
+}
+
+models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
+  models::GPT2 model(model_config(config), static_cast<uint64_t>(config.seed));
+  model->to(device, mode.weights);
+  // A rule for an op of libtorch's acts where that op runs.
+  model->set_fused(config.cast_rules.empty());
+  model->set_recompute(models::recompute_level(config.recompute), mezzo::checkpoint);
+  return model;
+}
+
+GradScalerOptions scaler_options(const RunConfig& config) {
+  const PrecisionMode& mode = precision_mode(config.precision);
+  GradScalerOptions options;
+  options.allow_fp16_grads = mode.weights == at::kHalf;
+  options.error_at_min_scale = false;  // DivergenceWatch ends such a run, and its state is kept
+  if (const std::optional<double> scale = config.static_loss_scale()) {
+    options.init_scale = *scale;
+    options.is_dynamic = false;
+    options.min_scale = std::min(options.min_scale, *scale);
+  } else {
+    options.enabled =
+        config.loss_scale == "dynamic" || (config.loss_scale == "auto" && mode.scales_loss);
+  }
+  return options;
+}
+
 Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFile& tokens,
                  report::Sinks& sinks)
     : config_(config),
@@ -106,7 +109,7 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       memory_(device_),
       model_(make_model(config, mode_, device_)),
       optimizer_(model_, mode_, optimizer_options(config), config.accumulate > 1),
-      scaler_(device_, scaler_options(config, mode_)),
+      scaler_(device_, scaler_options(config)),
       statistics_(memory_, model_, optimizer_),
       train_step_(model_, optimizer_, scaler_, mode_, step_options(config), &statistics_),
       schedule_(make_schedule(config)),
@@ -122,7 +125,7 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
   default_generator(device_).set_current_seed(static_cast<uint64_t>(config.seed));
 
   if (config.diagnose > 0)
-    train_step_.on_failure([this](const numerics::Patient& patient) { look_into(patient); });
+    train_step_.on_failure([this](const FailedStep& failed) { look_into(failed); });
 
   const data::TokenView& held_out = tokens.split(data::Split::held_out);
   const std::vector<int64_t> windows =
@@ -181,8 +184,8 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
 
 numerics::Diagnosis Trainer::examine(const std::atomic<bool>& stop) {
   std::optional<numerics::Diagnosis> diagnosis;
-  train_step_.on_failure([&](const numerics::Patient& patient) {
-    if (!diagnosis.has_value()) diagnosis = numerics::diagnose(patient);
+  train_step_.on_failure([&](const FailedStep& failed) {
+    if (!diagnosis.has_value()) diagnosis = numerics::diagnose(patient_of(model_, failed, mode_));
   });
   sinks_.on_start(info());
   while (step_ + 1 < config_.steps && !stop && !diagnosis.has_value()) take_step();
@@ -191,16 +194,31 @@ numerics::Diagnosis Trainer::examine(const std::atomic<bool>& stop) {
 }
 
 // The run goes on whatever comes of it: a diagnosis is help, not part of the training.
-void Trainer::look_into(const numerics::Patient& patient) {
-  if (diagnoses_++ >= config_.diagnose) return;
-  const std::filesystem::path folder = run_dir_ / "failures" / fmt::format("step-{}", step_ + 1);
+void Trainer::look_into(const FailedStep& failed) {
+  const int64_t step = step_ + 1;
+  if (diagnoses_ >= config_.diagnose || !has_room_for_failure(run_dir_, step, config_.diagnose))
+    return;
+  ++diagnoses_;
+  const fs::path folder = failure_folder(run_dir_, step);
+  // First, so that it can be run again if the process does not live to the diagnosis' end.
+  attempt("saving it", [&] { save_step(folder, {step, failed, config_, optimizer_.weights()}); });
+  attempt("looking into it", [&] {
+    const numerics::Diagnosis diagnosis = numerics::diagnose(patient_of(model_, failed, mode_));
+    const bool is_written =
+        attempt("writing its diagnosis", [&] { write_diagnosis(folder, diagnosis); });
+    std::string note = fmt::format("step {}: {}", step, numerics::summary(diagnosis));
+    if (is_written) note += "\nall of it: " + (folder / "diagnosis.txt").string();
+    sinks_.on_note(note);
+  });
+}
+
+bool Trainer::attempt(const std::string& what, const std::function<void()>& action) {
   try {
-    const numerics::Diagnosis diagnosis = numerics::diagnose(patient);
-    write_diagnosis(folder, diagnosis);
-    sinks_.on_note(fmt::format("step {}: {}\nall of it: {}", step_ + 1,
-                               numerics::summary(diagnosis), (folder / "diagnosis.txt").string()));
+    action();
+    return true;
   } catch (const std::exception& error) {
-    sinks_.on_note(fmt::format("step {} could not be looked into: {}", step_ + 1, error.what()));
+    sinks_.on_note(fmt::format("step {}: {} failed: {}", step_ + 1, what, error.what()));
+    return false;
   }
 }
 

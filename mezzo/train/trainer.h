@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,6 +28,12 @@ namespace mezzo::train {
 
 /// The model that a configuration names: the preset with the overrides applied.
 models::GPT2Config model_config(const RunConfig& config);
+
+/// Throws UsageError for a GPU that is not there.
+at::Device device_of(const RunConfig& config);
+/// With its first weights, in the mode's dtype.
+models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device);
+GradScalerOptions scaler_options(const RunConfig& config);
 
 /// One run: its model, optimizer, scaler and sampler, and the loop over steps.
 class Trainer {
@@ -57,7 +64,8 @@ class Trainer {
  private:
   std::vector<Batch> next_batches();
   void take_step();
-  void look_into(const numerics::Patient& patient);
+  void look_into(const FailedStep& failed);
+  bool attempt(const std::string& what, const std::function<void()>& action);
   void note_overflow(const StepResult& result);
   void report_gradients(const StepStatistics::Gradients& gradients, double scale);
   void evaluate_if_needed();

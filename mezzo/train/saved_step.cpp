@@ -1,0 +1,149 @@
+#include "mezzo/train/saved_step.h"
+
+#include <cmath>
+#include <set>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <ATen/Parallel.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/report/json_number.h"
+#include "mezzo/train/run_optimizer.h"
+#include "mezzo/train/trainer.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::ordered_json;
+
+// Not state.json, by which a checkpoint is known.
+constexpr FolderKind kKind{"doctor", "step.json", /*format=*/1};
+constexpr const char* kConfig = "config.toml";
+constexpr const char* kModel = "model.safetensors";
+constexpr const char* kBatch = "batch.safetensors";
+constexpr const char* kRng = "rng.safetensors";
+
+// The step stays the same: its weights, its batches, its random numbers.
+const std::set<std::string> kMayChange = {"cast-policy", "cast-rules", "loss-scale", "precision",
+                                          "threads"};
+
+const at::Tensor& tensor_of(const TensorMap& tensors, const std::string& name,
+                            const fs::path& file) {
+  const auto found = tensors.find(name);
+  MEZZO_CHECK(found != tensors.end(), "doctor", "{} has no tensor {}", file.string(), name);
+  return found->second;
+}
+
+std::vector<Batch> batches_from(const TensorMap& tensors, const fs::path& file) {
+  std::vector<Batch> batches(tensors.size() / 2);
+  MEZZO_CHECK(!batches.empty(), "doctor", "{} holds no batch", file.string());
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const std::string suffix = batches.size() == 1 ? "" : fmt::format(".{}", i);
+    batches[i] = {tensor_of(tensors, "tokens" + suffix, file),
+                  tensor_of(tensors, "targets" + suffix, file)};
+  }
+  return batches;
+}
+
+// The saved scale, unless the configuration has a scale of its own now or scales for the first
+// time.
+double scale_in(const RunConfig& config, const SavedStep& step) {
+  const auto now = scaler_options(config), then = scaler_options(step.config);
+  if (!now.enabled) return 1.0;
+  const bool has_own = !now.is_dynamic && config.loss_scale != step.config.loss_scale;
+  return has_own || !then.enabled ? now.init_scale : step.failed.scale;
+}
+
+FailedStep on_device(const FailedStep& failed, at::Device device) {
+  FailedStep moved = failed;
+  for (Batch& batch : moved.batches) batch = {batch.tokens.to(device), batch.targets.to(device)};
+  return moved;
+}
+
+}  // namespace
+
+fs::path failure_folder(const fs::path& run_dir, int64_t step) {
+  return run_dir / "failures" / fmt::format("step-{}", step);
+}
+
+bool has_room_for_failure(const fs::path& run_dir, int64_t step, int64_t most) {
+  if (fs::exists(failure_folder(run_dir, step))) return true;
+  int64_t count = 0;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(run_dir / "failures", none))
+    count += entry.path().filename().string().rfind("step-", 0) == 0 ? 1 : 0;
+  return count < most;
+}
+
+void save_step(const fs::path& folder, const SavedStep& step) {
+  std::error_code error;
+  fs::remove_all(folder, error);
+  MEZZO_CHECK(!error, "doctor", "cannot remove {}: {}", folder.string(), error.message());
+  RunConfig config = step.config;
+  config.threads = at::get_num_threads();
+  TensorMap batches;
+  for (const auto& [name, tensor] : named_batches(step.failed.batches)) batches[name] = tensor;
+  const json state = {{"step", step.number}, {"scale", report::json_number(step.failed.scale)}};
+  save_checked_folder(kKind, folder, state, [&](FolderFiles& files) {
+    files.add(kConfig, to_toml(config));
+    files.add(kModel, step.weights);
+    files.add(kBatch, batches);
+    files.add(kRng, step.failed.random.states());
+  });
+}
+
+SavedStep load_step(const fs::path& folder) {
+  MEZZO_CHECK_USAGE(fs::exists(folder / kKind.state_file), "doctor",
+                    "{} holds no saved step (there is no {} in it); expected a folder "
+                    "RUN/failures/step-N that mezzo train has written",
+                    folder.string(), kKind.state_file);
+  const CheckedFolder files(kKind, folder);
+  SavedStep step{.number = 0,
+                 .failed = {batches_from(files.tensors(kBatch), folder / kBatch), 1.0,
+                            RandomState(files.tensors(kRng))},
+                 .config = config_from_toml(files.text(kConfig), (folder / kConfig).string()),
+                 .weights = files.tensors(kModel)};
+  try {
+    step.number = files.state().at("step");
+    step.failed.scale = report::number_of(files.state().at("scale"));
+  } catch (const json::exception& reason) {
+    files.fail_damaged(reason);
+  }
+  MEZZO_CHECK(step.failed.scale > 0 && std::isfinite(step.failed.scale), "doctor",
+              "{}: scale must be above 0 and finite, but is {}",
+              (folder / kKind.state_file).string(), step.failed.scale);
+  return step;
+}
+
+RunConfig config_for(const SavedStep& step, const GivenOptions& given) {
+  for (const auto& [name, value] : given.values) {
+    MEZZO_CHECK_USAGE(kMayChange.contains(name), "doctor",
+                      "--{} {} cannot be given with a saved step, which is run as it was. What may "
+                      "change: --{}",
+                      name, value, fmt::join(kMayChange, ", --"));
+  }
+  RunConfig config = step.config;
+  apply_given(config, given);
+  check_config(config);
+  return config;
+}
+
+numerics::Diagnosis examine(const SavedStep& step, const RunConfig& config) {
+  const CastPolicyGuard policy(cast_policy_of(config));
+  const PrecisionMode& mode = precision_mode(config.precision);
+  const at::Device device = device_of(config);
+  models::GPT2 model = make_model(config, mode, device);
+  RunOptimizer optimizer(model, mode, optim::AdamWOptions(config.lr), config.accumulate > 1);
+  TensorMap weights;
+  for (const auto& [name, tensor] : step.weights) weights[name] = tensor.to(mode.weights);
+  optimizer.load_weights(weights, fmt::format("the saved step {}", step.number));
+  FailedStep failed = on_device(step.failed, device);
+  failed.scale = scale_in(config, step);
+  failed.random.restore();
+  return numerics::diagnose(patient_of(model, failed, mode));
+}
+
+}  // namespace mezzo::train
