@@ -39,6 +39,7 @@
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "mezzo/numerics/diagnosis.h"
 #include "mezzo/numerics/doctor.h"
+#include "mezzo/numerics/magnitudes.h"
 #include "mezzo/optim/adagrad.h"
 #include "mezzo/optim/adam.h"
 #include "mezzo/optim/adam_state.h"

@@ -7,6 +7,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "mezzo/base/atomic_file.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/report/progress.h"
@@ -31,20 +32,21 @@ struct DoctorOptions {
   train::GivenOptions given;
   std::string step;  // a folder; empty: train until one fails
   bool as_json = false;
+  std::string html;
 };
 
 void set_threads(const train::RunConfig& config) {
   if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
 }
 
-numerics::Diagnosis of_saved_step(const DoctorOptions& options) {
+train::ExaminedStep of_saved_step(const DoctorOptions& options) {
   const train::SavedStep step = train::load_step(options.step);
   const train::RunConfig config = train::config_for(step, options.given);
   set_threads(config);
   return train::examine(step, config);
 }
 
-numerics::Diagnosis of_training(train::GivenOptions given) {
+train::ExaminedStep of_training(train::GivenOptions given) {
   if (!given.values.contains("config") && !given.values.contains("resume"))
     given.values.try_emplace("steps", kSteps);
   const std::atomic<bool>& stop = interrupted();
@@ -55,14 +57,16 @@ numerics::Diagnosis of_training(train::GivenOptions given) {
   data_progress.finish();
   report::Sinks sinks;
   sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
-  const numerics::Diagnosis diagnosis = train::examine(config, data, sinks, stop);
+  const train::ExaminedStep step = train::examine(config, data, sinks, stop);
   std::cerr.flush();
-  return diagnosis;
+  return step;
 }
 
 int run_doctor(const DoctorOptions& options) {
-  const numerics::Diagnosis diagnosis =
+  const train::ExaminedStep step =
       options.step.empty() ? of_training(options.given) : of_saved_step(options);
+  const numerics::Diagnosis& diagnosis = step.diagnosis;
+  if (!options.html.empty()) write_file_atomically(options.html, train::diagnosis_page(step));
   fmt::print("{}", options.as_json ? train::diagnosis_json(diagnosis) : to_text(diagnosis));
   return diagnosis.is_healthy() ? kOk : kFailed;
 }
@@ -83,6 +87,8 @@ void add_doctor_command(CLI::App& app, int& exit_code) {
       ->type_name("");
   train::add_options(*command, options->given);
   command->add_flag("--json", options->as_json, "the diagnosis as JSON (docs/doctor.md)");
+  command->add_option("--html", options->html, "file to write the diagnosis to as a page")
+      ->type_name("(none)");
   command->callback([options, &exit_code] { exit_code = run_doctor(*options); });
 }
 

@@ -78,6 +78,17 @@ bool names_dtype(const c10::Argument& argument) {
   return argument.name() == "dtype" || argument.name() == "out_dtype";
 }
 
+std::shared_ptr<const Magnitudes> shared_magnitudes(const at::Tensor& tensor) {
+  return std::make_shared<const Magnitudes>(magnitudes_of(std::vector<at::Tensor>{tensor}));
+}
+
+// exact: the op's results in fp64, as many as could be had.
+void measure(Birth& birth, const Call& call, const std::vector<at::Tensor>& exact) {
+  birth.magnitudes = shared_magnitudes(call.results[birth.output]);
+  if (birth.output < exact.size() && is_measured(exact[birth.output]))
+    birth.exact_magnitudes = shared_magnitudes(exact[birth.output]);
+}
+
 std::vector<Operand> operands_of(const Call& call, at::IntArrayRef element, at::IntArrayRef sizes) {
   std::vector<Operand> operands;
   for_each_tensor(call.arguments, [&](size_t argument, const at::Tensor& tensor) {
@@ -87,6 +98,7 @@ std::vector<Operand> operands_of(const Call& call, at::IntArrayRef element, at::
     operand.dtype = tensor.scalar_type();
     operand.sizes = tensor.sizes().vec();
     operand.largest = kernels::tensor_stats(tensor).largest;
+    operand.magnitudes = shared_magnitudes(tensor);
     if (call.op.is_pointwise && at::is_expandable_to(tensor.sizes(), sizes))
       operand.value = element_at(tensor.expand(sizes), element);
     operands.push_back(std::move(operand));
@@ -202,6 +214,7 @@ Birth examine(const Call& call, const OpRecord& record) {
   birth.value = element_at(bad, birth.element);
   birth.operands = operands_of(call, birth.element, bad.sizes());
   const std::vector<at::Tensor> exact = results_in_fp64(call);
+  measure(birth, call, exact);
   if (birth.output < exact.size() && exact[birth.output].sizes() == bad.sizes() &&
       is_measured(exact[birth.output]))
     birth.exact = element_at(exact[birth.output], birth.element);
@@ -246,6 +259,7 @@ std::optional<Birth> find_underflow(const Call& call, const OpRecord& record) {
   birth.element.assign(record.outputs.front().sizes.size(), 0);
   birth.operands = operands_of(call, birth.element, record.outputs.front().sizes);
   birth.exact = kernels::tensor_stats(exact.front()).largest;
+  measure(birth, call, exact);
   return birth;
 }
 
@@ -294,6 +308,7 @@ std::optional<Birth> find_collision(const Call& call, const OpRecord& record) {
   birth.element = unravel(differs.flatten().to(at::kByte).argmax().item<int64_t>(), got.sizes());
   birth.value = element_at(got, birth.element);
   birth.exact = element_at(exact.front(), birth.element);
+  measure(birth, call, exact);
   birth.operands = operands_of(call, birth.element, got.sizes());
   birth.note = fmt::format("{} different integers became {} numbers", got.numel(), fewer);
   return birth;
@@ -329,6 +344,7 @@ std::optional<Birth> find_lost_update(const Call& call, const OpRecord& record) 
     birth.element.assign(static_cast<size_t>(after.dim()), 0);
     birth.value = element_at(after, birth.element);
     birth.exact = element_at(exact[i], birth.element);
+    measure(birth, call, exact);
     birth.operands = operands_of(call, birth.element, after.sizes());
     return birth;
   }

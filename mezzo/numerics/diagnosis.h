@@ -1,11 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <c10/core/ScalarType.h>
+
+#include "mezzo/numerics/magnitudes.h"
 
 namespace mezzo::numerics {
 
@@ -42,6 +45,18 @@ struct Operand {
   std::vector<int64_t> sizes;
   double largest = 0.0;         ///< |x| of its finite elements
   std::optional<double> value;  ///< that went into the first bad element, where that is one number
+  std::shared_ptr<const Magnitudes> magnitudes = nullptr;  ///< of all of it
+};
+
+/// An op that a bad number came through.
+struct Link {
+  std::string op;
+  std::string module;
+  Direction direction = Direction::kForward;
+  at::ScalarType dtype = at::kFloat;  ///< of its bad result, as what follows
+  std::vector<int64_t> sizes;
+  double largest = 0.0;  ///< |x| of the finite elements
+  int64_t values = 0, nonfinite = 0;
 };
 
 /// Where something went wrong, and how it went on.
@@ -69,7 +84,12 @@ struct Finding {
   std::optional<int64_t> sample;  ///< of the batch that it belongs to
   std::vector<Operand> operands;
 
-  std::vector<std::string> chain;  ///< ops from there on, and the sinks at its end
+  std::shared_ptr<const Magnitudes> magnitudes;        ///< of the bad result
+  std::shared_ptr<const Magnitudes> exact_magnitudes;  ///< of the result computed in fp64
+
+  std::vector<Link> way;           ///< the op itself, and those that passed its bad numbers on
+  std::vector<std::string> sinks;  ///< where that ended: "loss nan", ...
+  std::vector<std::string> chain;  ///< both in few words, without the op itself
   std::string note;                ///< what else is known: a scalar that the dtype cannot hold
   int64_t alike = 0;               ///< further places of the same op, cause and direction
 };
@@ -84,16 +104,36 @@ struct Remedy {
   std::string outcome;  ///< "loss 2.8605, fp32 2.8604" or what was still wrong
 };
 
+/// How large the numbers of one dtype were that a part of the model made in one stretch of the
+/// step.
+struct PartMagnitudes {
+  int64_t stretch =
+      0;  ///< ops of one part that follow each other; counted in the order of the step
+  std::string module;
+  std::string parameter;  ///< the nearest one, where no Scope is
+  Direction direction = Direction::kForward;
+  bool is_recomputed = false;
+  int64_t micro_batch = 1;
+  at::ScalarType dtype = at::kFloat;
+  int64_t results = 0;  ///< tensors, of outermost ops
+  int64_t values = 0, zeros = 0, subnormals = 0, nonfinite = 0;
+  double largest = 0.0;    ///< |x| of the finite ones
+  std::string largest_op;  ///< that made it
+  /// Half of those that are not 0, and one in a hundred, are smaller; of a sample.
+  double median = 0.0, low = 0.0;
+};
+
 /// What became of a step that was looked into.
 struct Diagnosis {
   /// Whether running it again gave the same bits; empty: it could not be run again.
   std::optional<bool> is_reproduced;
   std::string not_reproduced;  ///< the first op that differed, and how it did
   double loss = 0.0;
-  std::optional<double> fp32_loss;  ///< of the same step in fp32
-  std::vector<Finding> findings;    ///< what to look at first comes first
-  std::vector<Remedy> remedies;     ///< for the first finding; the best first
-  int64_t ops = 0;                  ///< that were checked
+  std::optional<double> fp32_loss;    ///< of the same step in fp32
+  std::vector<Finding> findings;      ///< what to look at first comes first
+  std::vector<Remedy> remedies;       ///< for the first finding; the best first
+  int64_t ops = 0;                    ///< that were checked
+  std::vector<PartMagnitudes> parts;  ///< of the first finding's micro-batch
 
   bool is_healthy() const { return findings.empty() && is_reproduced.value_or(true); }
 };

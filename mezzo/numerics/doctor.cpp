@@ -11,6 +11,8 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/numerics/ledger.h"
+#include "mezzo/numerics/magnitude_log.h"
+#include "mezzo/numerics/parts.h"
 #include "mezzo/numerics/quiet.h"
 #include "mezzo/numerics/remedies.h"
 #include "mezzo/numerics/replay.h"
@@ -60,7 +62,11 @@ class Examination {
       : patient_(patient), options_(options), state_(patient) {}
 
   Diagnosis run() {
-    before_ = replay(patient_, state_, {.hashes = options_.checks_replay});
+    {
+      const MagnitudeLog log;
+      before_ = replay(patient_, state_, {.hashes = options_.checks_replay});
+      diagnosis_.parts = parts_of(before_.trace, log);
+    }
     diagnosis_.loss = before_.loss;
     // Not code that is no op: whether it is noticed depends on what lay in its memory before.
     diagnosis_.ops = std::count_if(before_.trace.records.begin(), before_.trace.records.end(),
@@ -77,6 +83,7 @@ class Examination {
       if (diagnosis_.findings.empty() || !is_same_story(diagnosis_.findings.front(), finding))
         diagnosis_.findings.push_back(std::move(finding));
     }
+    keep_parts_of_one_micro_batch();
     if (options_.tries_remedies && !roots_.empty() && before_.error.empty()) try_remedies();
     return std::move(diagnosis_);
   }
@@ -96,6 +103,13 @@ class Examination {
                    "the step, changed a value",
                    difference)
              : fmt::format("every run differs, from {} on: it is not deterministic", difference);
+  }
+
+  void keep_parts_of_one_micro_batch() {
+    const int64_t one = diagnosis_.findings.empty() ? 1 : diagnosis_.findings.front().micro_batch;
+    std::erase_if(diagnosis_.parts, [one](const PartMagnitudes& part) {
+      return part.direction != Direction::kOptimizer && part.micro_batch != one;
+    });
   }
 
   // Replays that are needed at most once.

@@ -4,6 +4,8 @@
 
 #include <ATen/ops/bincount.h>
 
+#include "mezzo/base/float_format.h"
+
 namespace mezzo::numerics {
 namespace {
 

@@ -6,7 +6,9 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "mezzo/base/float_format.h"
+namespace mezzo {
+struct FloatFormat;
+}
 
 namespace mezzo::numerics {
 

@@ -162,14 +162,65 @@ std::optional<int64_t> sample_of(const Finding& finding, const Patient& patient)
 constexpr size_t kMostLinks = 8;
 constexpr int64_t kMostStates = 3;
 
-std::vector<std::string> chain_of(const Root& root, const Replay& replay) {
-  std::vector<std::string> links;
+const TensorFacts* bad_output(const OpRecord& record) {
+  for (const TensorFacts& output : record.outputs) {
+    if (output.kinds != 0) return &output;
+  }
+  return record.outputs.empty() ? nullptr : &record.outputs.front();
+}
+
+Link link_of(const OpRecord& record) {
+  Link link;
+  link.op = name_of(record);
+  link.module = record.module;
+  link.direction = record.direction;
+  const TensorFacts* output = bad_output(record);
+  if (output == nullptr) return link;
+  link.dtype = output->dtype;
+  link.sizes = output->sizes;
+  link.largest = output->stats.largest;
+  link.values = output->stats.numel;
+  link.nonfinite = output->stats.non_finite();
+  return link;
+}
+
+// The op where it was born comes first.
+std::vector<Link> way_of(const Root& root, const Replay& replay) {
+  std::vector<Link> links = {link_of(at(replay.trace, root.record))};
+  int64_t last = root.record;
   for (int64_t i : root.way) {
     while (at(replay.trace, i).parent >= 0) i = at(replay.trace, i).parent;
-    const OpRecord& record = at(replay.trace, i);
-    std::string link = name_of(record);
-    if (!record.module.empty()) link += " (" + record.module + ")";
-    if (i != root.record && (links.empty() || links.back() != link)) links.push_back(link);
+    if (i == root.record || i == last) continue;
+    last = i;
+    links.push_back(link_of(at(replay.trace, i)));
+  }
+  return links;
+}
+
+std::vector<std::string> sinks_of(const Replay& replay) {
+  std::vector<std::string> sinks;
+  int64_t gradients = 0, states = 0;
+  for (const Sink& sink : replay.bad_sinks) {
+    if (sink.sort == Sink::Sort::kLoss)
+      sinks.push_back(
+          fmt::format("loss {}", std::isnan(replay.loss) ? std::abs(replay.loss) : replay.loss));
+    const bool lives_on = sink.sort == Sink::Sort::kState || sink.sort == Sink::Sort::kParameter;
+    if (lives_on && states++ < kMostStates) sinks.push_back(sink.name);
+    gradients += sink.sort == Sink::Sort::kGradient ? 1 : 0;
+  }
+  if (states > kMostStates) sinks.push_back(fmt::format("{} more tensors", states - kMostStates));
+  if (gradients > 0)
+    sinks.push_back(fmt::format("{} of {} parameters' gradients", gradients, replay.grads.size()));
+  return sinks;
+}
+
+std::vector<std::string> chain_of(const Finding& finding) {
+  std::vector<std::string> links;
+  for (size_t i = 1; i < finding.way.size(); ++i) {
+    const Link& passed = finding.way[i];
+    const std::string link =
+        passed.module.empty() ? passed.op : passed.op + " (" + passed.module + ")";
+    if (links.empty() || links.back() != link) links.push_back(link);
   }
   if (links.size() > kMostLinks) {
     const size_t left_out = links.size() - kMostLinks + 1;
@@ -177,19 +228,15 @@ std::vector<std::string> chain_of(const Root& root, const Replay& replay) {
                 links.begin() + static_cast<std::ptrdiff_t>(kMostLinks / 2 + left_out));
     links.insert(links.begin() + kMostLinks / 2, fmt::format("{} more", left_out));
   }
-  int64_t gradients = 0, states = 0;
-  for (const Sink& sink : replay.bad_sinks) {
-    if (sink.sort == Sink::Sort::kLoss)
-      links.push_back(
-          fmt::format("loss {}", std::isnan(replay.loss) ? std::abs(replay.loss) : replay.loss));
-    const bool lives_on = sink.sort == Sink::Sort::kState || sink.sort == Sink::Sort::kParameter;
-    if (lives_on && states++ < kMostStates) links.push_back(sink.name);
-    gradients += sink.sort == Sink::Sort::kGradient ? 1 : 0;
-  }
-  if (states > kMostStates) links.push_back(fmt::format("{} more tensors", states - kMostStates));
-  if (gradients > 0)
-    links.push_back(fmt::format("{} of {} parameters' gradients", gradients, replay.grads.size()));
+  links.insert(links.end(), finding.sinks.begin(), finding.sinks.end());
   return links;
+}
+
+void describe_way(Finding& finding, const Root& root, const Replay& replay) {
+  finding.way = way_of(root, replay);
+  finding.way.front().op = finding.op;
+  finding.sinks = sinks_of(replay);
+  finding.chain = chain_of(finding);
 }
 
 bool reaches_state_alone(const Replay& replay) {
@@ -267,7 +314,7 @@ Finding finding_at(int64_t i, const Replay& replay) {
 Finding finding_of(const Root& root, const Replay& replay, const Patient& patient) {
   if (root.external >= 0) {
     Finding finding = finding_of_external(root, replay, patient);
-    finding.chain = chain_of(root, replay);
+    describe_way(finding, root, replay);
     return finding;
   }
   const Trace& trace = replay.trace;
@@ -292,13 +339,15 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
   finding.value = birth.value;
   finding.exact = birth.exact;
   finding.operands = birth.operands;
+  finding.magnitudes = birth.magnitudes;
+  finding.exact_magnitudes = birth.exact_magnitudes;
   finding.note = birth.note;
   finding.is_swallowed = (root.is_swallowed || reaches_state_alone(replay)) &&
                          birth.cause != Cause::kUnderflow && birth.cause != Cause::kLostUpdate &&
                          birth.cause != Cause::kCollidingIntegers;
   finding.sample = sample_of(finding, patient);
   finding.alike = static_cast<int64_t>(root.alike.size());
-  if (!root.is_swallowed) finding.chain = chain_of(root, replay);
+  if (!root.is_swallowed) describe_way(finding, root, replay);
   return finding;
 }
 

@@ -45,6 +45,7 @@ struct Birth {
   double value = 0.0;
   std::optional<double> exact;
   std::vector<Operand> operands;
+  std::shared_ptr<const Magnitudes> magnitudes, exact_magnitudes;  // of that result
   std::string note;
 };
 

@@ -35,7 +35,9 @@ std::string report_page(const std::string& json, bool is_running) {
   fill(page, "{{REFRESH}}", is_running ? "<meta http-equiv=\"refresh\" content=\"10\">" : "");
   fill(page, "{{STYLE}}", kPageCss);
   // The last first, so that no text that has come in is searched for places.
-  fill(page, "{{SCRIPT}}", kPageJs);
+  fill(page, "{{DIAGNOSIS_JS}}", kDiagnosisJs);
+  fill(page, "{{REPORT_JS}}", kReportJs);
+  fill(page, "{{PAGE_JS}}", kPageJs);
   fill(page, "{{CHART_JS}}", kChartJs);
   fill(page, "{{DATA}}", without_markup(json));
   return page;

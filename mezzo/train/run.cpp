@@ -127,8 +127,8 @@ report::Summary train(const RunConfig& config, const RunData& data, report::Sink
   return summary;
 }
 
-numerics::Diagnosis examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
-                            const std::atomic<bool>& stop) {
+ExaminedStep examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+                     const std::atomic<bool>& stop) {
   const CastPolicyGuard policy(cast_policy_of(config));
   Trainer trainer(config, config.out, data.tokens, sinks);
   if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));

@@ -8,8 +8,8 @@
 
 #include "mezzo/data/token_file.h"
 #include "mezzo/data/tokenizer.h"
-#include "mezzo/numerics/diagnosis.h"
 #include "mezzo/report/sink.h"
+#include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/run_config.h"
 
 namespace mezzo::train {
@@ -39,8 +39,8 @@ report::Summary train(const RunConfig& config, const RunData& data, report::Sink
 
 /// Trains as `config` says, or goes on from the checkpoint of config.resume, until a step is not
 /// finite for no known reason, and diagnoses it; if none comes, the last step. Writes no file.
-numerics::Diagnosis examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
-                            const std::atomic<bool>& stop);
+ExaminedStep examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+                     const std::atomic<bool>& stop);
 
 /// Text that the newest checkpoint of a run, or the checkpoint given, writes after `prompt`.
 struct GenerateOptions {

@@ -131,7 +131,7 @@ RunConfig config_for(const SavedStep& step, const GivenOptions& given) {
   return config;
 }
 
-numerics::Diagnosis examine(const SavedStep& step, const RunConfig& config) {
+ExaminedStep examine(const SavedStep& step, const RunConfig& config) {
   const CastPolicyGuard policy(cast_policy_of(config));
   const PrecisionMode& mode = precision_mode(config.precision);
   const at::Device device = device_of(config);
@@ -143,7 +143,7 @@ numerics::Diagnosis examine(const SavedStep& step, const RunConfig& config) {
   FailedStep failed = on_device(step.failed, device);
   failed.scale = scale_in(config, step);
   failed.random.restore();
-  return numerics::diagnose(patient_of(model, failed, mode));
+  return {step.number, config, numerics::diagnose(patient_of(model, failed, mode))};
 }
 
 }  // namespace mezzo::train

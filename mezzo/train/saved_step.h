@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 
-#include "mezzo/numerics/diagnosis.h"
+#include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/failed_step.h"
 #include "mezzo/train/run_config.h"
 
@@ -38,6 +38,6 @@ RunConfig config_for(const SavedStep& step, const GivenOptions& given);
 /// The diagnosis of the step as it was, or as it would be in `config`, which may differ from its
 /// own in precision, loss scale and cast policy. Without a loss scale of its own it is run at the
 /// saved one.
-numerics::Diagnosis examine(const SavedStep& step, const RunConfig& config);
+ExaminedStep examine(const SavedStep& step, const RunConfig& config);
 
 }  // namespace mezzo::train

@@ -12,9 +12,9 @@
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
 #include "mezzo/base/median.h"
 #include "mezzo/report/format.h"
-#include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/saved_step.h"
 
 namespace mezzo::train {
@@ -182,15 +182,16 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
   return result;
 }
 
-numerics::Diagnosis Trainer::examine(const std::atomic<bool>& stop) {
-  std::optional<numerics::Diagnosis> diagnosis;
+ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
+  std::optional<ExaminedStep> examined;
   train_step_.on_failure([&](const FailedStep& failed) {
-    if (!diagnosis.has_value()) diagnosis = numerics::diagnose(patient_of(model_, failed, mode_));
+    if (!examined.has_value())
+      examined = {step_ + 1, config_, numerics::diagnose(patient_of(model_, failed, mode_))};
   });
   sinks_.on_start(info());
-  while (step_ + 1 < config_.steps && !stop && !diagnosis.has_value()) take_step();
-  if (!diagnosis.has_value()) train_step_.examine(next_batches());
-  return *diagnosis;
+  while (step_ + 1 < config_.steps && !stop && !examined.has_value()) take_step();
+  if (!examined.has_value()) train_step_.examine(next_batches());
+  return *examined;
 }
 
 // The run goes on whatever comes of it: a diagnosis is help, not part of the training.
@@ -203,10 +204,11 @@ void Trainer::look_into(const FailedStep& failed) {
   // First, so that it can be run again if the process does not live to the diagnosis' end.
   attempt("saving it", [&] { save_step(folder, {step, failed, config_, optimizer_.weights()}); });
   attempt("looking into it", [&] {
-    const numerics::Diagnosis diagnosis = numerics::diagnose(patient_of(model_, failed, mode_));
+    const ExaminedStep examined{step, config_,
+                                numerics::diagnose(patient_of(model_, failed, mode_))};
     const bool is_written =
-        attempt("writing its diagnosis", [&] { write_diagnosis(folder, diagnosis); });
-    std::string note = fmt::format("step {}: {}", step, numerics::summary(diagnosis));
+        attempt("writing its diagnosis", [&] { write_diagnosis(folder, examined); });
+    std::string note = fmt::format("step {}: {}", step, numerics::summary(examined.diagnosis));
     if (is_written) note += "\nall of it: " + (folder / "diagnosis.txt").string();
     sinks_.on_note(note);
   });

@@ -17,6 +17,7 @@
 #include "mezzo/optim/schedule.h"
 #include "mezzo/report/sink.h"
 #include "mezzo/train/checkpoint.h"
+#include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/divergence.h"
 #include "mezzo/train/evaluate.h"
 #include "mezzo/train/run_config.h"
@@ -55,7 +56,7 @@ class Trainer {
   /// Steps until one is not finite for no known reason, or `stop` becomes true, and says what is
   /// wrong with it. After the configured number it looks into the last one, whatever it is.
   /// Nothing is written.
-  numerics::Diagnosis examine(const std::atomic<bool>& stop);
+  ExaminedStep examine(const std::atomic<bool>& stop);
 
   models::GPT2& model() { return model_; }
   const PrecisionMode& mode() const { return mode_; }

@@ -171,6 +171,30 @@ class Commands(Folder):
         self.assertNotIn("backward of head", quiet)
         self.assertFalse((self.folder / "quiet/failures").exists())
 
+    def test_a_run_killed_while_it_diagnoses_leaves_the_step_to_be_run_again(self):
+        train = ["train", "--data", self.text, "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 1, "--layers", 3,
+                 "--heads", 2, "--width", 64, "--context", 64, "--vocab-size", 300, "--eval-batches", 2, "--sample-tokens", 0]
+        process = self.start(*train, "--out", self.folder / "killed")
+        step = self.folder / "killed" / "failures" / "step-1"
+        while process.poll() is None and not step.exists():
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+        self.assertEqual(process.returncode, -signal.SIGKILL)
+        self.assertFalse((step / "diagnosis.json").exists(), "it was killed too late to show anything")
+        self.mezzo(*train, "--out", self.folder / "whole")
+        self.text.unlink()
+        again = json.loads(self.mezzo("doctor", step, "--json", expect=1))
+        whole = json.loads((self.folder / "whole" / "failures" / "step-1" / "diagnosis.json").read_text())
+        self.assertEqual(again, whole)
+        self.assertIn("nothing found", self.mezzo("doctor", step, "--precision", "amp-bf16"))
+        self.assertIn("nothing found", self.mezzo("doctor", step, "--loss-scale", 1024))
+        self.assertIn("--steps 3 cannot be given", self.mezzo("doctor", step, "--steps", 3, expect=2))
+        self.assertIn("holds no saved step", self.mezzo("doctor", self.folder, expect=2))
+        weights = step / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        self.assertIn(str(weights), self.mezzo("doctor", step, expect=1))
+
     def test_the_doctor_says_what_is_wrong_or_that_nothing_is(self):
         doctor = ["doctor", "--data", self.text, *TINY]
         self.assertIn("nothing found", self.mezzo(*doctor, "--steps", 3))

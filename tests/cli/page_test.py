@@ -31,6 +31,9 @@ class Page(unittest.TestCase):
         cls.mezzo("compare", "--modes", "fp32,amp-fp16,pure-fp16", "--steps", "60", "--lr", "1e4", "--clip", "0", "--out",
                   cls.folder / "compared", "--seeds", "2")
         cls.mezzo("train", "--steps", "24", "--precision", "amp-fp16", "--out", cls.folder / "run", "--sample-tokens", "0")
+        cls.mezzo("train", "--steps", "2", "--precision", "amp-fp16", "--loss-scale", "1e12", "--out", cls.folder / "failed",
+                  "--sample-tokens", "0")
+        cls.failed = (cls.folder / "failed" / "failures" / "step-1" / "diagnosis.html").read_text()
         cls.compared = (cls.folder / "compared" / "report.html").read_text()
 
     @classmethod
@@ -57,8 +60,8 @@ class Page(unittest.TestCase):
         dom = re.sub(r"<(script|style)\b.*?</\1>", "", dom, flags=re.DOTALL)
         return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", dom)))
 
-    def with_data(self, change):
-        before, rest = self.compared.split('id="data">', 1)
+    def with_data(self, change, page=None):
+        before, rest = (page or self.compared).split('id="data">', 1)
         data, after = rest.split("</script>", 1)
         data = json.loads(data)
         change(data)
@@ -83,8 +86,41 @@ class Page(unittest.TestCase):
         self.assertNotIn("speed", text)
 
     def test_it_needs_no_network_and_nothing_beside_it(self):
-        for page in [self.compared, (self.folder / "run" / "report.html").read_text()]:
+        for page in [self.compared, self.failed, (self.folder / "run" / "report.html").read_text()]:
             self.assertNotRegex(page, r"<(link|img|iframe)\b|\bsrc=|@import|fetch\(|XMLHttpRequest")
+
+    def test_a_diagnosis_shows_what_failed_its_way_its_magnitudes_and_what_cures_it(self):
+        dom = self.shown(self.failed)
+        text = self.text_of(dom)
+        report = json.loads((self.folder / "failed" / "failures" / "step-1" / "diagnosis.json").read_text())
+        first = report["findings"][0]
+        self.assertIn("nano in amp-fp16: step 1", text)
+        self.assertIn(f"{first['direction']} of {first['module']}: {first['cause']}", text)
+        self.assertIn(f"Proved on this step: {report['remedies'][0]['change']}", text)
+        self.assertRegex(text, rf"{first['op']} born here")
+        self.assertIn("It ended in: ", text)
+        self.assertRegex(dom, '<canvas[^>]*aria-label="Magnitudes of each part')
+        self.assertNotRegex(text, r"NaN\b|undefined|null")
+
+    def test_the_histograms_of_the_op_that_overflowed_are_drawn(self):
+        self.assertNotRegex(self.shown(self.failed), 'aria-label="Magnitudes of what', "code that is no op has none")
+        counts = {"values": 100, "zeros": 2, "nonfinite": 3, "first_exponent": 12, "counts": [60, 30, 5]}
+
+        def overflow(data):
+            data["diagnosis"]["findings"][0].update(
+                op="aten::mul", inner=["aten::exp"], dtype="Half", magnitudes=counts, exact_magnitudes={**counts, "nonfinite": 0},
+                operands=[{"name": "self", "dtype": "Half", "sizes": [100], "largest": 12.0, "magnitudes": counts}])
+        dom = self.shown(self.with_data(overflow, self.failed))
+        self.assertRegex(dom, '<canvas[^>]*aria-label="Magnitudes of what aten::exp read and made')
+        self.assertIn("result (fp16): 2.00 % zero, 3 of 100 not finite", self.text_of(dom))
+
+    def test_a_healthy_step_has_a_page_too(self):
+        page = self.folder / "healthy.html"
+        self.mezzo("doctor", "--steps", "1", "--html", page)
+        dom = self.shown(page.read_text())
+        self.assertIn("Nothing found", self.text_of(dom))
+        self.assertRegex(dom, '<canvas[^>]*aria-label="Magnitudes of each part')
+        self.assertNotIn("born here", self.text_of(dom))
 
     def test_what_is_not_measured_yet_is_left_out(self):
         def forget(data):

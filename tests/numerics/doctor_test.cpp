@@ -60,6 +60,37 @@ TEST(Diagnose, NamesTheOpThatOverflowedAndWhatCuresIt) {
   EXPECT_THAT(diagnosis.remedies.front().advice, HasSubstr("blocks.1.act:exp=fp32"));
 }
 
+TEST(Diagnose, SaysHowLargeTheNumbersOfTheOpAndOfItsPartWere) {
+  const Overflowing sick;
+  const Diagnosis diagnosis = diagnose(sick.patient);
+  const Finding& finding = diagnosis.findings.at(0);
+  const auto of_exponent = [](int exponent) {
+    return static_cast<size_t>(exponent - Magnitudes::kFirstExponent);
+  };
+  EXPECT_EQ(finding.operands.at(0).magnitudes->counts[of_exponent(3)], 8);  // 12
+  EXPECT_EQ(finding.magnitudes->nonfinite, 8);
+  EXPECT_EQ(finding.exact_magnitudes->nonfinite, 0);
+  EXPECT_EQ(finding.exact_magnitudes->counts[of_exponent(17)], 8);  // 162755
+
+  const Link& birth = finding.way.at(0);
+  EXPECT_EQ(birth.op, "aten::exp");
+  EXPECT_EQ(birth.sizes, (std::vector<int64_t>{2, 4}));
+  EXPECT_EQ(birth.nonfinite, 8);
+  EXPECT_GT(finding.way.size(), 1u);
+  EXPECT_EQ(finding.sinks.back(), "1 of 1 parameters' gradients");
+
+  const PartMagnitudes& part = diagnosis.parts.at(0);
+  EXPECT_EQ(part.module, "blocks.1.act");
+  EXPECT_EQ(part.dtype, at::kHalf);
+  EXPECT_EQ(part.results, 2);
+  EXPECT_EQ(part.values, 16);
+  EXPECT_EQ(part.nonfinite, 8);
+  EXPECT_EQ(part.largest, 12.0);
+  EXPECT_EQ(part.largest_op, "aten::matmul");
+  EXPECT_EQ(part.median, 12.0);
+  EXPECT_EQ(diagnosis.parts.back().direction, Direction::kBackward);
+}
+
 TEST(Diagnose, LeavesEverythingAsItWas) {
   Overflowing sick;
   const at::Tensor grad = at::ones({4, 4}, at::kHalf);

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mezzo/base/float_format.h"
 #include "tests/testing.h"
 
 namespace mezzo::numerics {

@@ -1,90 +1,13 @@
 "use strict";
 
-// Okabe and Ito's colours: told apart by nearly everybody. Dashes tell pure modes from mixed ones without them.
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f"];
+// The page of a run or a comparison.
+
 const KINDS = { weights: "weights", gradients: "gradients", optimizer_state: "optimizer state", activations: "activations",
                 temporaries: "temporaries" };
-const data = JSON.parse(document.getElementById("data").textContent);
-const charts = [];
-
-// ---- Numbers. Those that are not finite come as the strings "nan", "inf", "-inf".
-
-const number = (value) => (typeof value === "number" ? value : value === "inf" ? Infinity : value === "-inf" ? -Infinity : NaN);
-const isNumber = (value) => Number.isFinite(number(value));
-const fixed = (value, digits, unit = "") => (isNumber(value) ? value.toFixed(digits) + unit : "–");
-const percent = (value, digits = 1) => (isNumber(value) ? (100 * value).toFixed(digits) + " %" : "–");
-const signedPercent = (value) => (isNumber(value) && value !== 0 ? (value > 0 ? "−" : "+") + Math.abs(100 * value).toFixed(0) + " %" : "–");
-const mebibytes = (value) => (isNumber(value) ? Math.round(value / 2 ** 20).toLocaleString("en") + " MiB" : "–");
-const power = (value) => (isNumber(value) ? (Number.isInteger(Math.log2(value)) && value > 1 ? "2^" + Math.log2(value) : String(value)) : "–");
-
-// ---- Elements. Text goes in as text, never as markup.
-
-function element(name, text, attributes = {}) {
-  const made = document.createElement(name);
-  if (text !== undefined && text !== null) made.textContent = text;
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
-
-function section(title, explanation) {
-  const made = element("section");
-  made.append(element("h2", title));
-  if (explanation) made.append(element("p", explanation, { class: "quiet" }));
-  document.getElementById("page").append(made);
-  return made;
-}
 
 const colourOf = (mode) => COLOURS[Math.max(0, (data.modes || []).indexOf(mode)) % COLOURS.length];
+// Dashes tell pure modes from mixed ones without the colours.
 const isPure = (mode) => mode.startsWith("pure");
-const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-// ---- Charts
-
-function chart(parent, label, config) {
-  const box = element("div", null, { class: "chart" });
-  const canvas = element("canvas", label, { role: "img", "aria-label": label });
-  box.append(canvas);
-  parent.append(box);
-  config.options = { animation: false, maintainAspectRatio: false, ...config.options };
-  config.options.plugins = { legend: { display: false }, ...config.options.plugins };
-  const made = new Chart(canvas, config);
-  charts.push(made);
-  return made;
-}
-
-function axis(title, options = {}) {
-  return { title: { display: true, text: title, color: variable("--quiet") }, grid: { color: variable("--line") },
-           ticks: { color: variable("--quiet") }, ...options };
-}
-
-function recolour() {
-  for (const made of charts) {
-    for (const scale of Object.values(made.options.scales)) {
-      scale.grid.color = variable("--line");
-      scale.ticks.color = scale.title.color = variable("--quiet");
-    }
-    made.update("none");
-  }
-}
-
-// A row of buttons that show and hide the datasets of each name.
-function legend(parent, made, names, colour) {
-  const row = element("div", null, { class: "legend", role: "group", "aria-label": "what is shown" });
-  for (const name of names) {
-    const button = element("button", null, { type: "button", "aria-pressed": "true" });
-    const swatch = element("span", null, { class: "swatch" });
-    swatch.style.background = colour(name);
-    button.append(swatch, document.createTextNode(name));
-    button.addEventListener("click", () => {
-      const shown = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", String(shown));
-      made.data.datasets.forEach((set, i) => set.group === name && made.setDatasetVisibility(i, shown));
-      made.update("none");
-    });
-    row.append(button);
-  }
-  parent.insertBefore(row, parent.querySelector(".chart"));
-}
 
 function line(run, points, options = {}) {
   return { group: run.mode, label: `${run.mode}, seed ${run.seed}`, data: points, borderColor: colourOf(run.mode),
@@ -112,12 +35,6 @@ function showHead() {
     box.append("Recommended on this machine: ", element("strong", data.recommended.mode), ` – ${data.recommended.reason}.`);
     page.append(box);
   }
-}
-
-function cell(row, text, detail) {
-  const made = element("td", text);
-  if (detail) made.append(element("small", detail));
-  row.append(made);
 }
 
 function accuracyDetail(row) {
@@ -153,17 +70,10 @@ function showTable() {
   const isCompare = data.kind === "compare";
   const noise = data.noise ? ` ${data.baseline} itself varies by ${percent(data.noise.val_accuracy, 2)} in accuracy and ${fixed(data.noise.val_loss, 4)} in loss from seed to seed.` : "";
   const part = section("Figures", isCompare ? `Speed and accuracy against ${data.baseline} on the same batches; quartiles below.${noise}` : "");
-  const box = element("div", null, { class: "box", tabindex: "0", role: "region", "aria-label": "table of figures" });
-  const table = element("table"), head = element("tr"), body = element("tbody");
   const names = ["mode", ...(isCompare ? ["speed"] : []), "step", ...(isCompare ? ["memory"] : []), "peak of tensors",
                  ...(isCompare ? ["accuracy"] : []), "top-1", "held-out loss", "skipped", "scale", "zero gradients"];
-  for (const name of names) head.append(element("th", name, { scope: "col" }));
+  const body = tableIn(part, "table of figures", names);
   for (const row of data.table || []) addRow(body, row);
-  const header = element("thead");
-  header.append(head);
-  table.append(header, body);
-  box.append(table);
-  part.append(box);
 }
 
 const started = () => (data.runs || []).filter((run) => run.steps.step.length > 0);
@@ -319,54 +229,23 @@ function showCapacity() {
   if (!data.capacity) return;
   const gibibytes = (bytes) => fixed(bytes / 2 ** 30, 2, " GiB");
   const part = section("What fits", `Into ${gibibytes(data.capacity.budget_bytes)} of tensors: the largest batch of ${data.model}, and the largest preset at batch 1, measured.`);
-  const box = element("div", null, { class: "box", tabindex: "0", role: "region", "aria-label": "table of what fits" });
-  const table = element("table"), head = element("tr"), body = element("tbody"), header = element("thead");
-  for (const name of ["mode", "largest batch", "peak", "largest preset", "peak"]) head.append(element("th", name, { scope: "col" }));
+  const body = tableIn(part, "table of what fits", ["mode", "largest batch", "peak", "largest preset", "peak"]);
   for (const row of data.capacity.rows) {
     const line = element("tr");
     for (const text of [row.mode, row.largest_batch || "none", row.largest_batch ? gibibytes(row.batch_peak_bytes) : "–",
                         row.largest_model || "none", row.largest_model ? gibibytes(row.model_peak_bytes) : "–"]) cell(line, text);
     body.append(line);
   }
-  header.append(head);
-  table.append(header, body);
-  box.append(table);
-  part.append(box);
 }
 
-function showConfiguration() {
-  const part = section("Machine and configuration");
-  const details = element("details"), list = element("dl");
-  details.append(element("summary", "All settings"));
-  const entries = [...Object.entries(data.machine || {}), ...Object.entries(data.versions || {}), ...Object.entries(data.config || {})];
-  for (const [name, value] of [["started", data.started], ...entries]) list.append(element("dt", name), element("dd", String(value)));
-  details.append(list);
-  part.append(details);
+function showReport() {
+  showHead();
+  showTable();
+  showLoss();
+  showSpeed();
+  showMemory();
+  showScale();
+  showGradients();
+  showCapacity();
+  showConfiguration();
 }
-
-function setUpTheme() {
-  const button = document.getElementById("theme"), root = document.documentElement;
-  let kept = null;
-  try { kept = localStorage.getItem("mezzo-theme"); } catch { /* a file opened from disk may have no storage */ }
-  const set = (isDark) => {
-    root.classList.toggle("dark", isDark);
-    button.textContent = isDark ? "Light" : "Dark";
-  };
-  set(kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
-  button.addEventListener("click", () => {
-    set(!root.classList.contains("dark"));
-    try { localStorage.setItem("mezzo-theme", root.classList.contains("dark") ? "dark" : "light"); } catch { /* as above */ }
-    recolour();
-  });
-}
-
-setUpTheme();
-showHead();
-showTable();
-showLoss();
-showSpeed();
-showMemory();
-showScale();
-showGradients();
-showCapacity();
-showConfiguration();
