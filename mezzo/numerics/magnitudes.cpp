@@ -1,42 +1,24 @@
 #include "mezzo/numerics/magnitudes.h"
 
+#include <algorithm>
 #include <cmath>
 
-#include <ATen/ops/bincount.h>
+#include "mezzo/kernels/exponent_counts/exponent_counts.h"
 
 #include "mezzo/base/float_format.h"
 
 namespace mezzo::numerics {
-namespace {
-
-constexpr int64_t kExponentBits = 256;  // of an fp32: 0 is zero or subnormal, 255 Inf or NaN
-
-Magnitudes magnitudes_of(const at::Tensor& tensor) {
-  Magnitudes result;
-  result.values = tensor.numel();
-  const at::Tensor numbers = tensor.detach().to(at::kFloat).contiguous().view(-1);
-  const at::Tensor exponents =
-      numbers.view(at::kInt).bitwise_and(0x7fffffff).bitwise_right_shift(23);
-  const at::Tensor counts =
-      at::bincount(exponents, /*weights=*/{}, /*minlength=*/kExponentBits).to(at::kCPU);
-  const int64_t* count = counts.const_data_ptr<int64_t>();
-  result.zeros = tensor.numel() - numbers.count_nonzero().item<int64_t>();
-  std::copy(count, count + result.counts.size(), result.counts.begin());
-  result.counts[0] -= result.zeros;
-  result.nonfinite = count[kExponentBits - 1];
-  return result;
-}
-
-}  // namespace
 
 int64_t Magnitudes::zeros_in(const FloatFormat& format, double scale) const {
-  // |x| * scale < smallest / 2, in whole powers of two.
-  const int limit = std::ilogb(format.smallest_subnormal) - 1 - std::ilogb(scale);
-  int64_t lost = zeros;
+  return below(format.smallest_subnormal / 2 / scale);
+}
+
+int64_t Magnitudes::below(double limit) const {
+  int64_t count = zeros;
   for (size_t i = 0; i < counts.size(); ++i) {
-    if (kFirstExponent + static_cast<int>(i) < limit) lost += counts[i];
+    if (kFirstExponent + static_cast<int>(i) < std::ilogb(limit)) count += counts[i];
   }
-  return lost;
+  return count;
 }
 
 Magnitudes& Magnitudes::operator+=(const Magnitudes& other) {
@@ -44,14 +26,33 @@ Magnitudes& Magnitudes::operator+=(const Magnitudes& other) {
   zeros += other.zeros;
   nonfinite += other.nonfinite;
   for (size_t i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];
+  largest = std::max(largest, other.largest);
+  sum_squares += other.sum_squares;
   return *this;
+}
+
+double Magnitudes::rms() const {
+  const int64_t finite = values - nonfinite;
+  return finite == 0 ? 0.0 : std::sqrt(sum_squares / static_cast<double>(finite));
+}
+
+Magnitudes magnitudes_of(const at::Tensor& tensor) {
+  Magnitudes result;
+  if (!tensor.defined()) return result;
+  const kernels::ExponentCounts of = kernels::exponent_counts(tensor);
+  result.values = tensor.numel();
+  result.zeros = of.zeros;
+  result.nonfinite = of.by_exponent.back();
+  std::copy_n(of.by_exponent.begin(), result.counts.size(), result.counts.begin());
+  result.counts[0] -= of.zeros;
+  result.largest = of.largest;
+  result.sum_squares = of.sum_squares;
+  return result;
 }
 
 Magnitudes magnitudes_of(const std::vector<at::Tensor>& tensors) {
   Magnitudes sum;
-  for (const at::Tensor& tensor : tensors) {
-    if (tensor.defined() && tensor.numel() > 0) sum += magnitudes_of(tensor);
-  }
+  for (const at::Tensor& tensor : tensors) sum += magnitudes_of(tensor);
   return sum;
 }
 

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+namespace mezzo::kernels {
+
+/// How large a tensor's elements are: how many there are of each exponent, as fp32 has them.
+struct ExponentCounts {
+  /// [e]: elements with the biased exponent e, that is 2^(e - 127) <= |x| < 2^(e - 126); [0]: zeros
+  /// and what is subnormal in fp32, [255]: NaN and Inf.
+  std::array<int64_t, 256> by_exponent{};
+  int64_t zeros = 0;         ///< of either sign
+  double largest = 0.0;      ///< |x| of the finite ones
+  double sum_squares = 0.0;  ///< of the finite ones, summed in fp64
+};
+
+/// Of a dense floating tensor on any device; fp64 is rounded to fp32 first. CPU tensors of 16 and
+/// 32 bits are read once or twice, on all threads; others through ATen's ops, and read back.
+ExponentCounts exponent_counts(const at::Tensor& tensor);
+
+/// The same, plainly: the definition.
+ExponentCounts exponent_counts_reference(const at::Tensor& tensor);
+
+}  // namespace mezzo::kernels
