@@ -3,6 +3,8 @@
 #include <limits>
 
 #include <c10/util/BFloat16.h>
+#include <c10/util/Float8_e4m3fn.h>
+#include <c10/util/Float8_e5m2.h>
 #include <c10/util/Half.h>
 
 #include "tests/testing.h"
@@ -11,9 +13,8 @@ namespace mezzo {
 namespace {
 
 template <class T>
-void expect_limits_of(at::ScalarType dtype) {
+void expect_limits_of(const FloatFormat& format) {
   using Limits = std::numeric_limits<T>;
-  const FloatFormat& format = float_format(dtype);
   EXPECT_EQ(format.epsilon, static_cast<double>(Limits::epsilon()));
   EXPECT_EQ(format.max, static_cast<double>(Limits::max()));
   EXPECT_EQ(format.smallest_normal, static_cast<double>(Limits::min()));
@@ -21,10 +22,12 @@ void expect_limits_of(at::ScalarType dtype) {
 }
 
 TEST(FloatFormat, AgreesWithTheTypesOwnLimits) {
-  expect_limits_of<double>(at::kDouble);
-  expect_limits_of<float>(at::kFloat);
-  expect_limits_of<c10::Half>(at::kHalf);
-  expect_limits_of<c10::BFloat16>(at::kBFloat16);
+  expect_limits_of<double>(float_format(at::kDouble));
+  expect_limits_of<float>(float_format(at::kFloat));
+  expect_limits_of<c10::Half>(float_format(at::kHalf));
+  expect_limits_of<c10::BFloat16>(float_format(at::kBFloat16));
+  expect_limits_of<c10::Float8_e4m3fn>(kFp8E4M3);
+  expect_limits_of<c10::Float8_e5m2>(kFp8E5M2);
 }
 
 TEST(FloatFormat, RefusesAnInteger) {
