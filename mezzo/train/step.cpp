@@ -21,7 +21,7 @@ Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
       mode_(mode),
       options_(options),
       watch_(watch),
-      triage_(scaler.is_dynamic(), float_format(mode.compute()).max),
+      triage_(scaler.is_dynamic(), float_format(mode.compute()).max, scaler.get_growth_interval()),
       parameters_(model->parameters()) {
   device_ = parameters_.front().device().type();
   scaler_.name_parameters(model->named_parameters());
