@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/report/progress.h"
 #include "mezzo/train/diagnosis_files.h"
+#include "mezzo/train/fit.h"
 #include "mezzo/train/run.h"
 #include "mezzo/train/saved_step.h"
 
@@ -30,7 +32,8 @@ report::ProgressOptions progress_options() {
 
 struct DoctorOptions {
   train::GivenOptions given;
-  std::string step;  // a folder; empty: train until one fails
+  std::string step;    // a folder; empty: train until one fails
+  std::string fit_to;  // a file; empty: look for what is wrong
   bool as_json = false;
   std::string html;
 };
@@ -46,25 +49,47 @@ train::ExaminedStep of_saved_step(const DoctorOptions& options) {
   return train::examine(step, config);
 }
 
-train::ExaminedStep of_training(train::GivenOptions given) {
-  if (!given.values.contains("config") && !given.values.contains("resume"))
-    given.values.try_emplace("steps", kSteps);
-  const std::atomic<bool>& stop = interrupted();
-  const train::RunConfig config = train::resolve_config(given);
-  set_threads(config);
-  DataProgress data_progress;
-  const train::RunData data = train::open_data(config, std::ref(data_progress));
-  data_progress.finish();
+/// What a training run works on, with its progress on the terminal.
+struct Training {
+  explicit Training(train::GivenOptions given) {
+    if (!given.values.contains("config") && !given.values.contains("resume"))
+      given.values.try_emplace("steps", kSteps);
+    config = train::resolve_config(given);
+    set_threads(config);
+    DataProgress data_progress;
+    data.emplace(train::open_data(config, std::ref(data_progress)));
+    data_progress.finish();
+    sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
+  }
+  train::RunConfig config;
+  std::optional<train::RunData> data;
   report::Sinks sinks;
-  sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
-  const train::ExaminedStep step = train::examine(config, data, sinks, stop);
+};
+
+train::ExaminedStep of_training(const DoctorOptions& options) {
+  Training training(options.given);
+  const train::ExaminedStep step =
+      train::examine(training.config, *training.data, training.sinks, interrupted());
   std::cerr.flush();
   return step;
 }
 
+int fit(const DoctorOptions& options) {
+  Training training(options.given);
+  const train::Fit fit =
+      train::fit_policy(training.config, *training.data, training.sinks, interrupted());
+  std::cerr.flush();
+  if (interrupted()) return kFailed;
+  write_file_atomically(options.fit_to, train::to_toml(fit, training.config));
+  fmt::print("{0}written to {1}; mezzo train --config {1} takes it\n",
+             train::to_text(fit, training.config), options.fit_to);
+  return fit.is_verified ? kOk : kFailed;
+}
+
 int run_doctor(const DoctorOptions& options) {
+  if (!options.fit_to.empty()) return fit(options);
   const train::ExaminedStep step =
-      options.step.empty() ? of_training(options.given) : of_saved_step(options);
+      options.step.empty() ? of_training(options) : of_saved_step(options);
   const numerics::Diagnosis& diagnosis = step.diagnosis;
   if (!options.html.empty()) write_file_atomically(options.html, train::diagnosis_page(step));
   fmt::print("{}", options.as_json ? train::diagnosis_json(diagnosis) : to_text(diagnosis));
@@ -80,15 +105,26 @@ void add_doctor_command(CLI::App& app, int& exit_code) {
       "--resume RUN from that run's last checkpoint on, whose files stay as they are; with a "
       "folder RUN/failures/step-N that step, which mezzo train has saved");
   auto options = std::make_shared<DoctorOptions>();
-  command
-      ->add_option("STEP", options->step,
-                   "folder of a saved step, to run it again, in another --precision, --loss-scale "
-                   "or --cast-rules too")
-      ->type_name("");
+  CLI::Option* step =
+      command
+          ->add_option("STEP", options->step,
+                       "folder of a saved step, to run it again, in another --precision, "
+                       "--loss-scale or --cast-rules too")
+          ->type_name("");
   train::add_options(*command, options->given);
-  command->add_flag("--json", options->as_json, "the diagnosis as JSON (docs/doctor.md)");
-  command->add_option("--html", options->html, "file to write the diagnosis to as a page")
-      ->type_name("(none)");
+  CLI::Option* json =
+      command->add_flag("--json", options->as_json, "the diagnosis as JSON (docs/doctor.md)");
+  CLI::Option* html =
+      command->add_option("--html", options->html, "file to write the diagnosis to as a page")
+          ->type_name("(none)");
+  command
+      ->add_option("--fit", options->fit_to,
+                   "rather fit the cast policy to the model: the lowest type that holds what each "
+                   "op showed, tried by training; TOML file to write it to")
+      ->type_name("(none)")
+      ->excludes(step)
+      ->excludes(json)
+      ->excludes(html);
   command->callback([options, &exit_code] { exit_code = run_doctor(*options); });
 }
 

@@ -85,6 +85,29 @@ void MetricsFile::on_gradients(const GradientRecord& record) {
   write_row(row.dump());
 }
 
+void MetricsFile::on_health(const HealthRecord& record) {
+  Json rows = Json::array();
+  for (const HealthRecord::Row& of : record.rows) {
+    Json row = {{"where", of.where},
+                {"what", of.what},
+                {"dtype", of.dtype},
+                {"values", of.values},
+                {"nonfinite", of.nonfinite},
+                {"largest", json_number(of.largest)},
+                {"rms", json_number(of.rms)},
+                {"headroom_bits", json_number(of.headroom_bits)},
+                {"zeros", json_number(of.zeros)}};
+    for (const auto& [format, share] : of.underflow) row["underflow"][format] = json_number(share);
+    if (of.update.has_value()) row["update"] = json_number(*of.update);
+    if (of.lost_update.has_value()) row["lost_update"] = json_number(*of.lost_update);
+    rows.push_back(std::move(row));
+  }
+  Json row;
+  row["step"] = record.step;
+  row["health"] = {{"scale", json_number(record.scale)}, {"rows", std::move(rows)}};
+  write_row(row.dump());
+}
+
 void MetricsFile::write_row(const std::string& json) {
   out_ << json << '\n' << std::flush;
   MEZZO_CHECK(out_.good(), path_.string(), "a row cannot be written: is the disk full?");

@@ -7,8 +7,8 @@
 
 namespace mezzo::report {
 
-/// metrics.jsonl: one JSON object a line (docs/run-folder.md): a step, an evaluation, or the
-/// magnitudes of a step's gradients.
+/// metrics.jsonl: one JSON object a line (docs/run-folder.md): a step, an evaluation, the
+/// magnitudes of a step's gradients, or its health.
 /// Numbers that are not finite are the strings "nan", "inf", "-inf". Each row is handed to the
 /// system at once, so a run that is killed loses none.
 class MetricsFile : public Sink {
@@ -24,6 +24,7 @@ class MetricsFile : public Sink {
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
   void on_gradients(const GradientRecord& record) override;
+  void on_health(const HealthRecord& record) override;
 
  private:
   void write_row(const std::string& json);

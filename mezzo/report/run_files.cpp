@@ -52,7 +52,7 @@ void add_row(RunFiles& run, const Json& row) {
     run.steps.push_back(step_of(row));
   } else if (row.contains("val_loss")) {
     run.evals.push_back(eval_of(row));
-  } else {
+  } else if (!row.contains("health")) {  // those are for other readers
     run.gradients.push_back(gradients_of(row));
   }
 }

@@ -55,6 +55,9 @@ void Sinks::on_eval(const EvalRecord& record) {
 void Sinks::on_gradients(const GradientRecord& record) {
   tell([&](Sink& sink) { sink.on_gradients(record); });
 }
+void Sinks::on_health(const HealthRecord& record) {
+  tell([&](Sink& sink) { sink.on_health(record); });
+}
 void Sinks::on_note(const std::string& text) {
   tell([&](Sink& sink) { sink.on_note(text); });
 }

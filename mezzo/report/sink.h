@@ -21,6 +21,7 @@ class Sink {
   virtual void on_step(const StepRecord&) {}
   virtual void on_eval(const EvalRecord&) {}
   virtual void on_gradients(const GradientRecord&) {}
+  virtual void on_health(const HealthRecord&) {}
   /// One line, without its newline, about something worth knowing: a skipped step, a checkpoint.
   virtual void on_note(const std::string&) {}
   virtual void on_end(const Summary&) {}
@@ -37,6 +38,7 @@ class Sinks : public Sink {
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
   void on_gradients(const GradientRecord& record) override;
+  void on_health(const HealthRecord& record) override;
   void on_note(const std::string& text) override;
   void on_end(const Summary& summary) override;
 

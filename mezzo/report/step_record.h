@@ -51,6 +51,28 @@ struct GradientRecord {
   std::vector<int64_t> counts = {};
 };
 
+/// How near a step's numbers were to what their dtypes cannot hold.
+struct HealthRecord {
+  struct Row {
+    std::string where;  // a part of the model, or a parameter
+    std::string what;   // activations, gradients; weights, weight gradients
+    std::string dtype;  // fp16 ...: of the result that is nearest to its largest number
+    int64_t values = 0;
+    int64_t nonfinite = 0;
+    double largest = 0;  // |x| of the finite ones
+    double rms = 0;
+    double headroom_bits = 0;  // log2 of the dtype's largest number over `largest`
+    double zeros = 0;          // share
+    // By format the share that is not zero and would be in it.
+    std::vector<std::pair<std::string, double>> underflow;
+    std::optional<double> update;       // of weights: rms of the step over their own
+    std::optional<double> lost_update;  // share of those with a gradient that have not moved
+  };
+  int64_t step = 0;
+  double scale = 1;
+  std::vector<Row> rows;
+};
+
 /// The model's quality on held-out text after `step` steps.
 struct EvalRecord {
   int64_t step = 0;

@@ -1,5 +1,6 @@
 #include "mezzo/report/tensorboard.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -90,6 +91,24 @@ void TensorBoard::on_step(const StepRecord& record) {
 void TensorBoard::on_eval(const EvalRecord& record) {
   write_scalars(record.step,
                 {{"val/loss", record.val_loss}, {"val/accuracy", record.val_accuracy}});
+}
+
+void TensorBoard::on_health(const HealthRecord& record) {
+  std::vector<Scalar> scalars;
+  for (const HealthRecord::Row& row : record.rows) {
+    std::string what = row.what;
+    std::replace(what.begin(), what.end(), ' ', '_');
+    const auto add = [&](const char* figure, double value) {
+      scalars.emplace_back(fmt::format("health/{}/{}/{}", row.where, what, figure), value);
+    };
+    add("largest", row.largest);
+    add("rms", row.rms);
+    add("headroom_bits", row.headroom_bits);
+    add("zeros", row.zeros);
+    if (row.update.has_value()) add("update", *row.update);
+    if (row.lost_update.has_value()) add("lost_update", *row.lost_update);
+  }
+  write_scalars(record.step, scalars);
 }
 
 void TensorBoard::write_scalars(int64_t step, const std::vector<Scalar>& scalars) {

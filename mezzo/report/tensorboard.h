@@ -13,9 +13,9 @@
 namespace mezzo::report {
 
 /// An event file in the run's folder, events.out.tfevents.SECONDS.HOST, for
-/// `tensorboard --logdir`: the scalars train/*, val/*, perf/* and memory/* by step. Each event is
-/// handed to the system at once. A resumed run begins another file, which takes the place of the
-/// earlier one's events after the checkpoint.
+/// `tensorboard --logdir`: the scalars train/*, val/*, perf/*, memory/* and health/* by step. Each
+/// event is handed to the system at once. A resumed run begins another file, which takes the place
+/// of the earlier one's events after the checkpoint.
 ///
 /// Format: TensorFlow's Event and Summary messages (event.proto, summary.proto) as TFRecords: an
 /// 8-byte length, its masked CRC-32C, the message, the message's masked CRC-32C.
@@ -29,9 +29,10 @@ class TensorBoard : public Sink {
   void on_start(const RunInfo& info) override;
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
+  void on_health(const HealthRecord& record) override;
 
  private:
-  using Scalar = std::pair<std::string_view, double>;
+  using Scalar = std::pair<std::string, double>;
 
   void write_scalars(int64_t step, const std::vector<Scalar>& scalars);
   void write_record(const std::string& event);

@@ -32,6 +32,7 @@ struct RunConfig {
   std::string loss_scale = "auto";
   std::string on_overflow = "skip";
   int64_t diagnose = 3;
+  int64_t watch = 0;
   std::string cast_policy = "mezzo";
   std::string cast_rules;  // CastPolicy::set_rules' text
   std::string recompute = "elementwise";

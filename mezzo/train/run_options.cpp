@@ -148,6 +148,10 @@ std::vector<Option> make_options() {
        "how many steps that are not finite for no known reason are looked into, as mezzo doctor "
        "does; 0: none",
        "", whole(0, kMaxCount), kMayChange},
+      {precision, "watch", &C::watch,
+       "steps between those whose numbers are measured, part by part, with a warning of what goes "
+       "wrong before it is NaN; 0: none",
+       "", whole(0, kMaxCount), kMayChange},
       {precision, "cast-policy", &C::cast_policy, "which op runs in which dtype under autocast", "",
        one_of(CastPolicy::preset_names())},
       {precision, "cast-rules", &C::cast_rules,

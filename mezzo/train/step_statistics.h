@@ -6,6 +6,7 @@
 #include "mezzo/base/memory.h"
 #include "mezzo/numerics/magnitudes.h"
 #include "mezzo/train/step.h"
+#include "mezzo/train/step_health.h"
 
 namespace mezzo::train {
 
@@ -22,6 +23,8 @@ class StepStatistics : public StepWatch {
 
   /// The next step's gradients are measured, unscaled and before they are clipped.
   void want_gradients() { wants_gradients_ = true; }
+  /// The next step's Health is taken.
+  void want_health() { wants_health_ = true; }
 
   struct Gradients {
     numerics::Magnitudes magnitudes;
@@ -30,15 +33,25 @@ class StepStatistics : public StepWatch {
   /// Those measured since the last call; none if none were wanted.
   std::optional<Gradients> take_gradients();
 
+  struct MeasuredHealth {
+    Health health;
+    double measuring_ms = 0;
+  };
+  /// Of the last attempt at the step since the last call; none if none was wanted.
+  std::optional<MeasuredHealth> take_health();
+
   /// Of the highest peak of any step so far, none before the first and on other devices than a CPU.
   const std::optional<BytesByKind>& peak_kinds() const { return peak_kinds_; }
 
  private:
   TensorMemoryMeter& memory_;
+  models::GPT2& model_;
   std::vector<at::Tensor> parameters_;
   const RunOptimizer& optimizer_;
   bool wants_gradients_ = false;
   std::optional<Gradients> gradients_;
+  bool wants_health_ = false;
+  std::optional<StepHealth> health_;
   int64_t peak_ = 0;
   std::optional<BytesByKind> peak_kinds_;
 };

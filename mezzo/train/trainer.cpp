@@ -115,7 +115,8 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       schedule_(make_schedule(config)),
       sampler_(tokens.split(data::Split::train).size(), model_->config().context,
                static_cast<uint64_t>(config.seed)),
-      divergence_(scaler_.is_dynamic() ? scaler_.get_min_scale() : 0.0) {
+      divergence_(scaler_.is_dynamic() ? scaler_.get_min_scale() : 0.0),
+      range_warning_(scaler_.is_dynamic()) {
   const int64_t vocab_size = model_->config().vocab_size, context = model_->config().context;
   MEZZO_CHECK_USAGE(
       tokens.vocab_size() <= vocab_size, "train",
@@ -228,6 +229,7 @@ void Trainer::take_step() {
   const int64_t next = step_ + 1;
   if ((config_.eval_every > 0 && next % config_.eval_every == 0) || next == config_.steps)
     statistics_.want_gradients();
+  if (config_.watch > 0 && next % config_.watch == 0) statistics_.want_health();
   const auto begin = std::chrono::steady_clock::now();
   const double lr = schedule_.lr_at(step_);
   const StepResult result = train_step_.run(next_batches(), lr);
@@ -235,6 +237,8 @@ void Trainer::take_step() {
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   const std::optional<StepStatistics::Gradients> gradients = statistics_.take_gradients();
   if (gradients.has_value()) step_ms -= gradients->measuring_ms;
+  const std::optional<StepStatistics::MeasuredHealth> health = statistics_.take_health();
+  if (health.has_value()) step_ms -= health->measuring_ms;
   ++step_;
   const bool is_explained = result.is_skipped && result.skip_cause != SkipCause::kUnexplained;
   skipped_steps_ += result.is_skipped ? 1 : 0;
@@ -257,6 +261,8 @@ void Trainer::take_step() {
   record.peak_tensor_bytes = memory_.peak_bytes();
   sinks_.on_step(record);
   if (gradients.has_value()) report_gradients(*gradients, result.scale);
+  if (health.has_value()) report_health(health->health, result);
+  if (config_.watch > 0) warn(loss_warning_.observe(step_, result.loss, result.grad_norm));
   note_overflow(result);
   diverged_because_ = divergence_.observe(result);
 }
@@ -292,6 +298,16 @@ void Trainer::report_gradients(const StepStatistics::Gradients& gradients, doubl
   sinks_.on_gradients(record);
 }
 
+void Trainer::report_health(const Health& health, const StepResult& result) {
+  sinks_.on_health(health_record(step_, health, result.scale, result.is_skipped));
+  if (!result.is_skipped) warn(range_warning_.observe(step_, health));
+}
+
+void Trainer::warn(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings)
+    sinks_.on_note(fmt::format("step {}: {}", step_, warning));
+}
+
 std::vector<Batch> Trainer::next_batches() {
   std::vector<Batch> batches;
   for (int64_t micro = 0; micro < config_.accumulate; ++micro) {
@@ -320,6 +336,14 @@ void Trainer::write_checkpoint() {
     sinks_.on_note(fmt::format("no checkpoint at step {}: the held-out loss is not finite", step_));
     return;
   }
+  const fs::path folder = checkpoint_folder(run_dir_, step_);
+  fs::remove_all(folder);  // of a run that went on from an older checkpoint than its newest
+  save_checkpoint(folder, state());
+  checkpointed_at_ = step_;
+  prune_checkpoints(run_dir_, config_.keep_checkpoints);
+}
+
+Checkpoint Trainer::state() const {
   Checkpoint checkpoint;
   checkpoint.step = step_;
   checkpoint.skipped_steps = skipped_steps_;
@@ -334,11 +358,31 @@ void Trainer::write_checkpoint() {
   checkpoint.optimizer = optimizer_.state();
   checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
   if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
-  const fs::path folder = checkpoint_folder(run_dir_, step_);
-  fs::remove_all(folder);  // of a run that went on from an older checkpoint than its newest
-  save_checkpoint(folder, checkpoint);
-  checkpointed_at_ = step_;
-  prune_checkpoints(run_dir_, config_.keep_checkpoints);
+  return checkpoint;
+}
+
+Checkpoint Trainer::snapshot() const {
+  Checkpoint copy = state();
+  for (auto* tensors : {&copy.model, &copy.optimizer}) {
+    for (auto& [name, tensor] : *tensors) tensor = tensor.clone();
+  }
+  return copy;
+}
+
+void Trainer::begin_at(const Checkpoint& snapshot) {
+  optimizer_.load_weights(snapshot.model, "the snapshot");
+  sampler_.restore(snapshot.sampler);
+  for (const auto& [device, state] : snapshot.rng)
+    default_generator(at::Device(device)).set_state(state);
+  if (snapshot.scaler.has_value() && scaler_.is_enabled()) {
+    scaler_.load_state_dict(*snapshot.scaler);
+    train_step_.resume();
+  }
+  step_ = snapshot.step;
+}
+
+void Trainer::advance(int64_t steps, const std::atomic<bool>& stop) {
+  while (step_ < steps && !stop && diverged_because_.empty()) take_step();
 }
 
 report::RunInfo Trainer::info() const {

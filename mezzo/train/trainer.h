@@ -20,6 +20,8 @@
 #include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/divergence.h"
 #include "mezzo/train/evaluate.h"
+#include "mezzo/train/loss_warning.h"
+#include "mezzo/train/range_warning.h"
 #include "mezzo/train/run_config.h"
 #include "mezzo/train/run_optimizer.h"
 #include "mezzo/train/step.h"
@@ -58,6 +60,15 @@ class Trainer {
   /// Nothing is written.
   ExaminedStep examine(const std::atomic<bool>& stop);
 
+  /// Takes steps until `steps` are done, or `stop` becomes true. Nothing is written.
+  void advance(int64_t steps, const std::atomic<bool>& stop);
+
+  /// All that a checkpoint holds, as copies.
+  Checkpoint snapshot() const;
+  /// Goes on from a snapshot of a run of any precision: with its weights, step, data, random
+  /// numbers and loss scale, the optimizer's moments at zero.
+  void begin_at(const Checkpoint& snapshot);
+
   models::GPT2& model() { return model_; }
   const PrecisionMode& mode() const { return mode_; }
   int64_t step() const { return step_; }
@@ -68,10 +79,13 @@ class Trainer {
   void look_into(const FailedStep& failed);
   bool attempt(const std::string& what, const std::function<void()>& action);
   void note_overflow(const StepResult& result);
+  void report_health(const Health& health, const StepResult& result);
+  void warn(const std::vector<std::string>& warnings);
   void report_gradients(const StepStatistics::Gradients& gradients, double scale);
   void evaluate_if_needed();
   bool is_due(int64_t every) const;
   void write_checkpoint();
+  Checkpoint state() const;
   report::RunInfo info() const;
   report::Summary summary(report::Status status) const;
 
@@ -92,6 +106,8 @@ class Trainer {
   data::Sampler sampler_;
   std::vector<Batch> eval_batches_;
   DivergenceWatch divergence_;
+  LossWarning loss_warning_;
+  RangeWarning range_warning_;
   std::string diverged_because_;
 
   int64_t step_ = 0;  // done

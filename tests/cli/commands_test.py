@@ -208,6 +208,24 @@ class Commands(Folder):
         losses = [[row["loss"] for row in self.rows(run) if "loss" in row] for run in ["with", "without"]]
         self.assertEqual(*losses)
 
+    def test_a_watched_run_measures_and_warns(self):
+        out = self.train("run", "--precision", "pure-bf16", "--lr", "1e-6", "--steps", 10, "--watch", 5)
+        self.assertRegex(out, r"step 5: rounding undoes \d+ % of the updates")
+        health = [row for row in self.rows("run") if "health" in row]
+        self.assertEqual([row["step"] for row in health], [5, 10])
+        places = {(row["where"], row["what"]) for row in health[0]["health"]["rows"]}
+        self.assertIn(("h.0.mlp", "activations"), places)
+        self.assertIn(("wte.weight", "weight gradients"), places)
+
+    def test_the_doctor_fits_a_policy_that_train_takes(self):
+        fitted = self.folder / "fitted.toml"
+        out = self.mezzo("doctor", "--data", self.text, *TINY, "--steps", 20, "--precision", "amp-fp16", "--fit", fitted)
+        self.assertIn("verified", out)
+        self.assertIn("precision = \"amp-fp16\"", fitted.read_text())
+        self.train("run", "--config", fitted, "--steps", 2)
+        self.assertIn("--fit needs a mode with autocast", self.mezzo(
+            "doctor", "--data", self.text, *TINY, "--precision", "fp32", "--fit", fitted, expect=2))
+
     def test_generate_writes_after_the_prompt(self):
         self.train("run", "--steps", 5)
         out = self.mezzo("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 5)

@@ -41,6 +41,37 @@ TEST(MetricsFile, WritesOneObjectALineWithTheDocumentedKeys) {
       << "read while the file is still open: each row is flushed";
 }
 
+TEST(MetricsFile, AStepsHealthIsARowOfItsOwn) {
+  testing::TempDir dir;
+  HealthRecord health{50,
+                      1024.0,
+                      {{"h.0.mlp",
+                        "activations",
+                        "fp16",
+                        8,
+                        1,
+                        12.5,
+                        3.0,
+                        4.25,
+                        0.5,
+                        {{"fp16", 0.25}},
+                        std::nullopt,
+                        std::nullopt}}};
+  health.rows.push_back(health.rows[0]);
+  health.rows[1].lost_update = 0.75;
+  MetricsFile(dir / "m", 0).on_health(health);
+  const auto json = nlohmann::json::parse(testing::read_file(dir / "m"));
+  EXPECT_EQ(json["step"], 50);
+  EXPECT_EQ(json["health"]["scale"], 1024.0);
+  const auto& row = json["health"]["rows"][0];
+  EXPECT_EQ(row["where"], "h.0.mlp");
+  EXPECT_EQ(row["what"], "activations");
+  EXPECT_EQ(row["largest"], 12.5);
+  EXPECT_EQ(row["underflow"]["fp16"], 0.25);
+  EXPECT_FALSE(row.contains("lost_update"));
+  EXPECT_EQ(json["health"]["rows"][1]["lost_update"], 0.75);
+}
+
 TEST(MetricsFile, ASkippedStepIsStillJson) {
   testing::TempDir dir;
   StepRecord record = step(3);

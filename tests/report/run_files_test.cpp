@@ -66,6 +66,15 @@ TEST(RunFiles, OfAnOlderBuildExplainNoSkip) {
   EXPECT_FALSE(read_run_files(dir.path()).steps.at(0).explained);
 }
 
+TEST(RunFiles, PassOverTheHealthOfSteps) {
+  const TempDir dir;
+  HealthRecord health;
+  health.step = 1;
+  health.rows.resize(1);
+  MetricsFile(dir / "metrics.jsonl", 0).on_health(health);
+  EXPECT_TRUE(read_run_files(dir.path()).gradients.empty());
+}
+
 TEST(RunFiles, PassOverALineThatIsBeingWritten) {
   const TempDir dir;
   write_file(dir / "metrics.jsonl", "{\"step\":1,\"val_loss\":4.0,\"val_accuracy\":0.5}\n{\"st");

@@ -115,6 +115,27 @@ TEST(TensorBoard, WritesTheScalarsOfEachStepAndEvaluation) {
   EXPECT_EQ(events[2].scalars.at("val/accuracy"), 0.5f);
 }
 
+TEST(TensorBoard, WritesTheHealthOfAStepByPartAndKind) {
+  const TempDir dir;
+  HealthRecord health;
+  health.step = 50;
+  health.rows.resize(1);
+  health.rows[0].where = "h.0.mlp.c_fc.weight";
+  health.rows[0].what = "weight gradients";
+  health.rows[0].headroom_bits = 4.5;
+  {
+    TensorBoard board(dir.path());
+    board.on_start({});
+    board.on_health(health);
+  }
+  const std::vector<Event> events = events_in(dir.path());
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[1].step, 50);
+  EXPECT_EQ(events[1].scalars.at("health/h.0.mlp.c_fc.weight/weight_gradients/headroom_bits"),
+            4.5f);
+  EXPECT_EQ(events[1].scalars.count("health/h.0.mlp.c_fc.weight/weight_gradients/lost_update"), 0u);
+}
+
 TEST(TensorBoard, AResumedRunTakesThePlaceOfLaterEvents) {
   const TempDir dir;
   RunInfo info;

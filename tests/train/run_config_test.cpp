@@ -49,6 +49,7 @@ RunConfig unusual_config() {
   c.seed = INT64_MAX;
   c.recompute = "layer";
   c.diagnose = 1;
+  c.watch = 25;
   c.device = "cuda";
   c.threads = 7;
   c.out = "runs/ü";
@@ -225,8 +226,8 @@ TEST(RunConfigResume, ExactlyTheDocumentedOptionsMayChange) {
   testing::TempDir dir;
   const std::string run = run_folder(dir, {});
   const std::set<std::string> may_change = {
-      "steps",       "checkpoint-every", "eval-every",       "eval-batches", "threads",
-      "on-overflow", "sample-tokens",    "keep-checkpoints", "recompute",    "diagnose"};
+      "steps",         "checkpoint-every", "eval-every", "eval-batches", "threads", "on-overflow",
+      "sample-tokens", "keep-checkpoints", "recompute",  "diagnose",     "watch"};
   RunConfig other = unusual_config();
   other.data = dir.path();
   for (const Option& option : options()) {
@@ -246,7 +247,7 @@ TEST(RunConfigResume, ARefusalNamesBothValuesAndWhatMayChange) {
   const std::string run = run_folder(dir, {});
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"lr", "0.001"}}),
                     "lr must stay 0.0003 when a run is resumed, but is 0.001 (--lr). What may "
-                    "change: on-overflow, diagnose, recompute, steps, ");
+                    "change: on-overflow, diagnose, watch, recompute, steps, ");
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"width", "64"}}),
                     "width must stay as the preset has it");
 }

@@ -166,6 +166,21 @@ TEST(Trainer, AnOverflowWhereTheLossIsNotScaledIsToldOnceAndNamed) {
   EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("| in the loss or the forward pass"));
 }
 
+TEST(Trainer, FiveThousandHealthyStepsInFp16RaiseNoAlarm) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-fp16";
+  run.config.steps = 5000;
+  run.config.watch = 50;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  const report::Summary summary = trainer.run(kNeverStop);
+  EXPECT_EQ(summary.skipped_steps, summary.explained_skips);
+  EXPECT_FALSE(std::filesystem::exists(dir / "run/failures"));
+  for (const std::string& note : heard.notes)
+    EXPECT_THAT(note, ::testing::HasSubstr("probe")) << "only skips that the scale explains";
+}
+
 TEST(Trainer, RefusesDataWithMoreTokensThanTheModelKnows) {
   const TempDir dir;
   TinyRun run(dir.path());

@@ -1,0 +1,90 @@
+#include "mezzo/train/step_health.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/logical_and.h>
+#include <ATen/ops/ones_like.h>
+
+namespace mezzo::train {
+namespace {
+
+/// Adds the time that passes while it lives.
+class Spent {
+ public:
+  explicit Spent(double& total) : total_(total) {}
+  ~Spent() {
+    const auto spent = std::chrono::steady_clock::now() - begin_;
+    total_ += std::chrono::duration<double, std::milli>(spent).count();
+  }
+  Spent(const Spent&) = delete;
+  Spent& operator=(const Spent&) = delete;
+
+ private:
+  double& total_;
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+at::Tensor sample_of(const at::Tensor& tensor) {
+  const int64_t N = tensor.numel();
+  const int64_t step = (N + StepHealth::kSampled - 1) / StepHealth::kSampled;
+  return tensor.detach().reshape(-1).slice(0, 0, N, std::max<int64_t>(step, 1)).to(at::kDouble);
+}
+
+double rms(const at::Tensor& numbers) { return numbers.square().mean().sqrt().item<double>(); }
+
+void compare(ParameterHealth& health, const at::Tensor& before, const at::Tensor& after,
+             const at::Tensor& gradient) {
+  const double size = rms(before);
+  if (size > 0.0) health.update = rms(after - before) / size;
+  at::Tensor is_asked = at::ones_like(before, at::kBool);
+  if (gradient.defined()) is_asked = sample_of(gradient).ne(0.0);
+  const int64_t asked = is_asked.sum().item<int64_t>();
+  if (asked == 0) return;
+  const int64_t lost = at::logical_and(is_asked, after.eq(before)).sum().item<int64_t>();
+  health.lost_update = static_cast<double>(lost) / static_cast<double>(asked);
+}
+
+}  // namespace
+
+StepHealth::StepHealth(models::GPT2& model, const RunOptimizer& optimizer)
+    : model_(model), optimizer_(optimizer) {
+  const Spent spent(spent_ms_);
+  const at::NoGradGuard no_grad;
+  const auto weights = optimizer_.weights();
+  for (const auto& item : model_->named_parameters()) {
+    ParameterHealth parameter;
+    parameter.name = item.key();
+    parameter.weights.add(item.value());
+    health_.parameters.push_back(std::move(parameter));
+    before_.push_back(sample_of(weights.at(item.key())));
+  }
+  probe_.emplace();
+}
+
+void StepHealth::after_unscale() {
+  if (!probe_.has_value()) return;  // the step is tried again at a lower scale
+  spent_ms_ += probe_->spent_ms();
+  const Spent spent(spent_ms_);
+  const at::NoGradGuard no_grad;
+  health_.modules = probe_->take();
+  probe_.reset();
+  size_t i = 0;
+  for (const at::Tensor& parameter : model_->parameters())
+    health_.parameters[i++].gradients.add(parameter.grad());
+}
+
+void StepHealth::after_step() {
+  const Spent spent(spent_ms_);
+  const at::NoGradGuard no_grad;
+  const auto weights = optimizer_.weights();
+  size_t i = 0;
+  for (const auto& item : model_->named_parameters()) {
+    compare(health_.parameters[i], before_[i], sample_of(weights.at(item.key())),
+            item.value().grad());
+    ++i;
+  }
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "mezzo/models/gpt2.h"
+#include "mezzo/numerics/range_probe.h"
+#include "mezzo/train/health.h"
+#include "mezzo/train/run_optimizer.h"
+
+namespace mezzo::train {
+
+/// Takes the Health of one step, of whose parts it is told in their order. Holds a copy of a sample
+/// of the weights while it lives. Model and optimizer outlive it.
+class StepHealth {
+ public:
+  static constexpr int64_t kSampled = 65536;
+
+  /// Before the first forward pass.
+  StepHealth(models::GPT2& model, const RunOptimizer& optimizer);
+  /// Forward and backward are done, the gradients unscaled.
+  void after_unscale();
+  /// The optimizer has stepped, or not.
+  void after_step();
+
+  Health take() { return std::move(health_); }
+  /// What it cost the step.
+  double spent_ms() const { return spent_ms_; }
+
+ private:
+  models::GPT2& model_;
+  const RunOptimizer& optimizer_;
+  std::optional<numerics::RangeProbe> probe_;
+  std::vector<at::Tensor> before_;
+  Health health_;
+  double spent_ms_ = 0.0;
+};
+
+}  // namespace mezzo::train

@@ -1,0 +1,119 @@
+#include "mezzo/train/step_health.h"
+
+#include <atomic>
+
+#include "mezzo/train/trainer.h"
+#include "tests/testing.h"
+#include "tests/train/tiny_run.h"
+
+namespace mezzo::train {
+namespace {
+
+using mezzo::testing::TempDir;
+using Row = report::HealthRecord::Row;
+
+class HealthSink : public report::Sink {
+ public:
+  HealthSink(std::vector<report::HealthRecord>& health, std::vector<double>& losses)
+      : health_(health), losses_(losses) {}
+  std::string name() const override { return "health"; }
+  void on_step(const report::StepRecord& record) override { losses_.push_back(record.loss); }
+  void on_health(const report::HealthRecord& record) override { health_.push_back(record); }
+
+ private:
+  std::vector<report::HealthRecord>& health_;
+  std::vector<double>& losses_;
+};
+
+struct Seen {
+  std::vector<report::HealthRecord> health;
+  std::vector<double> losses;
+};
+
+Seen run_with(const std::string& precision, int64_t watch, int64_t accumulate = 1,
+              const std::string& loss_scale = "auto") {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = precision;
+  run.config.watch = watch;
+  run.config.accumulate = accumulate;
+  run.config.loss_scale = loss_scale;
+  run.config.steps = 6;
+  run.config.diagnose = 0;
+  Seen seen;
+  report::Sinks sinks;
+  sinks.add(std::make_unique<HealthSink>(seen.health, seen.losses));
+  const std::atomic<bool> never = false;
+  Trainer(run.config, dir / "run", run.tokens, sinks).run(never);
+  return seen;
+}
+
+const Row& row(const report::HealthRecord& record, const std::string& where,
+               const std::string& what) {
+  for (const Row& row : record.rows) {
+    if (row.where == where && row.what == what) return row;
+  }
+  throw std::out_of_range(where + " " + what);
+}
+
+TEST(StepHealth, IsTakenOfEveryNthStep) {
+  const Seen seen = run_with("amp-bf16", 2);
+  ASSERT_EQ(seen.health.size(), 3);
+  EXPECT_EQ(seen.health[0].step, 2);
+  EXPECT_EQ(seen.health[2].step, 6);
+  EXPECT_TRUE(run_with("amp-bf16", 0).health.empty());
+}
+
+TEST(StepHealth, ChangesNoBitOfTheRun) {
+  for (const char* precision : {"fp32", "amp-fp16", "lean"})
+    EXPECT_EQ(run_with(precision, 2).losses, run_with(precision, 0).losses) << precision;
+}
+
+TEST(StepHealth, SeesActivationsAndGradientsInTheDtypeThatTheyAreComputedIn) {
+  const report::HealthRecord health = run_with("amp-fp16", 6).health.at(0);
+  const Row& activations = row(health, "h.0.mlp", "activations");
+  EXPECT_EQ(activations.dtype, "fp16");
+  EXPECT_GT(activations.rms, 0.0);
+  EXPECT_GT(activations.largest, activations.rms);
+  EXPECT_NEAR(activations.headroom_bits, std::log2(65504.0 / activations.largest), 1.0)
+      << "unless an fp32 result is the largest";
+  EXPECT_EQ(row(health, "h.0.mlp", "gradients").dtype, "fp16");
+  EXPECT_EQ(row(run_with("fp32", 6).health.at(0), "h.0.mlp", "activations").dtype, "fp32");
+}
+
+TEST(StepHealth, GradientsOfParametersAreUnscaledThoseOfPartsAreNot) {
+  const report::HealthRecord plain = run_with("amp-fp16", 6, 1, "1").health.at(0);
+  const report::HealthRecord scaled = run_with("amp-fp16", 6, 1, "1024").health.at(0);
+  const auto ratio = [&](const char* where, const char* what) {
+    return row(scaled, where, what).rms / row(plain, where, what).rms;
+  };
+  EXPECT_NEAR(ratio("h.0.mlp", "gradients"), 1024, 1024 * 0.05);
+  EXPECT_NEAR(ratio("h.0.mlp.c_proj.weight", "weight gradients"), 1, 0.05);
+}
+
+TEST(StepHealth, Pure16BitWeightsLoseUpdatesAndMastersDoNot) {
+  const auto lost = [](const char* precision) {
+    const report::HealthRecord health = run_with(precision, 6).health.at(0);
+    return row(health, "h.0.mlp.c_fc.weight", "weights").lost_update.value();
+  };
+  EXPECT_GT(lost("pure-bf16"), 0.05);
+  EXPECT_LT(lost("amp-bf16"), 0.01);
+  EXPECT_LT(lost("lean"), 0.01);
+  EXPECT_LT(lost("fp32"), 0.01);
+}
+
+TEST(StepHealth, OfASkippedStepHasNoUpdates) {
+  const report::HealthRecord health = run_with("amp-fp16", 6, 1, "1e30").health.at(0);
+  EXPECT_FALSE(row(health, "h.0.mlp.c_fc.weight", "weights").update.has_value());
+  EXPECT_GT(row(health, "h.0.mlp", "gradients").nonfinite, 0);
+}
+
+TEST(StepHealth, AnAccumulatedStepIsSeenWhole) {
+  const report::HealthRecord one = run_with("amp-bf16", 6, 1).health.at(0);
+  const report::HealthRecord two = run_with("amp-bf16", 6, 2).health.at(0);
+  EXPECT_EQ(row(two, "h.0.mlp", "activations").values,
+            2 * row(one, "h.0.mlp", "activations").values);
+}
+
+}  // namespace
+}  // namespace mezzo::train
