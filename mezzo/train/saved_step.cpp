@@ -101,11 +101,13 @@ SavedStep load_step(const fs::path& folder) {
                     "RUN/failures/step-N that mezzo train has written",
                     folder.string(), kKind.state_file);
   const CheckedFolder files(kKind, folder);
-  SavedStep step{.number = 0,
-                 .failed = {batches_from(files.tensors(kBatch), folder / kBatch), 1.0,
-                            RandomState(files.tensors(kRng))},
-                 .config = config_from_toml(files.text(kConfig), (folder / kConfig).string()),
-                 .weights = files.tensors(kModel)};
+  std::vector<Batch> batches = batches_from(files.tensors(kBatch), folder / kBatch);
+  RandomState random(files.tensors(kRng));
+  RunConfig config = config_from_toml(files.text(kConfig), (folder / kConfig).string());
+  TensorMap weights = files.tensors(kModel);
+  // Not made in place: g++ 12 frees members twice where an aggregate's later initializer throws.
+  SavedStep step{
+      0, {std::move(batches), 1.0, std::move(random)}, std::move(config), std::move(weights)};
   try {
     step.number = files.state().at("step");
     step.failed.scale = report::number_of(files.state().at("scale"));
@@ -143,7 +145,8 @@ ExaminedStep examine(const SavedStep& step, const RunConfig& config) {
   FailedStep failed = on_device(step.failed, device);
   failed.scale = scale_in(config, step);
   failed.random.restore();
-  return {step.number, config, numerics::diagnose(patient_of(model, failed, mode))};
+  numerics::Diagnosis diagnosis = numerics::diagnose(patient_of(model, failed, mode));
+  return {step.number, config, std::move(diagnosis)};
 }
 
 }  // namespace mezzo::train

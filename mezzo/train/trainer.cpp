@@ -186,8 +186,7 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
 ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
   std::optional<ExaminedStep> examined;
   train_step_.on_failure([&](const FailedStep& failed) {
-    if (!examined.has_value())
-      examined = {step_ + 1, config_, numerics::diagnose(patient_of(model_, failed, mode_))};
+    if (!examined.has_value()) examined = diagnose(failed);
   });
   sinks_.on_start(info());
   while (step_ + 1 < config_.steps && !stop && !examined.has_value()) take_step();
@@ -203,16 +202,23 @@ void Trainer::look_into(const FailedStep& failed) {
   ++diagnoses_;
   const fs::path folder = failure_folder(run_dir_, step);
   // First, so that it can be run again if the process does not live to the diagnosis' end.
-  attempt("saving it", [&] { save_step(folder, {step, failed, config_, optimizer_.weights()}); });
+  attempt("saving it", [&] {
+    const TensorMap weights = optimizer_.weights();
+    save_step(folder, {step, failed, config_, weights});
+  });
   attempt("looking into it", [&] {
-    const ExaminedStep examined{step, config_,
-                                numerics::diagnose(patient_of(model_, failed, mode_))};
+    const ExaminedStep examined = diagnose(failed);
     const bool is_written =
         attempt("writing its diagnosis", [&] { write_diagnosis(folder, examined); });
     std::string note = fmt::format("step {}: {}", step, numerics::summary(examined.diagnosis));
     if (is_written) note += "\nall of it: " + (folder / "diagnosis.txt").string();
     sinks_.on_note(note);
   });
+}
+
+ExaminedStep Trainer::diagnose(const FailedStep& failed) {
+  numerics::Diagnosis diagnosis = numerics::diagnose(patient_of(model_, failed, mode_));
+  return {step_ + 1, config_, std::move(diagnosis)};
 }
 
 bool Trainer::attempt(const std::string& what, const std::function<void()>& action) {

@@ -77,6 +77,7 @@ class Trainer {
   std::vector<Batch> next_batches();
   void take_step();
   void look_into(const FailedStep& failed);
+  ExaminedStep diagnose(const FailedStep& failed);
   bool attempt(const std::string& what, const std::function<void()>& action);
   void note_overflow(const StepResult& result);
   void report_health(const Health& health, const StepResult& result);

@@ -112,7 +112,7 @@ const rangesAtTheSide = {
   },
 };
 
-const ROW = 16;
+const ROW = 16, GAP = 8;
 
 // Above the chart a bar for each format, from its smallest number to its largest; pale where it is subnormal.
 const rangesAbove = {
@@ -123,7 +123,7 @@ const rangesAbove = {
     ctx.save();
     ctx.font = FONT;
     FORMATS.forEach((format, i) => {
-      const top = area.top - (FORMATS.length - i) * ROW;
+      const top = area.top - GAP - (FORMATS.length - i) * ROW;
       const [low, normal, high] = [format.subnormal, format.normal, format.top].map(inside);
       ctx.fillStyle = format.colour;
       ctx.globalAlpha = .3;
@@ -281,7 +281,7 @@ function showNumbers() {
   const y = axis("% of values", { type: "logarithmic", max: 100, ticks: { color: variable("--quiet"), callback: (value) => (Number.isInteger(Math.log10(value)) ? value + " %" : "") } });
   const made = chart(part, `Magnitudes of what ${inner} read and made`, {
     type: "scatter", data: { datasets }, plugins: [rangesAbove],
-    options: { layout: { padding: { top: FORMATS.length * ROW + 6, right: 12 } },
+    options: { layout: { padding: { top: FORMATS.length * ROW + GAP, right: 12 } },
                scales: { x: axis("magnitude", { min: 4 * Math.floor(Math.min(-25, ...exponents) / 4), max: 4 * Math.ceil(Math.max(20, ...exponents) / 4),
                                                 ticks: { color: variable("--quiet"), stepSize: 4, callback: (value) => "2^" + value } }), y } } });
   legend(part, made, all.map((one) => one.name), (name) => all.find((one) => one.name === name).colour);
