@@ -4,6 +4,7 @@
 
 #include <ATen/ops/full.h>
 
+#include "mezzo/base/error.h"
 #include "tests/testing.h"
 #include "tests/train/tiny_run.h"
 
