@@ -40,6 +40,7 @@
 #include "mezzo/numerics/diagnosis.h"
 #include "mezzo/numerics/doctor.h"
 #include "mezzo/numerics/magnitudes.h"
+#include "mezzo/numerics/watch.h"
 #include "mezzo/optim/adagrad.h"
 #include "mezzo/optim/adam.h"
 #include "mezzo/optim/adam_state.h"

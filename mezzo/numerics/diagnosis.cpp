@@ -179,7 +179,10 @@ std::string to_text(const Diagnosis& diagnosis) {
                 ? fmt::format("replayed: {} ops, bit for bit the same\n", diagnosis.ops)
                 : fmt::format("not reproduced: {}\n", diagnosis.not_reproduced);
   }
-  if (diagnosis.findings.empty()) text += fmt::format("nothing found: loss {}\n", diagnosis.loss);
+  if (diagnosis.findings.empty()) {
+    text += std::isnan(diagnosis.loss) ? fmt::format("nothing found in {} ops\n", diagnosis.ops)
+                                       : fmt::format("nothing found: loss {}\n", diagnosis.loss);
+  }
   for (const Finding& finding : diagnosis.findings)
     text += fmt::format("\n{}", finding_text(finding));
   if (!diagnosis.remedies.empty()) text += "\n";

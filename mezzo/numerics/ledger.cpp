@@ -60,6 +60,14 @@ void Ledger::name(const std::string& name, const at::Tensor& tensor, bool is_par
   if (memory.name.empty()) memory.name = name;  // tied weights: the first
 }
 
+void Ledger::forget_writes() {
+  std::erase_if(memories_, [](const auto& entry) { return entry.second.name.empty(); });
+  for (auto& [key, memory] : memories_) {
+    memory.garbage_maker = memory.last_writer = -1;
+    memory.bad_writes.clear();
+  }
+}
+
 Ledger::Origin Ledger::origin(const at::Tensor& tensor, Kinds kinds) {
   const Memory* known = find(tensor);
   if (known == nullptr) {

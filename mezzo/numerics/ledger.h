@@ -37,6 +37,9 @@ class Ledger {
   /// Who made it, if nothing has been written there since; else -1.
   int64_t garbage_maker(const at::Tensor& tensor) const;
 
+  /// From here on all tensors are older than the step; those with names keep them.
+  void forget_writes();
+
   bool knows(const at::Tensor& tensor) const { return find(tensor) != nullptr; }
   bool is_external(const at::Tensor& tensor) const;
   bool is_parameter(const at::Tensor& tensor) const;

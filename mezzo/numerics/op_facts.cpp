@@ -28,13 +28,14 @@ std::unique_ptr<OpFacts> make_facts(const c10::OperatorHandle& handle) {
   facts->is_pointwise = handle.hasTag(at::Tag::pointwise);
   facts->leaves_garbage =
       base.starts_with("empty") || base.starts_with("new_empty") || base == "resize";
+  const bool takes_shape_alone = base.ends_with("_like") || base.starts_with("new_");
   bool is_first = true;
   for (const c10::Argument& argument : schema.arguments()) {
     const bool writes = argument.alias_info() != nullptr && argument.alias_info()->isWrite();
     const bool overwrites =
         writes && (argument.is_out() || (is_first && overwrites_self(base, facts->is_random)));
     facts->writes.push_back(writes);
-    facts->reads.push_back(!overwrites);
+    facts->reads.push_back(!overwrites && !(is_first && takes_shape_alone));
     is_first = false;
   }
   for (const c10::Argument& result : schema.returns()) {

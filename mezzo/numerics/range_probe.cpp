@@ -45,7 +45,7 @@ bool is_parameter(const c10::IValue& value) {
 // What an op writes that reads none, a constant or a mask, nobody has computed.
 bool reads_numbers(const OpFacts& op, c10::ArrayRef<const c10::IValue> arguments) {
   bool reads = false;
-  for_each_tensor({arguments.data(), arguments.size()}, [&](size_t i, const at::Tensor& tensor) {
+  for_each_tensor(arguments, [&](size_t i, const at::Tensor& tensor) {
     reads = reads || (op.reads[i] && tensor.defined() && tensor.is_floating_point());
   });
   return reads;

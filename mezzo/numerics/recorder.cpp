@@ -13,6 +13,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/numerics/birth.h"
+#include "mezzo/numerics/ends.h"
 #include "mezzo/numerics/quiet.h"
 #include "mezzo/numerics/scalars.h"
 
@@ -36,6 +37,7 @@ namespace {
 
 std::atomic<Recorder*> active{nullptr};
 
+constexpr size_t kMostRecords = size_t{1} << 16;
 constexpr size_t kNodesKept = 32;  // a gradient is read soon after it is made
 
 struct OpenFrame {
@@ -139,6 +141,8 @@ std::unique_ptr<at::ObserverContext> Recorder::on_start(const at::RecordFunction
   if (op == nullptr) return nullptr;
   const std::scoped_lock lock(recorder->mutex_);
   try {
+    if (recorder->is_at_a_new_step()) recorder->end_step();
+    if (recorder->has_enough_) return nullptr;
     return recorder->start(function, *op);
   } catch (const std::exception& error) {
     recorder->failure_ = fmt::format("before {}: {}", op->name, error.what());
@@ -157,6 +161,31 @@ void Recorder::on_end(const at::RecordFunction& function, at::ObserverContext* c
   } catch (const std::exception& error) {
     recorder->failure_ = fmt::format("after {}: {}", frame->op.name, error.what());
   }
+}
+
+bool Recorder::is_at_a_new_step() const {
+  if (!options_.forgets_good_steps || has_enough_ || !open_frames.empty() ||
+      torch::autograd::get_current_node() != nullptr)
+    return false;
+  return trace_.records.size() > kMostRecords || (backwards_ > 0 && at::GradMode::is_enabled());
+}
+
+// Names stay; what else is known of memory goes, and with it no bad number.
+void Recorder::end_step() {
+  if (!bad_ends(trace_).empty()) {
+    has_enough_ = true;
+    return;
+  }
+  trace_ = {};
+  ledger_.forget_writes();
+  record_of_node_.clear();
+  external_of_.clear();
+  calls_.clear();
+  recent_nodes_.clear();
+  last_bad_ = -1;
+  backwards_ = 0;
+  was_in_backward_ = false;
+  last_backward_begin_ = -1;
 }
 
 std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& function,

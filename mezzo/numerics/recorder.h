@@ -21,9 +21,10 @@
 namespace mezzo::numerics {
 
 struct RecorderOptions {
-  bool hashes = false;             ///< content_hash of every finite result
-  bool is_poisoned = false;        ///< what at::empty makes holds NaN
-  bool saves_overwritten = false;  ///< keeps a copy of what ops change in place and is older
+  bool hashes = false;              ///< content_hash of every finite result
+  bool is_poisoned = false;         ///< what at::empty makes holds NaN
+  bool saves_overwritten = false;   ///< keeps a copy of what ops change in place and is older
+  bool forgets_good_steps = false;  ///< see Note [What a watch keeps]
 };
 
 // Note [What a RecordFunction callback may do]
@@ -31,6 +32,11 @@ struct RecorderOptions {
 // and in place it finds them overwritten: the start callback keeps what is needed. An exception
 // thrown from a callback is swallowed: failures are kept and thrown when recording ends. Callbacks
 // are added once for the process, and switched, as adding is not for use beside other threads.
+
+// Note [What a watch keeps]
+// A watch lives for many steps. Where a forward pass begins after a backward one, and where the
+// trace of a program without backward passes has become long, it is forgotten, unless bad numbers
+// stand at its ends: then it stays, and nothing is followed any more.
 
 /// Follows every op of the process, on every thread, while it lives, and writes a Trace. One at a
 /// time. Reads each tensor that an op reads or writes, when it does.
@@ -71,6 +77,8 @@ class Recorder {
   void place_in_backward(OpRecord& record);
   void place_at_node(OpRecord& record, const torch::autograd::Node& node) const;
   std::shared_ptr<torch::autograd::Node> maker_of_gradient() const;
+  void end_step();
+  bool is_at_a_new_step() const;
   uint64_t key_of(const OpRecord& record);
   void read(Frame& frame, size_t argument, const at::Tensor& tensor);
   TensorFacts facts_of(const at::Tensor& numbers) const;
@@ -96,6 +104,7 @@ class Recorder {
   std::string last_parameter_;
   int64_t last_bad_ = -1;  // the last record that left numbers that are bad and not meant so
   int64_t backwards_ = 0;  // that have begun
+  bool has_enough_ = false;
   bool was_in_backward_ = false;
   int64_t last_backward_begin_ = -1;
   std::string failure_;

@@ -13,7 +13,7 @@ namespace mezzo::numerics {
 
 /// Something that a step leaves behind: the loss, a gradient, a parameter, what lives on.
 struct Sink {
-  enum class Sort { kLoss, kGradient, kParameter, kState } sort = Sort::kLoss;
+  enum class Sort { kLoss, kGradient, kParameter, kState, kResult } sort = Sort::kLoss;
   std::string name;
   std::vector<int64_t> sources;  // records that wrote its bad numbers
 };

@@ -204,8 +204,8 @@ std::vector<std::string> sinks_of(const Replay& replay) {
     if (sink.sort == Sink::Sort::kLoss)
       sinks.push_back(
           fmt::format("loss {}", std::isnan(replay.loss) ? std::abs(replay.loss) : replay.loss));
-    const bool lives_on = sink.sort == Sink::Sort::kState || sink.sort == Sink::Sort::kParameter;
-    if (lives_on && states++ < kMostStates) sinks.push_back(sink.name);
+    const bool has_name = sink.sort != Sink::Sort::kLoss && sink.sort != Sink::Sort::kGradient;
+    if (has_name && states++ < kMostStates) sinks.push_back(sink.name);
     gradients += sink.sort == Sink::Sort::kGradient ? 1 : 0;
   }
   if (states > kMostStates) sinks.push_back(fmt::format("{} more tensors", states - kMostStates));

@@ -9,6 +9,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
 
+#include "mezzo/base/error.h"
 #include "mezzo/base/scope.h"
 #include "tests/testing.h"
 

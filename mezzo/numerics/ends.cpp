@@ -1,0 +1,51 @@
+#include "mezzo/numerics/ends.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+namespace mezzo::numerics {
+namespace {
+
+const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
+
+int64_t outermost(const Trace& trace, int64_t i) {
+  while (at(trace, i).parent >= 0) i = at(trace, i).parent;
+  return i;
+}
+
+bool left_bad_numbers(const OpRecord& record) {
+  return std::any_of(record.outputs.begin(), record.outputs.end(), [](const TensorFacts& output) {
+    return (output.kinds & ~output.intended) != 0;
+  });
+}
+
+}  // namespace
+
+std::vector<int64_t> bad_ends(const Trace& trace) {
+  std::vector<bool> is_read(trace.records.size());
+  const auto N = static_cast<int64_t>(trace.records.size());
+  for (int64_t i = 0; i < N; ++i) {
+    const int64_t reader = outermost(trace, i);
+    if (at(trace, reader).outputs.empty()) continue;
+    for (const int64_t source : at(trace, i).sources) {
+      const int64_t maker = outermost(trace, source);
+      if (maker != reader) is_read[static_cast<size_t>(maker)] = true;
+    }
+  }
+  std::vector<int64_t> ends;
+  for (int64_t i = 0; i < N; ++i) {
+    const bool is_end = at(trace, i).parent < 0 && !is_read[static_cast<size_t>(i)];
+    if (is_end && left_bad_numbers(at(trace, i))) ends.push_back(i);
+  }
+  return ends;
+}
+
+std::string name_of_end(const Trace& trace, int64_t end) {
+  const OpRecord& record = at(trace, end);
+  const std::string op = record.op == nullptr ? "a kernel that is no op" : record.op->name;
+  const std::string& place = record.module.empty() ? record.parameter : record.module;
+  return place.empty() ? "what " + op + " left" : fmt::format("what {} left ({})", op, place);
+}
+
+}  // namespace mezzo::numerics

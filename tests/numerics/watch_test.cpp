@@ -1,0 +1,161 @@
+#include "mezzo/numerics/watch.h"
+
+#include <limits>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/record_function.h>
+
+#include "mezzo/base/error.h"
+#include "mezzo/base/scope.h"
+#include "mezzo/numerics/doctor.h"
+#include "mezzo/numerics/recorder.h"
+#include "tests/testing.h"
+
+namespace mezzo::numerics {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+// exp(4 w): overflows in fp16 from w = 2.78 on.
+at::Tensor step(const at::Tensor& w) {
+  at::Tensor h;
+  {
+    const Scope scope("act");
+    h = at::matmul(at::ones({2, 4}, at::kHalf), w).exp();
+  }
+  const at::Tensor loss = (h / h.sum()).to(at::kFloat).pow(2).sum();
+  loss.backward();
+  return loss;
+}
+
+at::Tensor weights(double value) {
+  return at::full({4, 4}, value, at::kHalf).set_requires_grad(true);
+}
+
+TEST(Watch, NamesTheOpWhoseResultOverflowed) {
+  const at::Tensor w = weights(3.0);
+  Watch watch;
+  step(w);
+  const Diagnosis diagnosis = watch.report();
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  EXPECT_EQ(headline(diagnosis.findings[0]), "aten::exp [fp16], forward of act: overflow");
+  EXPECT_FALSE(diagnosis.is_reproduced.has_value());
+  EXPECT_TRUE(diagnosis.remedies.empty());
+  EXPECT_THAT(to_text(diagnosis), ::testing::Not(HasSubstr("replayed")));
+}
+
+TEST(Watch, KeepsTheFirstBadStepOfMany) {
+  Watch watch;
+  for (const double value : {1.0, 1.5, 3.0, 1.0, 3.5}) step(weights(value));
+  const Diagnosis diagnosis = watch.report();
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  EXPECT_NEAR(diagnosis.findings[0].exact.value(), 162754.79, 0.01);  // exp(12)
+}
+
+TEST(Watch, NamesABackwardOp) {
+  const at::Tensor x = at::tensor({0.0f, 1.0f}).set_requires_grad(true);
+  Watch watch;
+  x.sqrt().sum().backward();
+  const Diagnosis diagnosis = watch.report();
+  ASSERT_FALSE(diagnosis.findings.empty());
+  EXPECT_EQ(diagnosis.findings[0].direction, Direction::kBackward);
+  EXPECT_EQ(diagnosis.findings[0].node, "SqrtBackward0");
+}
+
+TEST(Watch, CallsABadTensorByTheNameThatItWasGiven) {
+  const at::Tensor x = at::tensor({std::numeric_limits<float>::quiet_NaN(), 1.0f});
+  Watch watch;
+  watch.name("features", x);
+  (x * 2).sum();
+  const Diagnosis diagnosis = watch.report();
+  ASSERT_FALSE(diagnosis.findings.empty());
+  EXPECT_EQ(diagnosis.findings[0].external, "features");
+}
+
+TEST(Watch, ALossThatIsLookedAtIsStillWhereTheNaNEnded) {
+  Watch watch;
+  const at::Tensor loss = at::tensor({0.0f}).log().sum();
+  EXPECT_FALSE(loss.isfinite().item<bool>());
+  EXPECT_TRUE(std::isinf(loss.item<float>()));
+  const Diagnosis diagnosis = watch.report();
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  EXPECT_EQ(diagnosis.findings[0].op, "aten::log");
+}
+
+TEST(Watch, AnOverflowThatDoesNoHarmIsNone) {
+  Watch watch;
+  at::ones({1}).div(at::full({1}, 100.0f).exp().add(1)).sum();  // 1 / (1 + exp(x))
+  EXPECT_TRUE(watch.report().findings.empty());
+}
+
+TEST(Watch, FindsNothingInHealthyStepsWithMasks) {
+  const at::Tensor w = at::randn({8, 8}).set_requires_grad(true);
+  const at::Tensor mask = at::full({8, 8}, -kInf).triu(1);
+  Watch watch;
+  for (int i = 0; i < 5; ++i) {
+    const at::Tensor p = at::softmax(at::matmul(w, w.t()) + mask, -1);
+    at::where(p > 0, p, at::full({}, -kInf)).exp().sum().backward();
+  }
+  const Diagnosis diagnosis = watch.report();
+  EXPECT_TRUE(diagnosis.findings.empty()) << to_text(diagnosis);
+  EXPECT_THAT(to_text(diagnosis), HasSubstr("nothing found in "));
+}
+
+TEST(Watch, ForgetsStepsThatLeftNothingBad) {
+  Recorder recorder({.forgets_good_steps = true});
+  step(weights(1.0));
+  const size_t one = recorder.trace().records.size();
+  for (int i = 0; i < 200; ++i) step(weights(1.0));
+  EXPECT_LE(recorder.trace().records.size(), one + 2);
+}
+
+TEST(Watch, SeesOpsOnOtherThreads) {
+  Watch watch;
+  std::thread([] { step(weights(3.0)); }).join();
+  EXPECT_EQ(watch.report().findings.size(), 1);
+}
+
+TEST(Watch, IsRefusedBesideAnotherAndADiagnosisWithin) {
+  const Watch watch;
+  EXPECT_THROW_WITH(Watch(), "one Recorder, diagnosis or Watch at a time");
+  const at::Tensor w = weights(1.0);
+  const Patient patient{[&] { return step(w); }, {{"w", w}}, {}, {}};
+  EXPECT_THROW_WITH(diagnose(patient), "one Recorder, diagnosis or Watch at a time");
+}
+
+TEST(Watch, GivesOneReport) {
+  Watch watch;
+  watch.report();
+  EXPECT_THROW_WITH(watch.report(), "one Watch, one report");
+  EXPECT_THROW_WITH(watch.name("x", at::ones({1})), "x is named after the report");
+}
+
+TEST(Watch, LeavesNoCallbackBehind) {
+  { const Watch watch; }
+  EXPECT_FALSE(at::hasCallbacks());
+  Watch watch;
+  watch.report();
+  EXPECT_FALSE(at::hasCallbacks());
+}
+
+TEST(Watch, GoesOnAfterAnOpThatThrew) {
+  Watch watch;
+  EXPECT_ANY_THROW(at::matmul(at::ones({2, 3}), at::ones({2, 3})));
+  step(weights(3.0));
+  EXPECT_EQ(watch.report().findings.size(), 1);
+}
+
+}  // namespace
+}  // namespace mezzo::numerics
