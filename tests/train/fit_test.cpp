@@ -120,7 +120,7 @@ TEST(FitPolicy, WritesRulesThatTheRunTakes) {
   FitRun of(dir);
   of.run.config.precision = "amp-fp16";
   Fit fit = of.fit();
-  fit.rules.push_back({"h.*.mlp", "linear", CastRule::kFp32, "because"});
+  fit.rules = {{"h.*.mlp", "linear", CastRule::kFp32, "because"}};
   const std::string toml = to_toml(fit, of.run.config);
   EXPECT_THAT(toml, HasSubstr("cast-rules = \"h.*.mlp:linear=fp32\""));
   mezzo::testing::write_file(dir / "fitted.toml", toml);
