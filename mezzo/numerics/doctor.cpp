@@ -14,6 +14,7 @@
 #include "mezzo/numerics/magnitude_log.h"
 #include "mezzo/numerics/parts.h"
 #include "mezzo/numerics/quiet.h"
+#include "mezzo/numerics/recorder.h"
 #include "mezzo/numerics/remedies.h"
 #include "mezzo/numerics/replay.h"
 #include "mezzo/numerics/roots.h"
@@ -366,6 +367,7 @@ class Examination {
 
 Diagnosis diagnose(const Patient& patient, const DoctorOptions& options) {
   MEZZO_CHECK(patient.step != nullptr, "numerics.diagnose", "the patient has no step to run");
+  { const Recorder none_else; }  // refused here, before anything has run, within another diagnosis
   return Examination(patient, options).run();
 }
 

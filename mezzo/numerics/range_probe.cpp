@@ -134,6 +134,7 @@ std::unique_ptr<at::ObserverContext> RangeProbe::on_start(const at::RecordFuncti
   const bool casts_parameter =
       is_cast(op->name) && !function.inputs().empty() && is_parameter(function.inputs().front());
   auto frame = std::make_unique<Frame>(*op, is_recomputed || casts_parameter || op->is_view ||
+                                                op->leaves_garbage ||
                                                 !reads_numbers(*op, function.inputs()));
   const bool is_forward = torch::autograd::get_current_node() == nullptr;
   if (probe->detail_ == Detail::kByOp && is_forward && frame->outer == nullptr) {

@@ -74,6 +74,7 @@ TEST(RangeProbe, LeavesOutCopiesOfParametersViewsAndWhatNobodyHasComputed) {
     const Scope scope("part");
     w.to(at::kBFloat16).view({2, 2});
     at::empty({4});
+    at::ones({0}).resize_({1000});
     at::full({4}, -INFINITY).view({2, 2}).t();
     at::ones({4}).neg();
   }
