@@ -34,8 +34,9 @@ void SkipTriage::on_good_step(double scale, std::optional<double> largest) {
   if (good_->count >= growth_interval_) proved_ = std::max(proved_, scale);
 }
 
-// Gradients that would still have been far from the end are a reason to look closer; where nobody
-// knows how large they were, they get the benefit of the doubt.
+// Gradients that would still have been far from the end are a reason to look closer. Where nobody
+// knows how large they were, as after a resume, a scale that has grown gets the benefit of the
+// doubt, and one that has worked does not.
 SkipCause SkipTriage::on_skip(double scale, bool is_loss_finite) const {
   if (!is_dynamic_ || !is_loss_finite) return SkipCause::kUnexplained;
   if (!good_.has_value()) return SkipCause::kSettling;
@@ -44,7 +45,7 @@ SkipCause SkipTriage::on_skip(double scale, bool is_loss_finite) const {
     const bool is_enough = good_->last.value_or(max_) * growth >= max_;
     return is_enough ? SkipCause::kGrowthProbe : SkipCause::kUnexplained;
   }
-  const bool was_near = good_->largest.value_or(max_) * growth * kNear >= max_;
+  const bool was_near = good_->largest.value_or(0.0) * growth * kNear >= max_;
   return scale > proved_ && was_near ? SkipCause::kOnTrial : SkipCause::kUnexplained;
 }
 

@@ -49,7 +49,7 @@ TEST(SkipTriage, UntilThenItIsOnTrialIfGradientsWereNearTheEnd) {
             SkipCause::kOnTrial);
   EXPECT_EQ(after_good_steps(1024.0, kInterval - 1, 8000.0).on_skip(1024.0, true),
             SkipCause::kUnexplained);
-  EXPECT_EQ(after_good_step(1024.0, std::nullopt).on_skip(1024.0, true), SkipCause::kOnTrial);
+  EXPECT_EQ(after_good_step(1024.0, std::nullopt).on_skip(1024.0, true), SkipCause::kUnexplained);
 }
 
 TEST(SkipTriage, AFaultThatComesBackAtEachLowerScaleIsSoonUnexplained) {
