@@ -138,7 +138,7 @@ std::unique_ptr<at::ObserverContext> Recorder::on_start(const at::RecordFunction
   Recorder* recorder = active.load();
   if (recorder == nullptr) return nullptr;
   const OpFacts* op = OpFacts::of(function);
-  if (op == nullptr) return nullptr;
+  if (op == nullptr || op->name.starts_with("mezzo::watch_")) return nullptr;  // Python's way here
   const std::scoped_lock lock(recorder->mutex_);
   try {
     if (recorder->is_at_a_new_step()) recorder->end_step();
