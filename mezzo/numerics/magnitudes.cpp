@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "mezzo/kernels/exponent_counts/exponent_counts.h"
-
 #include "mezzo/base/float_format.h"
+#include "mezzo/kernels/exponent_counts/exponent_counts.h"
 
 namespace mezzo::numerics {
 
