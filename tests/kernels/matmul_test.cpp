@@ -187,7 +187,30 @@ TEST(MatmulBf16, OtherLayoutsOfABiasedProductAreLibtorchs) {
                    bias = random({31}, at::kBFloat16);
   EXPECT_NE(onednn::bf16_linear_refusal(a, b), "");
   EXPECT_NE(onednn::bf16_linear_refusal(transposed(a), transposed(b)), "");
+  if (widens(at::kBFloat16)) GTEST_SKIP() << "bf16 is widened here, in every layout";
   EXPECT_BIT_EQUAL(kernels::addmm(bias, a, b, 1.0, 1.0), at::cpu::addmm(bias, a, b, 1.0, 1.0));
+}
+
+// The switch makes any machine one without bf16 in oneDNN.
+TEST(MatmulBf16, WithoutOneDnnIsWidenedAndRoundedOnce) {
+  at::globalContext().setUserEnabledMkldnn(false);
+  const at::Tensor a = random({257, 1024}, at::kBFloat16), b = random({1024, 129}, at::kBFloat16),
+                   self = random({257, 129}, at::kBFloat16);
+  const at::Tensor wide = kernels::mm(a.to(at::kFloat), b.to(at::kFloat));
+  EXPECT_TRUE(widens(at::kBFloat16));
+  EXPECT_BIT_EQUAL(kernels::mm(a, b), wide.to(at::kBFloat16));
+  EXPECT_TRUE(
+      is_product(kernels::bmm(a.unsqueeze(0), b.unsqueeze(0)), a.unsqueeze(0), b.unsqueeze(0)));
+  const at::Tensor exact = at::addmm(self.to(at::kDouble), a.to(at::kDouble), b.to(at::kDouble));
+  const at::Tensor magnitude =
+      at::addmm(self.to(at::kDouble).abs(), a.to(at::kDouble).abs(), b.to(at::kDouble).abs());
+  const at::Tensor bound = error_bound(exact, magnitude, 1025, at::kBFloat16);
+  EXPECT_TRUE(is_within(kernels::addmm(self, a, b, 1.0, 1.0), exact, bound));
+  EXPECT_TRUE(
+      is_within(kernels::baddbmm(self.unsqueeze(0), a.unsqueeze(0), b.unsqueeze(0), 1.0, 1.0),
+                exact.unsqueeze(0), bound.unsqueeze(0)));
+  EXPECT_THAT(product_route(at::kBFloat16).reason, ::testing::HasSubstr("oneDNN is switched off"));
+  at::globalContext().setUserEnabledMkldnn(true);
 }
 
 TEST(Matmul, BetaZeroIgnoresNaNInSelf) {

@@ -83,8 +83,9 @@ LossAndGradients linear_cross_entropy_cpu(const at::Tensor& x, const at::Tensor&
                                           GradientsWanted wanted,
                                           std::optional<int64_t> chunk_bytes) {
   const int64_t V = weight.size(0), C = weight.size(1);
-  const bool is_bf16 = x.scalar_type() == at::kBFloat16;
-  const at::ScalarType dtype = is_bf16 ? at::kBFloat16 : at::kFloat;  // of the products
+  // Factors that every chunk's products would widen are widened once.
+  const at::ScalarType dtype = kernels::widens(x.scalar_type()) ? at::kFloat : x.scalar_type();
+  const bool is_bf16 = dtype == at::kBFloat16;
   const at::Tensor rows = x.reshape({-1, C}).to(dtype), factors = weight.to(dtype);
   const at::Tensor all_targets = targets.reshape(-1).contiguous();
   const int64_t N = rows.size(0);

@@ -17,6 +17,10 @@ bool both_are(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
   return a.scalar_type() == dtype && b.scalar_type() == dtype;
 }
 
+bool both_widen(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == b.scalar_type() && widens(a.scalar_type());
+}
+
 // Whatever does not form a product is left to libtorch, whose error says what is wrong.
 bool forms_product(const at::Tensor& a, const at::Tensor& b) {
   return a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && a.numel() > 0 && b.numel() > 0;
@@ -72,16 +76,20 @@ at::Tensor mm_fp32(const at::Tensor& a, const at::Tensor& b) {
 
 }  // namespace
 
+bool widens(at::ScalarType dtype) {
+  return dtype == at::kHalf || (dtype == at::kBFloat16 && !onednn::bf16_refusal().empty());
+}
+
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b) {
-  if (both_are(a, b, at::kHalf)) return mm_fp32(widened(a), widened(b)).to(at::kHalf);
+  if (both_widen(a, b)) return mm_fp32(widened(a), widened(b)).to(a.scalar_type());
   if (both_are(a, b, at::kFloat)) return mm_fp32(a, b);
   return at::cpu::mm(a, b);
 }
 
 at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                  const at::Scalar& beta, const at::Scalar& alpha) {
-  if (both_are(a, b, at::kHalf) && self.scalar_type() == at::kHalf) {
-    return addmm_fp32(widened(self), widened(a), widened(b), beta, alpha).to(at::kHalf);
+  if (both_widen(a, b) && self.scalar_type() == a.scalar_type()) {
+    return addmm_fp32(widened(self), widened(a), widened(b), beta, alpha).to(a.scalar_type());
   }
   if (both_are(a, b, at::kFloat)) return addmm_fp32(self, a, b, beta, alpha);
   if (both_are(a, b, at::kBFloat16)) return addmm_bf16(self, a, b, beta, alpha);
@@ -89,14 +97,14 @@ at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& 
 }
 
 at::Tensor bmm(const at::Tensor& a, const at::Tensor& b) {
-  if (both_are(a, b, at::kHalf)) return at::cpu::bmm(widened(a), widened(b)).to(at::kHalf);
+  if (both_widen(a, b)) return at::cpu::bmm(widened(a), widened(b)).to(a.scalar_type());
   return at::cpu::bmm(a, b);
 }
 
 at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                    const at::Scalar& beta, const at::Scalar& alpha) {
-  if (both_are(a, b, at::kHalf) && self.scalar_type() == at::kHalf) {
-    return at::cpu::baddbmm(widened(self), widened(a), widened(b), beta, alpha).to(at::kHalf);
+  if (both_widen(a, b) && self.scalar_type() == a.scalar_type()) {
+    return at::cpu::baddbmm(widened(self), widened(a), widened(b), beta, alpha).to(a.scalar_type());
   }
   return at::cpu::baddbmm(self, a, b, beta, alpha);
 }

@@ -47,9 +47,17 @@ std::string refusal(const at::Tensor& a, const at::Tensor& b) {
   return process_refusal();
 }
 
+// What libtorch asks of the CPU (mkldnn_bf16_device_check, ATen/native/mkldnn/Utils.h).
+std::string bf16_refusal() {
+  if (!at::globalContext().userEnabledMkldnn()) return "oneDNN is switched off";
+  const bool has_avx512 = __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  return has_avx512 ? "" : "oneDNN has no bf16 without AVX512";
+}
+
 std::string bf16_linear_refusal(const at::Tensor& a, const at::Tensor& b) {
   if (!linear_op().has_value()) return "this libtorch has no oneDNN linear op";
-  if (!at::globalContext().userEnabledMkldnn()) return "oneDNN is switched off";
+  if (const std::string refusal = bf16_refusal(); !refusal.empty()) return refusal;
   if (!__builtin_cpu_supports("avx512bf16")) return "the CPU has no bf16 arithmetic";
   if (!a.is_contiguous() || !b.t().is_contiguous()) return "rows that are not dense";
   return "";

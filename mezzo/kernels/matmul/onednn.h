@@ -13,6 +13,9 @@ std::string refusal(const at::Tensor& a, const at::Tensor& b);
 /// The part of refusal() that holds for the whole process: the CPU and libtorch's settings.
 std::string process_refusal();
 
+/// Empty if libtorch multiplies bf16 through oneDNN in this process, otherwise the reason why not.
+std::string bf16_refusal();
+
 /// Empty if a x b + bias, all bf16, may go through oneDNN's linear layer, otherwise the reason why
 /// not. It takes b as a weight [N, K], transposed.
 std::string bf16_linear_refusal(const at::Tensor& a, const at::Tensor& b);

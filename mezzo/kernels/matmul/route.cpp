@@ -10,6 +10,9 @@
 namespace mezzo::kernels {
 namespace {
 
+constexpr auto kWidened =
+    "operands widened to fp32 and the sum rounded once: saves memory, not time";
+
 ProductRoute fp32_route() {
   const std::string refusal = onednn::process_refusal();
   if (refusal.empty())
@@ -18,6 +21,8 @@ ProductRoute fp32_route() {
 }
 
 ProductRoute bf16_route() {
+  if (const std::string refusal = onednn::bf16_refusal(); !refusal.empty())
+    return {fp32_route().kernel + ", widened from bf16", refusal + ": " + kWidened};
   if (__builtin_cpu_supports("amx-bf16"))
     return {"oneDNN", "the CPU multiplies bf16 in tiles (AMX)"};
   if (__builtin_cpu_supports("avx512bf16"))
@@ -25,10 +30,7 @@ ProductRoute bf16_route() {
   return {"libtorch's default", "the CPU has no bf16 arithmetic: it is emulated, slower than fp32"};
 }
 
-ProductRoute fp16_route() {
-  return {fp32_route().kernel + ", widened from fp16",
-          "operands widened to fp32 and the sum rounded once: saves memory, not time"};
-}
+ProductRoute fp16_route() { return {fp32_route().kernel + ", widened from fp16", kWidened}; }
 
 }  // namespace
 
