@@ -2,6 +2,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "mezzo/base/check.h"
@@ -158,6 +159,31 @@ TEST(GeluLinear, IsGeluThenLinear) {
   const auto got = torch::autograd::grad({y.square().sum()}, {x, weight, bias});
   const auto want = torch::autograd::grad({plain.square().sum()}, {x, weight, bias});
   for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], 64 * kFp64Tolerance) << i;
+}
+
+// libtorch's autocast has no kernel for the fused ops: it casts the ops that they are made of.
+TEST(FusedLinear, TakesLibtorchsOwnAutocastForwardAndBackward) {
+  const at::Tensor x = leaf({3, 5, 24}, at::kFloat), qkv_weight = leaf({72, 24}, at::kFloat),
+                   weight = leaf({24, 24}, at::kFloat), bias = leaf({24}, at::kFloat);
+  const auto loss = [&] {
+    const auto [sum, y] = residual_norm_linear(x, {}, bias, {}, qkv_weight, {}, kEps, true);
+    const at::Tensor branch = attention_linear(y, 2, weight, bias);
+    return (gelu_linear(branch + sum, weight, bias, true)).to(at::kFloat).square().mean();
+  };
+  const std::vector<at::Tensor> inputs = {x, qkv_weight, weight, bias};
+  const auto want = torch::autograd::grad({loss()}, inputs);
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  const at::Tensor value = loss();
+  at::autocast::set_autocast_enabled(at::kCPU, false);
+  at::autocast::clear_cache();
+  const auto got = torch::autograd::grad({value}, inputs);
+  for (size_t i = 0; i < got.size(); ++i) {
+    EXPECT_EQ(got[i].scalar_type(), at::kFloat);
+    // Some 2 dozen roundings to bf16 of half an ulp each, on the way to a gradient and in its size.
+    EXPECT_LE((got[i] - want[i]).norm().item<double>(),
+              24 * 0x1p-9 * want[i].norm().item<double>());
+  }
 }
 
 TEST(GeluLinear, RecomputesToTheSameBits) {

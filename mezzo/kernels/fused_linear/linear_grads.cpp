@@ -11,9 +11,13 @@ namespace mezzo::kernels {
 LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
                             const at::Tensor& weight, const at::Tensor& bias) {
   const at::Tensor rows = grad.reshape({-1, grad.size(-1)});
+  const at::ScalarType dtype = rows.scalar_type();
   LinearGrads grads;
-  grads.x = at::mm(rows, weight).view(input.sizes());
-  if (weight.requires_grad()) grads.weight = at::mm(rows.t(), input.reshape({-1, input.size(-1)}));
+  grads.x = at::mm(rows, weight.to(dtype)).view(input.sizes()).to(input.scalar_type());
+  if (weight.requires_grad()) {
+    const at::Tensor inputs = input.reshape({-1, input.size(-1)}).to(dtype);
+    grads.weight = at::mm(rows.t(), inputs).to(weight.scalar_type());
+  }
   if (bias.defined()) grads.bias = sum_of_rows(rows).to(bias.scalar_type());
   return grads;
 }

@@ -12,8 +12,10 @@ struct LinearGrads {
   at::Tensor x, weight, bias;
 };
 
-/// grad [..., N], input [..., C], weight [N, C], all of one dtype; bias [N] of any float type, or
-/// undefined. The bias's gradient is summed in fp32 and rounded to the bias's dtype.
+/// grad [..., N], input [..., C], weight [N, C]; bias [N] of any float type, or undefined. The
+/// products are of grad's dtype, which is that of input and weight but under libtorch's own
+/// autocast: that casts inside the forward pass, where the ops do not see it. Each gradient has the
+/// dtype of what it is of; the bias's is summed in fp32.
 LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
                             const at::Tensor& weight, const at::Tensor& bias);
 
