@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "mezzo/kernels/cpu_kernels.h"
+#include "tests/close.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -98,6 +99,26 @@ TEST(FlashAttention, AcceptsAnAdditiveFp16Mask) {
   const at::Tensor causal = at::scaled_dot_product_attention(query, query, query, {}, 0.0, true);
   EXPECT_LE(largest((masked - causal).to(at::kDouble)),
             2 * kUnitRoundoff * largest(query.to(at::kDouble)));
+}
+
+// A mask keeps flash over brgemm out; oneDNN's switch makes any machine one that widens bf16.
+TEST(FlashAttention, WidensBf16WhereItsProductsAreWidened) {
+  at::globalContext().setUserEnabledMkldnn(false);
+  const at::Tensor query = random({1, 2, 33, 8}, 1).to(at::kBFloat16), wide = query.to(at::kFloat);
+  const at::Tensor mask = random({1, 1, 33, 33}, 2).to(at::kBFloat16);
+  const auto [out, logsumexp] = flash_attention(query, query, query, 0.0, false, mask, {});
+  const auto [wide_out, wide_logsumexp] =
+      flash_attention(wide, wide, wide, 0.0, false, mask.to(at::kFloat), {});
+  EXPECT_BIT_EQUAL(out, wide_out.to(at::kBFloat16));
+  EXPECT_BIT_EQUAL(logsumexp, wide_logsumexp);
+  const auto [grad_query, grad_key, grad_value] =
+      flash_attention_backward(query, query, query, query, out, logsumexp, 0.0, false, mask, {});
+  const auto [wide_query, wide_key, wide_value] = flash_attention_backward(
+      wide, wide, wide, wide, out.to(at::kFloat), logsumexp, 0.0, false, mask.to(at::kFloat), {});
+  EXPECT_BIT_EQUAL(grad_query, wide_query.to(at::kBFloat16));
+  EXPECT_BIT_EQUAL(grad_key, wide_key.to(at::kBFloat16));
+  EXPECT_BIT_EQUAL(grad_value, wide_value.to(at::kBFloat16));
+  at::globalContext().setUserEnabledMkldnn(true);
 }
 
 }  // namespace

@@ -75,10 +75,10 @@ TEST_P(LinearCrossEntropy, LabelSmoothingAndZLossAndIgnoredRowsAreWithinTheirBou
 TEST_P(LinearCrossEntropy, ChunksOfAnySizeAreWithinTheBounds) {
   const LossCase c = make_case();
   const int64_t V = c.weight.size(0);
+  const int64_t bytes = kernels::widens(c.x.scalar_type()) ? 4 : c.x.element_size();
   for (const int64_t rows : {1, 10, 256}) {
-    const LossAndGradients got =
-        linear_cross_entropy_cpu(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true},
-                                 rows * V * (c.x.scalar_type() == at::kBFloat16 ? 2 : 4));
+    const LossAndGradients got = linear_cross_entropy_cpu(
+        c.x, c.weight, c.targets, c.options, {.x = true, .weight = true}, rows * V * bytes);
     expect_within_bounds({got.loss, got.grad_x, got.grad_weight}, c);
   }
 }
@@ -277,7 +277,7 @@ TEST(LinearCrossEntropyOp, ManyChunksNeedLessThanTheLogits) {
 // Logits of more than a chunk, and of no more than the fp32 sum that several would need.
 TEST(LinearCrossEntropyOp, TakesOneChunkWhereThatNeedsLess) {
   if (kernels::widens(at::kBFloat16))
-    GTEST_SKIP() << "bf16 logits are of fp32 here: too many bytes";
+    GTEST_SKIP() << "bf16 logits are in fp32 here, and no longer fit into one chunk";
   constexpr int64_t N = 2048, V = 17'000, C = 1024;
   const LossCase c = random_case(N, V, C, at::kBFloat16);
   const TensorMemoryMeter memory;

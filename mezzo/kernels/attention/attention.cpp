@@ -9,6 +9,7 @@
 
 #include "mezzo/base/log.h"
 #include "mezzo/kernels/attention/flash.h"
+#include "mezzo/kernels/matmul/matmul.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -19,7 +20,7 @@ at::Tensor widened(const at::Tensor& x) { return x.to(at::kFloat); }
 
 // An additive mask has the dtype of the query; a boolean one stays as it is.
 Mask widened(const Mask& mask) {
-  if (!mask.has_value() || mask->scalar_type() != at::kHalf) return mask;
+  if (!mask.has_value() || !widens(mask->scalar_type())) return mask;
   return mask->to(at::kFloat);
 }
 
@@ -51,7 +52,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> libtorch_backward(
     const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
     const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, double dropout_p,
     bool is_causal, const Mask& mask, std::optional<double> scale) {
-  if (query.scalar_type() != at::kHalf) {
+  const at::ScalarType dtype = query.scalar_type();
+  if (!widens(dtype)) {
     return at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
         grad_out, query, key, value, out, logsumexp, dropout_p, is_causal, mask, scale);
   }
@@ -59,7 +61,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> libtorch_backward(
       at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
           widened(grad_out), widened(query), widened(key), widened(value), widened(out), logsumexp,
           dropout_p, is_causal, widened(mask), scale);
-  return {grad_query.to(at::kHalf), grad_key.to(at::kHalf), grad_value.to(at::kHalf)};
+  return {grad_query.to(dtype), grad_key.to(dtype), grad_value.to(dtype)};
 }
 
 }  // namespace
@@ -70,13 +72,14 @@ std::tuple<at::Tensor, at::Tensor> flash_attention(const at::Tensor& query, cons
                                                    std::optional<double> scale) {
   if (takes_flash("forward", query, key, value, dropout_p, mask))
     return flash::forward(query, key, value, is_causal, scale_of(query, scale));
-  if (query.scalar_type() != at::kHalf) {
+  const at::ScalarType dtype = query.scalar_type();
+  if (!widens(dtype)) {
     return at::cpu::_scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout_p,
                                                                 is_causal, mask, scale);
   }
   auto [out, logsumexp] = at::cpu::_scaled_dot_product_flash_attention_for_cpu(
       widened(query), widened(key), widened(value), dropout_p, is_causal, widened(mask), scale);
-  return {out.to(at::kHalf), logsumexp};
+  return {out.to(dtype), logsumexp};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> flash_attention_backward(

@@ -37,7 +37,8 @@ struct LinearCrossEntropyOptions {
 ///   bf16  logits and their gradient are rounded once, as by at::linear; so is grad x. grad weight
 ///         is summed over chunks in fp32. An incoming gradient that is no power of two costs what
 ///         one chunk alone gave in bf16, and grad x, a second rounding.
-///   fp16  operands are widened and nothing is rounded before the incoming gradient has been
+///   fp16, and bf16 where its products are widened too (matmul.h, widens())
+///         operands are widened and nothing is rounded before the incoming gradient has been
 ///         multiplied in: what a loss scale protects is not lost.
 /// It has no second derivative: backward with create_graph throws Error.
 ///

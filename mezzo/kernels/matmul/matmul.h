@@ -8,17 +8,15 @@ namespace mezzo::kernels {
 
 // Matrix products of CPU tensors, below autograd. libtorch 2.11 computes some kinds badly:
 //   fp16  in a scalar loop, 0.2 to 48 GFLOP/s, where the CPU has no fp16 arithmetic. Here the
-//   operands are widened to
-//         fp32 (exact), multiplied and summed in fp32, and the result is rounded once, as Tensor
-//         Cores do it.
+//         operands are widened to fp32 (exact), multiplied and summed in fp32, and the result is
+//         rounded once, as Tensor Cores do it.
 //   bf16  in a scalar loop too, where oneDNN has no bf16 for the CPU (no AVX512): 1 GFLOP/s where
-//         fp32 reaches 110 (2 Zen 3 cores). Here widened as fp16 is.
+//         fp32 reached 129 (2 Zen 3 cores). Here widened as fp16 is.
 //   fp32  through MKL, which takes a slow path on AMD: 190 GFLOP/s where oneDNN reaches 440 (2 Zen
-//   5 cores). Here
-//         through oneDNN's strict fp32 on AMD: as exact as MKL, never bf16 inside.
+//         5 cores). Here through oneDNN's strict fp32 on AMD: as exact as MKL, never bf16 inside.
 //   bf16  with a row bias, where oneDNN has bf16: it writes the bias over the result first and has
-//   the product add to it.
-//         Here oneDNN adds it before the one rounding, where b is a transposed weight.
+//         the product add to it. Here oneDNN adds it before the one rounding, where b is a
+//         transposed weight.
 // All other dtypes, and shapes that do not fit, go to libtorch's own kernel, which also makes the
 // error messages.
 //
@@ -31,8 +29,8 @@ at::Tensor mm(const at::Tensor& a, const at::Tensor& b);
 at::Tensor bmm(const at::Tensor& a, const at::Tensor& b);
 
 /// beta * self + alpha * (a x b); self is broadcast to the result's shape. As in libtorch, beta = 0
-/// ignores the values of self, NaN included. One rounding for what is
-/// widened.
+/// ignores the values of self, NaN included. What is
+/// widened is rounded once.
 at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                  const at::Scalar& beta, const at::Scalar& alpha);
 at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
