@@ -46,11 +46,11 @@ need_packages() {
   [ "$(id -u)" = 0 ] || command -v sudo >/dev/null ||
     fail "missing Debian packages, and no right to install them; ask an administrator for: apt-get install ${missing[*]}"
   echo "setup: installing ${missing[*]}"
-  apt_install "${missing[@]}" >/tmp/mezzo-apt.$$ 2>&1 || {
-    tail -n 5 /tmp/mezzo-apt.$$ >&2
+  local said
+  said=$(apt_install "${missing[@]}" 2>&1) || {
+    tail -n 5 <<<"$said" >&2
     fail "could not install ${missing[*]} (offline, or no rights); get them with: apt-get install ${missing[*]}"
   }
-  rm -f /tmp/mezzo-apt.$$
 }
 
 # The tests open report.html in it. Not every distribution has it as a package, and they do without.

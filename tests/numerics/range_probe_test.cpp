@@ -47,7 +47,7 @@ TEST(RangeProbe, ReadsEachResultOnceAndNamesItsPart) {
   EXPECT_EQ(fc.magnitudes.largest, 12.0);
   EXPECT_EQ(fc.magnitudes.rms(), 12.0);
   EXPECT_EQ(fc.dtype, at::kHalf);
-  EXPECT_NEAR(fc.headroom_bits, std::log2(65504.0 / 12.0), 1e-12);
+  EXPECT_DOUBLE_EQ(fc.headroom_bits, std::log2(65504.0 / 12.0));
   // The gradient of the loss is 2 at each of 16 elements, that of w 4 of... 2 rows: 2 * 2.
   EXPECT_EQ(modules[0].gradients.magnitudes.largest, 4.0);
   EXPECT_EQ(of(modules, "head").gradients.magnitudes.largest, 2.0);
@@ -63,7 +63,7 @@ TEST(RangeProbe, HeadroomIsThatOfTheTightestDtype) {
   }
   const auto modules = probe.take();
   EXPECT_EQ(modules.at(0).activations.dtype, at::kHalf);
-  EXPECT_NEAR(modules.at(0).activations.headroom_bits, std::log2(65504.0 / 2000.0), 1e-12);
+  EXPECT_DOUBLE_EQ(modules.at(0).activations.headroom_bits, std::log2(65504.0 / 2000.0));
   EXPECT_EQ(modules.at(0).activations.magnitudes.largest, 2e6);
 }
 
