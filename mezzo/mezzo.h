@@ -35,6 +35,7 @@
 #include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
+#include "mezzo/kernels/fused_linear/swiglu_linear.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "mezzo/numerics/diagnosis.h"

@@ -25,6 +25,8 @@ TORCH_LIBRARY(mezzo, m) {
         &mezzo::kernels::attention_linear_autograd);
   m.def("gelu_linear(Tensor x, Tensor weight, Tensor? wide_bias, bool recompute) -> Tensor",
         &mezzo::kernels::gelu_linear_autograd);
+  m.def("swiglu_linear(Tensor gate_up, Tensor weight, Tensor? wide_bias, bool recompute) -> Tensor",
+        &mezzo::kernels::swiglu_linear_autograd);
 }
 
 namespace mezzo::kernels {

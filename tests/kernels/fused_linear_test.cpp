@@ -7,10 +7,12 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/base/memory.h"
 #include "mezzo/kernels/cpu_kernels.h"
 #include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
+#include "mezzo/kernels/fused_linear/swiglu_linear.h"
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "tests/close.h"
@@ -151,16 +153,59 @@ TEST(AttentionLinear, RefusesChannelsThatHeadsDoNotDivide) {
   EXPECT_THROW_WITH(attention_linear(x, 3, weight, {}), "C a multiple of the 3 heads");
 }
 
-TEST(GeluLinear, IsGeluThenLinear) {
-  const at::Tensor x = leaf({2, 7, 24}, at::kDouble), weight = leaf({9, 24}, at::kDouble),
+/// The two ops that end an MLP, and what they are made of.
+struct ActivationCase {
+  const char* name;
+  int64_t inputs;  // to a channel of the linear layer
+  at::Tensor (*op)(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, bool);
+  at::Tensor (*plain)(const at::Tensor&);
+};
+
+const ActivationCase kActivations[] = {
+    {"Gelu", 1, gelu_linear, [](const at::Tensor& x) { return at::gelu(x, "tanh"); }},
+    {"Swiglu", 2, swiglu_linear,
+     [](const at::Tensor& x) { return at::silu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1]; }}};
+
+class ActivationLinear : public ::testing::TestWithParam<ActivationCase> {};
+
+TEST_P(ActivationLinear, IsTheActivationThenLinear) {
+  const auto& [name, inputs, op, activation] = GetParam();
+  const at::Tensor x = leaf({2, 7, inputs * 24}, at::kDouble), weight = leaf({9, 24}, at::kDouble),
                    bias = leaf({9}, at::kDouble);
-  const at::Tensor y = gelu_linear(x, weight, bias, true);
-  const at::Tensor plain = at::linear(at::gelu(x, "tanh"), weight, bias);
+  const at::Tensor y = op(x, weight, bias, true);
+  const at::Tensor plain = at::linear(activation(x), weight, bias);
   EXPECT_CLOSE(y, plain, kFp64Tolerance);
   const auto got = torch::autograd::grad({y.square().sum()}, {x, weight, bias});
   const auto want = torch::autograd::grad({plain.square().sum()}, {x, weight, bias});
   for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], 64 * kFp64Tolerance) << i;
 }
+
+TEST_P(ActivationLinear, RecomputesToTheSameBits) {
+  const at::Tensor x = leaf({33, GetParam().inputs * 24}, at::kBFloat16),
+                   weight = leaf({9, 24}, at::kBFloat16), bias = leaf({9}, at::kFloat);
+  std::vector<std::vector<at::Tensor>> results;
+  for (const bool recompute : {false, true}) {
+    const at::Tensor y = GetParam().op(x, weight, bias, recompute);
+    results.push_back(torch::autograd::grad({y.to(at::kFloat).sum()}, {x, weight, bias}));
+  }
+  for (size_t i = 0; i < 3; ++i) EXPECT_BIT_EQUAL(results[1][i], results[0][i]);
+  EXPECT_EQ(results[0][2].scalar_type(), at::kFloat);
+}
+
+TEST_P(ActivationLinear, KeepsWhatItReadAndNoMoreWhereItRecomputes) {
+  const at::Tensor x = leaf({64, GetParam().inputs * 24}, at::kBFloat16),
+                   weight = leaf({24, 24}, at::kBFloat16);
+  const auto kept_bytes = [&](bool recompute) {
+    const TensorMemoryMeter meter;
+    const at::Tensor y = GetParam().op(x, weight, std::nullopt, recompute);
+    return meter.current_bytes() - static_cast<int64_t>(y.nbytes());
+  };
+  EXPECT_EQ(kept_bytes(true), 0);
+  EXPECT_EQ(kept_bytes(false), 64 * 24 * 2);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ActivationLinear, ::testing::ValuesIn(kActivations),
+                         [](const auto& param) { return param.param.name; });
 
 // libtorch's autocast has no kernel for the fused ops: it casts the linear layers inside them.
 TEST(FusedLinear, TakesLibtorchsOwnAutocastForwardAndBackward) {
@@ -179,18 +224,6 @@ TEST(FusedLinear, TakesLibtorchsOwnAutocastForwardAndBackward) {
   EXPECT_BIT_EQUAL(got[0], tanh_gelu_backward(grad_active.to(at::kFloat), x.detach()));
   EXPECT_BIT_EQUAL(got[1], at::mm(grad.t(), active).to(at::kFloat));
   EXPECT_EQ(got[2].scalar_type(), at::kFloat);
-}
-
-TEST(GeluLinear, RecomputesToTheSameBits) {
-  const at::Tensor x = leaf({33, 24}, at::kBFloat16), weight = leaf({9, 24}, at::kBFloat16),
-                   bias = leaf({9}, at::kFloat);
-  std::vector<std::vector<at::Tensor>> results;
-  for (const bool recompute : {false, true}) {
-    const at::Tensor y = gelu_linear(x, weight, bias, recompute);
-    results.push_back(torch::autograd::grad({y.to(at::kFloat).sum()}, {x, weight, bias}));
-  }
-  for (size_t i = 0; i < 3; ++i) EXPECT_BIT_EQUAL(results[1][i], results[0][i]);
-  EXPECT_EQ(results[0][2].scalar_type(), at::kFloat);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/simd/numbers.h"
+#include "mezzo/kernels/simd/with_type.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -34,16 +35,6 @@ MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, int64_
     const float bend = s == 0.0f ? 0.0f : s * (e * s);
     grad_x[i] = narrow<T>(wide(grad[i]) * (s + (bend == 0.0f ? 0.0f : x * bend * slope_of_2u)));
   }
-}
-
-/// f(T{}) for the dtypes that there is a loop for.
-template <class F>
-bool with_type(const at::Tensor& x, F&& f) {
-  if (!x.is_cpu()) return false;
-  if (x.scalar_type() == at::kFloat) return f(float{}), true;
-  if (x.scalar_type() == at::kBFloat16) return f(c10::BFloat16{}), true;
-  if (x.scalar_type() == at::kHalf) return f(c10::Half{}), true;
-  return false;
 }
 
 }  // namespace

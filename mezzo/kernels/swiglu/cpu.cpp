@@ -1,0 +1,102 @@
+#include <ATen/Parallel.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/silu_backward.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/kernels/simd/numbers.h"
+#include "mezzo/kernels/simd/with_type.h"
+#include "mezzo/kernels/swiglu/swiglu.h"
+
+namespace mezzo::kernels {
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;
+
+/// Half a row of gate_up.
+int64_t channels_of(const at::Tensor& gate_up) {
+  MEZZO_CHECK(gate_up.dim() > 0 && gate_up.size(-1) % 2 == 0, "swiglu",
+              "gate and up must be of one size, side by side, but the last size is {}",
+              gate_up.dim() > 0 ? gate_up.size(-1) : 1);
+  return gate_up.size(-1) / 2;
+}
+
+template <class T>
+MEZZO_INLINE void swiglu_row(const T* gate, const T* up, T* y, int64_t C) {
+  for (int64_t i = 0; i < C; ++i) {
+    const float g = wide(gate[i]);
+    y[i] = narrow<T>(g / (1.0f + exp_of(-g)) * wide(up[i]));
+  }
+}
+
+template <class T>
+MEZZO_INLINE void swiglu_grad_row(const T* grad, const T* gate, const T* up, T* grad_gate,
+                                  T* grad_up, int64_t C) {
+  for (int64_t i = 0; i < C; ++i) {
+    const float g = wide(gate[i]), e = exp_of(-g), s = 1.0f / (1.0f + e);
+    // s (1 - s); 1 - s is e s, which keeps its digits where s is nearly 1. Where the sigmoid has
+    // reached 0, e is Inf, and 0 x Inf a NaN.
+    const float bend = s == 0.0f ? 0.0f : s * (e * s);
+    grad_gate[i] = narrow<T>(wide(grad[i]) * wide(up[i]) * (s + g * bend));
+    grad_up[i] = narrow<T>(wide(grad[i]) * (g * s));
+  }
+}
+
+template <class T>
+MEZZO_INLINE void swiglu_rows(const T* gate_up, T* y, int64_t rows, int64_t C) {
+  for (int64_t row = 0; row < rows; ++row)
+    swiglu_row(gate_up + row * 2 * C, gate_up + row * 2 * C + C, y + row * C, C);
+}
+
+template <class T>
+MEZZO_INLINE void swiglu_grad_rows(const T* grad, const T* gate_up, T* grad_gate_up, int64_t rows,
+                                   int64_t C) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t gate = row * 2 * C;
+    swiglu_grad_row(grad + row * C, gate_up + gate, gate_up + gate + C, grad_gate_up + gate,
+                    grad_gate_up + gate + C, C);
+  }
+}
+
+/// work(begin, end) on ranges of rows of C channels each.
+template <class Work>
+void over_rows(int64_t rows, int64_t C, const Work& work) {
+  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, C)), work);
+}
+
+}  // namespace
+
+at::Tensor swiglu(const at::Tensor& gate_up_in) {
+  const at::Tensor gate_up = gate_up_in.contiguous();
+  const int64_t C = channels_of(gate_up);
+  std::vector<int64_t> sizes = gate_up.sizes().vec();
+  sizes.back() = C;
+  at::Tensor y = at::empty(sizes, gate_up.options());
+  const bool is_done = with_type(gate_up, [&]<class T>(T) {
+    over_rows(C == 0 ? 0 : y.numel() / C, C, [&](int64_t begin, int64_t end) {
+      simd<swiglu_rows<T>>(gate_up.const_data_ptr<T>() + begin * 2 * C,
+                           y.mutable_data_ptr<T>() + begin * C, end - begin, C);
+    });
+  });
+  return is_done ? y : at::silu(gate_up.narrow(-1, 0, C)) * gate_up.narrow(-1, C, C);
+}
+
+at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in) {
+  const at::Tensor gate_up = gate_up_in.contiguous(), grad = grad_in.contiguous();
+  const int64_t C = channels_of(gate_up);
+  at::Tensor grad_gate_up = at::empty_like(gate_up);
+  const bool is_done = with_type(gate_up, [&]<class T>(T) {
+    over_rows(C == 0 ? 0 : grad.numel() / C, C, [&](int64_t begin, int64_t end) {
+      simd<swiglu_grad_rows<T>>(grad.const_data_ptr<T>() + begin * C,
+                                gate_up.const_data_ptr<T>() + begin * 2 * C,
+                                grad_gate_up.mutable_data_ptr<T>() + begin * 2 * C, end - begin, C);
+    });
+  });
+  if (is_done) return grad_gate_up;
+  const at::Tensor gate = gate_up.narrow(-1, 0, C), up = gate_up.narrow(-1, C, C);
+  return at::cat({at::silu_backward(grad * up, gate), grad * at::silu(gate)}, -1);
+}
+
+}  // namespace mezzo::kernels
