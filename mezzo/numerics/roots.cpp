@@ -9,6 +9,8 @@
 
 #include <fmt/format.h>
 
+#include "mezzo/numerics/scalars.h"
+
 namespace mezzo::numerics {
 namespace {
 
@@ -342,6 +344,10 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
   finding.magnitudes = birth.magnitudes;
   finding.exact_magnitudes = birth.exact_magnitudes;
   finding.note = birth.note;
+  const bool lacks_eps =
+      finding.cause == Cause::kDivisionByZero || finding.cause == Cause::kInvalid;
+  if (finding.note.empty() && lacks_eps)
+    finding.note = rounded_scalar_before(trace, root.inner < 0 ? root.record : root.inner);
   finding.is_swallowed = (root.is_swallowed || reaches_state_alone(replay)) &&
                          birth.cause != Cause::kUnderflow && birth.cause != Cause::kLostUpdate &&
                          birth.cause != Cause::kCollidingIntegers;

@@ -1,5 +1,6 @@
 #include "mezzo/numerics/scalars.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -48,7 +49,35 @@ std::string rounding_note(double number, at::ScalarType dtype) {
   return "";
 }
 
+// The op that wrote this memory last, before record `before`.
+int64_t writer_of(const Trace& trace, const void* memory, int64_t before) {
+  for (int64_t i = before - 1; i >= 0; --i) {
+    const auto& outputs = trace.records[static_cast<size_t>(i)].outputs;
+    if (std::any_of(outputs.begin(), outputs.end(),
+                    [&](const TensorFacts& output) { return output.memory == memory; }))
+      return i;
+  }
+  return -1;
+}
+
+std::string rounded_within(const Trace& trace, int64_t record, int ops) {
+  for (const TensorFacts& input : trace.records[static_cast<size_t>(record)].inputs) {
+    const int64_t writer = writer_of(trace, input.memory, record);
+    if (writer < 0) continue;
+    const OpRecord& made = trace.records[static_cast<size_t>(writer)];
+    if (made.note.find(" is 0 in ") != std::string::npos)
+      return fmt::format("{}, in {}", made.note, made.op->name);
+    if (ops == 1) continue;
+    if (std::string note = rounded_within(trace, writer, ops - 1); !note.empty()) return note;
+  }
+  return "";
+}
+
 }  // namespace
+
+std::string rounded_scalar_before(const Trace& trace, int64_t record) {
+  return rounded_within(trace, record, 3);
+}
 
 ScalarFacts scalar_facts(const OpFacts& op, c10::ArrayRef<c10::IValue> arguments) {
   ScalarFacts facts;

@@ -13,6 +13,7 @@
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/record_function.h>
 
 #include "mezzo/base/error.h"
@@ -72,6 +73,25 @@ TEST(Watch, NamesABackwardOp) {
   ASSERT_FALSE(diagnosis.findings.empty());
   EXPECT_EQ(diagnosis.findings[0].direction, Direction::kBackward);
   EXPECT_EQ(diagnosis.findings[0].node, "SqrtBackward0");
+}
+
+TEST(Watch, SaysWhichEpsWasRoundedToZeroBeforeADivision) {
+  const at::Tensor row = at::zeros({4}, at::kHalf);
+  Watch watch;
+  const at::Tensor y = row / (row.square() + 1e-8).sqrt();
+  const Diagnosis diagnosis = watch.report();
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  EXPECT_EQ(diagnosis.findings[0].op, "aten::div");
+  EXPECT_EQ(diagnosis.findings[0].note, "1e-08 is 0 in fp16, in aten::add");
+}
+
+TEST(Watch, BlamesNoEpsThatTheDivisionDoesNotReadFrom) {
+  const at::Tensor row = at::zeros({4}, at::kHalf);
+  Watch watch;
+  const at::Tensor beside = row + 1e-8, y = row / row.sqrt();
+  const Diagnosis diagnosis = watch.report();
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  EXPECT_EQ(diagnosis.findings[0].note, "");
 }
 
 TEST(Watch, CallsABadTensorByTheNameThatItWasGiven) {
