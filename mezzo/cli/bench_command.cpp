@@ -27,6 +27,7 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
     const nlohmann::ordered_json json = {
         {"model", options.step.model},
         {"precision", options.step.precision},
+        {"releases_gradients", options.step.releases_gradients},
         {"batch", result.batch},
         {"length", result.length},
         {"threads", at::get_num_threads()},
@@ -69,6 +70,9 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   step->add_option("--recompute", options->step.recompute,
                    "what the backward pass makes again: none, elementwise or layer")
       ->capture_default_str();
+  step->add_flag(
+      "--release-gradients", options->step.releases_gradients,
+      "each parameter steps in the backward pass, and its gradient is freed; no clipping");
   step->add_option("--batch", options->step.batch, "sequences in a step, instead of the above");
   step->add_option("--memory", options->memory,
                    "most bytes of tensors, as 16GiB; a step that needs more does not fit, and is "

@@ -1,6 +1,7 @@
 #include "mezzo/optim/gradient_release.h"
 
 #include <memory>
+#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -14,14 +15,17 @@ namespace {
 
 class StepAndFree : public torch::autograd::PostAccumulateGradHook {
  public:
-  explicit StepAndFree(CompactAdamW& optimizer) : optimizer_(optimizer) {}
+  StepAndFree(CompactAdamW& optimizer, GradientRelease::OnGradient on_gradient)
+      : optimizer_(optimizer), on_gradient_(std::move(on_gradient)) {}
   void operator()(const at::Tensor& param) override {
+    if (on_gradient_ != nullptr) on_gradient_(param);
     optimizer_.step_one(param);
     param.mutable_grad().reset();
   }
 
  private:
   CompactAdamW& optimizer_;
+  GradientRelease::OnGradient on_gradient_;
 };
 
 }  // namespace
@@ -39,7 +43,8 @@ void check_gradient_release(const GradientUse& use) {
                     "skipped once it has begun. Hint: bf16 needs no loss scale");
 }
 
-GradientRelease::GradientRelease(CompactAdamW& optimizer, const GradientUse& use) {
+GradientRelease::GradientRelease(CompactAdamW& optimizer, const GradientUse& use,
+                                 const OnGradient& on_gradient) {
   check_gradient_release(use);
   for (const auto& group : optimizer.param_groups()) {
     for (const at::Tensor& param : group.params()) {
@@ -50,7 +55,8 @@ GradientRelease::GradientRelease(CompactAdamW& optimizer, const GradientUse& use
     }
   }
   for (const at::Tensor& param : params_) {
-    torch::autograd::impl::set_post_acc_grad_hooks(param, std::make_unique<StepAndFree>(optimizer));
+    torch::autograd::impl::set_post_acc_grad_hooks(
+        param, std::make_unique<StepAndFree>(optimizer, on_gradient));
   }
 }
 

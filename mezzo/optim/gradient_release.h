@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 #include "mezzo/optim/compact_adamw.h"
 
@@ -27,8 +29,12 @@ void check_gradient_release(const GradientUse& use);
 /// released: autograd then throws that it was changed in place. The optimizer must outlive it.
 class GradientRelease {
  public:
+  /// Told of a parameter whose gradient is complete: the last that is seen of it.
+  using OnGradient = std::function<void(const at::Tensor& param)>;
+
   /// Throws as check_gradient_release(); Error if a parameter already has such a hook.
-  GradientRelease(CompactAdamW& optimizer, const GradientUse& use);
+  GradientRelease(CompactAdamW& optimizer, const GradientUse& use,
+                  const OnGradient& on_gradient = nullptr);
   ~GradientRelease();
   GradientRelease(const GradientRelease&) = delete;
   GradientRelease& operator=(const GradientRelease&) = delete;

@@ -127,8 +127,10 @@ report::Summary train(const RunConfig& config, const RunData& data, report::Sink
   return summary;
 }
 
-ExaminedStep examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+ExaminedStep examine(const RunConfig& config_in, const RunData& data, report::Sinks& sinks,
                      const std::atomic<bool>& stop) {
+  RunConfig config = config_in;
+  config.release_gradients = false;  // a step that is run again needs them; the bits are the same
   const CastPolicyGuard policy(cast_policy_of(config));
   Trainer trainer(config, config.out, data.tokens, sinks);
   if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));

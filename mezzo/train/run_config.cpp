@@ -8,10 +8,12 @@
 #include <fmt/ranges.h>  // fmt::join
 #include <nlohmann/json.hpp>
 
+#include "mezzo/amp/precision.h"
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/nearest.h"
 #include "mezzo/base/toml.h"
+#include "mezzo/optim/gradient_release.h"
 #include "mezzo/train/run_options.h"
 
 namespace mezzo::train {
@@ -127,6 +129,29 @@ void check_only_changes_what_may(const RunConfig& stored, const RunConfig& confi
   }
 }
 
+// The optimizer's own reasons, and the options that they are about.
+void check_gradient_release_of(const RunConfig& config) {
+  if (!config.release_gradients) return;
+  const PrecisionMode& mode = precision_mode(config.precision);
+  const bool is_loss_scaled =
+      config.loss_scale == "auto" ? mode.scales_loss : config.loss_scale != "none";
+  try {
+    optim::check_gradient_release({.clips = config.clip > 0.0,
+                                   .accumulate = config.accumulate,
+                                   .is_loss_scaled = is_loss_scaled});
+  } catch (const UsageError& error) {
+    detail::fail<UsageError>(kWhere,
+                             "release-gradients must be false here: {} (--clip {}, --accumulate "
+                             "{}, --loss-scale {}, --precision {})",
+                             error.what(), config.clip, config.accumulate, config.loss_scale,
+                             config.precision);
+  }
+  MEZZO_CHECK_USAGE(mode.splits_weights || mode.moment_bits == 8, kWhere,
+                    "release-gradients must be false in {}, whose optimizer steps all parameters "
+                    "at once, but is true. Hint: --precision amp-bf16 or lean",
+                    config.precision);
+}
+
 std::string help_of(const Option& option) {
   if (option.check.choices.empty()) return option.help;
   return fmt::format("{} [{}]", option.help, fmt::join(option.check.choices, ", "));
@@ -197,6 +222,7 @@ void check_config(const RunConfig& config) {
   static_cast<void>(cast_policy_of(config));
   MEZZO_CHECK_USAGE(config.min_lr.value_or(0) <= config.lr, kWhere,
                     "min-lr must be at most lr ({}), but is {}", config.lr, *config.min_lr);
+  check_gradient_release_of(config);
 }
 
 std::string to_toml(const RunConfig& config) {

@@ -36,6 +36,7 @@ struct RunConfig {
   std::string cast_policy = "mezzo";
   std::string cast_rules;  // CastPolicy::set_rules' text
   std::string recompute = "elementwise";
+  bool release_gradients = false;
 
   int64_t steps = 1000;
   double lr = 3e-4;

@@ -30,6 +30,8 @@ class RunOptimizer {
 
   torch::optim::Optimizer& optimizer() const { return *optimizer_; }
   ScaledStep& scaled_step() const { return *scaled_step_; }
+  /// Null where the mode neither splits weights nor has 8-bit moments.
+  optim::CompactAdamW* compact() const { return compact_; }
 
   /// What is remembered of all parameters: what the optimizer costs.
   std::vector<at::Tensor> state_tensors() const;

@@ -160,6 +160,11 @@ std::vector<Option> make_options() {
       {precision, "recompute", &C::recompute,
        "what the backward pass makes again instead of keeping it; the same bits in less memory", "",
        one_of({"none", "elementwise", "layer"}), kMayChange},
+      {precision, "release-gradients", &C::release_gradients,
+       "each parameter steps in the backward pass, and its gradient is freed at once; needs clip "
+       "0, "
+       "accumulate 1, no loss scale, and amp-bf16 or lean; the same bits in less memory",
+       "", true_or_false(), kMayChange},
 
       {training, "steps", &C::steps, "optimizer steps in all, those before a resume included", "",
        whole(1, kMaxCount), kMayChange},

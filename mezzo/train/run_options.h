@@ -15,8 +15,8 @@ using Value = std::variant<bool, int64_t, double, std::string>;
 
 /// Where the value of an option is kept.
 using Member = std::variant<std::string RunConfig::*, int64_t RunConfig::*, double RunConfig::*,
-                            std::optional<int64_t> RunConfig::*, std::optional<double> RunConfig::*,
-                            std::optional<bool> RunConfig::*>;
+                            bool RunConfig::*, std::optional<int64_t> RunConfig::*,
+                            std::optional<double> RunConfig::*, std::optional<bool> RunConfig::*>;
 
 /// Which values an option takes, beyond their type.
 struct Check {

@@ -1,5 +1,6 @@
 #include "mezzo/train/step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -7,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/amp/autocast.h"
+#include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/optim/clip.h"
 #include "mezzo/optim/parameter_groups.h"
@@ -25,6 +27,14 @@ Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
       parameters_(model->parameters()) {
   device_ = parameters_.front().device().type();
   scaler_.name_parameters(model->named_parameters());
+  if (!options_.releases_gradients) return;
+  MEZZO_CHECK_USAGE(optimizer_.compact() != nullptr, "gradient release",
+                    "the precision must be one with split weights or 8-bit moments, but is {}",
+                    mode_.name);
+  release_.emplace(
+      *optimizer_.compact(),
+      optim::GradientUse{.clips = options_.clip > 0.0, .is_loss_scaled = scaler_.is_enabled()},
+      [this](const at::Tensor& parameter) { on_released(parameter); });
 }
 
 StepResult Step::run(const std::vector<Batch>& batches, double lr) {
@@ -43,8 +53,11 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   StepResult result;
   result.scale = scaler_.get_scale();
   if (on_failure_ != nullptr) random_.emplace(parameters_.front().device());
+  released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
   const at::Tensor loss = forward_backward(batches);
-  if (scaler_.is_enabled()) {
+  if (release_.has_value()) {
+    result.grad_norm = end_released(result);
+  } else if (scaler_.is_enabled()) {
     result.grad_norm = step_scaled(result);
   } else {
     result.grad_norm = step_unscaled(result, batches);
@@ -74,10 +87,17 @@ void Step::hand_over(const std::vector<Batch>& batches, double scale) {
   for (size_t i = 0; i < grads.size(); ++i) parameters_[i].mutable_grad() = grads[i];
 }
 
+void Step::show_gradients() {
+  if (watch_ == nullptr) return;
+  for (size_t i = 0; i < parameters_.size(); ++i)
+    if (parameters_[i].grad().defined()) watch_->on_gradient(i, parameters_[i].grad());
+  watch_->after_gradients();
+}
+
 // Two passes: one reads the gradients for their norm, and the optimizer's divides them by the
 // clipping factor as it goes.
 double Step::step_unscaled(StepResult& result, const std::vector<Batch>& batches) {
-  if (watch_ != nullptr) watch_->after_unscale();
+  show_gradients();
   const double norm = optim::grad_norm(parameters_).item<double>();
   if (!std::isfinite(norm)) {
     result.gradients = read_gradients(model_->named_parameters().pairs());
@@ -94,7 +114,7 @@ double Step::step_unscaled(StepResult& result, const std::vector<Batch>& batches
 double Step::step_scaled(StepResult& result) {
   torch::optim::Optimizer& optimizer = optimizer_.optimizer();
   scaler_.unscale_(optimizer);
-  if (watch_ != nullptr) watch_->after_unscale();
+  show_gradients();
   // Before clipping, which makes NaNs of all gradients where one is not finite.
   result.is_skipped = scaler_.found_inf(optimizer);
   if (result.is_skipped) {
@@ -108,6 +128,27 @@ double Step::step_scaled(StepResult& result) {
   scaler_.step(optimizer);
   scaler_.update();
   return norm.item<double>();
+}
+
+// In the backward pass, before the parameter steps.
+void Step::on_released(const at::Tensor& parameter) {
+  const auto same = [&](const at::Tensor& own) { return own.is_same(parameter); };
+  const auto place = static_cast<size_t>(
+      std::find_if(parameters_.begin(), parameters_.end(), same) - parameters_.begin());
+  if (watch_ != nullptr) watch_->on_gradient(place, parameter.grad());
+  const double norm = optim::grad_norm({parameter}).item<double>();
+  released_.sum_squares += norm * norm;
+  if (!std::isfinite(norm)) released_.facts[place] = read_gradient(parameter.grad());
+}
+
+double Step::end_released(StepResult& result) {
+  if (watch_ != nullptr) watch_->after_gradients();
+  const double norm = std::sqrt(released_.sum_squares);
+  if (std::isfinite(norm)) return norm;
+  size_t place = 0;
+  for (const auto& item : model_->named_parameters())
+    result.gradients.push_back({item.key(), released_.facts[place++]});
+  return norm;
 }
 
 // Leaves the scaled gradients in the parameters; returns the unscaled mean loss.

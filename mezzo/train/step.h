@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "mezzo/amp/precision.h"
 #include "mezzo/amp/skip_triage.h"
 #include "mezzo/models/gpt2.h"
+#include "mezzo/optim/gradient_release.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/failed_step.h"
 #include "mezzo/train/run_optimizer.h"
@@ -20,6 +22,8 @@ struct StepOptions {
                       // still measured
   int64_t max_retries = 0;  // how often an overflowed step runs its batch again at the lowered
                             // scale before it is skipped
+  bool releases_gradients = false;  // optim::GradientRelease: needs clip 0, a step of one batch, a
+                                    // loss that is not scaled, and a compact optimizer
 };
 
 struct StepResult {
@@ -39,9 +43,14 @@ class StepWatch {
   virtual ~StepWatch() = default;
   virtual void before_forward() {}
   virtual void after_forward() {}
-  /// The gradients are unscaled, and not clipped yet.
-  virtual void after_unscale() {}
-  /// Stepped or skipped; the gradients are still there.
+  /// A parameter's gradient, complete, unscaled and not clipped yet; `place` is the parameter's in
+  /// model->parameters(). Where gradients are released this is the last that is seen of it.
+  virtual void on_gradient(size_t place, const at::Tensor& grad) {
+    static_cast<void>(place), static_cast<void>(grad);
+  }
+  /// All gradients have been seen.
+  virtual void after_gradients() {}
+  /// Stepped or skipped; the gradients are still there, where they are not released.
   virtual void after_step() {}
 };
 
@@ -49,6 +58,7 @@ class StepWatch {
 /// step or skip, update. Owns nothing: model, optimizer, scaler and watch outlive it.
 class Step {
  public:
+  /// Throws UsageError if gradients shall be released where that cannot be.
   Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler, const PrecisionMode& mode,
        StepOptions options, StepWatch* watch = nullptr);
 
@@ -59,7 +69,8 @@ class Step {
   StepResult run(const std::vector<Batch>& batches, double lr);
 
   /// Called with a step whose loss or gradients are not finite and whose failure the search for the
-  /// scale does not explain, while the weights are those that it was computed with. Null: nobody.
+  /// scale does not explain, while the weights are those that it was computed with; so never where
+  /// gradients are released. Null: nobody.
   void on_failure(std::function<void(const FailedStep&)> handler) {
     on_failure_ = std::move(handler);
   }
@@ -74,6 +85,9 @@ class Step {
   double step_unscaled(StepResult& result, const std::vector<Batch>& batches);
   void hand_over(const std::vector<Batch>& batches, double scale);
   double step_scaled(StepResult& result);
+  double end_released(StepResult& result);
+  void on_released(const at::Tensor& parameter);
+  void show_gradients();
   at::Tensor forward_backward(const std::vector<Batch>& batches);
 
   models::GPT2& model_;
@@ -87,6 +101,14 @@ class Step {
   std::optional<RandomState> random_;  // when the attempt began, where there is a handler
   c10::DeviceType device_;
   std::vector<at::Tensor> parameters_;
+
+  /// Of the step in hand, where gradients are released.
+  struct Released {
+    double sum_squares = 0.0;
+    std::vector<kernels::GradFacts> facts;  // by parameter; of a finite gradient none are taken
+  };
+  Released released_;
+  std::optional<optim::GradientRelease> release_;
 };
 
 }  // namespace mezzo::train

@@ -35,11 +35,11 @@ at::Tensor sample_of(const at::Tensor& tensor) {
 double rms(const at::Tensor& numbers) { return numbers.square().mean().sqrt().item<double>(); }
 
 void compare(ParameterHealth& health, const at::Tensor& before, const at::Tensor& after,
-             const at::Tensor& gradient) {
+             const at::Tensor& maybe_asked) {
   const double size = rms(before);
   if (size > 0.0) health.update = rms(after - before) / size;
-  at::Tensor is_asked = at::ones_like(before, at::kBool);
-  if (gradient.defined()) is_asked = sample_of(gradient).ne(0.0);
+  const at::Tensor is_asked =
+      maybe_asked.defined() ? maybe_asked : at::ones_like(before, at::kBool);
   const int64_t asked = is_asked.sum().item<int64_t>();
   if (asked == 0) return;
   const int64_t lost = at::logical_and(is_asked, after.eq(before)).sum().item<int64_t>();
@@ -60,19 +60,25 @@ StepHealth::StepHealth(models::GPT2& model, const RunOptimizer& optimizer)
     health_.parameters.push_back(std::move(parameter));
     before_.push_back(sample_of(weights.at(item.key())));
   }
+  asked_.resize(before_.size());
   probe_.emplace();
 }
 
-void StepHealth::after_unscale() {
+void StepHealth::on_gradient(size_t place, const at::Tensor& grad) {
   if (!probe_.has_value()) return;  // the step is tried again at a lower scale
+  const Spent spent(spent_ms_);
+  const at::NoGradGuard no_grad;
+  health_.parameters[place].gradients.add(grad);
+  asked_[place] = sample_of(grad).ne(0.0);
+}
+
+void StepHealth::after_gradients() {
+  if (!probe_.has_value()) return;
   spent_ms_ += probe_->spent_ms();
   const Spent spent(spent_ms_);
   const at::NoGradGuard no_grad;
   health_.modules = probe_->take();
   probe_.reset();
-  size_t i = 0;
-  for (const at::Tensor& parameter : model_->parameters())
-    health_.parameters[i++].gradients.add(parameter.grad());
 }
 
 void StepHealth::after_step() {
@@ -81,8 +87,7 @@ void StepHealth::after_step() {
   const auto weights = optimizer_.weights();
   size_t i = 0;
   for (const auto& item : model_->named_parameters()) {
-    compare(health_.parameters[i], before_[i], sample_of(weights.at(item.key())),
-            item.value().grad());
+    compare(health_.parameters[i], before_[i], sample_of(weights.at(item.key())), asked_[i]);
     ++i;
   }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <vector>
 
@@ -18,8 +19,10 @@ class StepHealth {
 
   /// Before the first forward pass.
   StepHealth(models::GPT2& model, const RunOptimizer& optimizer);
-  /// Forward and backward are done, the gradients unscaled.
-  void after_unscale();
+  /// The gradient of model->parameters()[place], unscaled.
+  void on_gradient(size_t place, const at::Tensor& grad);
+  /// Forward and backward are done, and all gradients seen.
+  void after_gradients();
   /// The optimizer has stepped, or not.
   void after_step();
 
@@ -31,7 +34,8 @@ class StepHealth {
   models::GPT2& model_;
   const RunOptimizer& optimizer_;
   std::optional<numerics::RangeProbe> probe_;
-  std::vector<at::Tensor> before_;
+  std::vector<at::Tensor> before_;  // a sample of each parameter's weights
+  std::vector<at::Tensor> asked_;   // which of them have a gradient; undefined: all
   Health health_;
   double spent_ms_ = 0.0;
 };

@@ -25,22 +25,37 @@ void StepStatistics::before_forward() {
 
 void StepStatistics::after_forward() { memory_.end_forward(); }
 
-void StepStatistics::after_unscale() {
-  if (health_.has_value()) health_->after_unscale();
-  if (!std::exchange(wants_gradients_, false)) return;
+void StepStatistics::on_gradient(size_t place, const at::Tensor& grad) {
+  if (health_.has_value()) health_->on_gradient(place, grad);
+  if (!wants_gradients_) return;
   const auto begin = std::chrono::steady_clock::now();
-  gradients_.emplace();
-  gradients_->magnitudes = numerics::magnitudes_of(gradients_of(parameters_));
+  if (!gradients_.has_value()) gradients_.emplace();
+  gradients_->magnitudes += numerics::magnitudes_of(grad);
   const auto spent = std::chrono::steady_clock::now() - begin;
-  gradients_->measuring_ms = std::chrono::duration<double, std::milli>(spent).count();
+  gradients_->measuring_ms += std::chrono::duration<double, std::milli>(spent).count();
+}
+
+void StepStatistics::after_gradients() {
+  if (health_.has_value()) health_->after_gradients();
+  wants_gradients_ = false;
 }
 
 void StepStatistics::after_step() {
   if (health_.has_value()) health_->after_step();
   if (!parameters_.front().is_cpu() || memory_.peak_bytes() == peak_) return;
   peak_ = memory_.peak_bytes();
-  peak_kinds_ =
-      memory_.peak_by_kind(parameters_, gradients_of(parameters_), optimizer_.state_tensors());
+  kinds_at_step_ = kinds_at_peak();
+}
+
+// Of a step's peak once the step is over, the gradients would be missing: they are gone. Of a peak
+// between steps none was there.
+std::optional<BytesByKind> StepStatistics::peak_kinds() const {
+  if (!parameters_.front().is_cpu()) return std::nullopt;
+  return memory_.peak_bytes() == peak_ ? kinds_at_step_ : kinds_at_peak();
+}
+
+BytesByKind StepStatistics::kinds_at_peak() const {
+  return memory_.peak_by_kind(parameters_, gradients_of(parameters_), optimizer_.state_tensors());
 }
 
 std::optional<StepStatistics::Gradients> StepStatistics::take_gradients() {

@@ -18,7 +18,8 @@ class StepStatistics : public StepWatch {
 
   void before_forward() override;
   void after_forward() override;
-  void after_unscale() override;
+  void on_gradient(size_t place, const at::Tensor& grad) override;
+  void after_gradients() override;
   void after_step() override;
 
   /// The next step's gradients are measured, unscaled and before they are clipped.
@@ -40,10 +41,13 @@ class StepStatistics : public StepWatch {
   /// Of the last attempt at the step since the last call; none if none was wanted.
   std::optional<MeasuredHealth> take_health();
 
-  /// Of the highest peak of any step so far, none before the first and on other devices than a CPU.
-  const std::optional<BytesByKind>& peak_kinds() const { return peak_kinds_; }
+  /// Of the meter's peak, whether a step made it or what came between steps (an evaluation, a
+  /// checkpoint); none on other devices than a CPU.
+  std::optional<BytesByKind> peak_kinds() const;
 
  private:
+  BytesByKind kinds_at_peak() const;
+
   TensorMemoryMeter& memory_;
   models::GPT2& model_;
   std::vector<at::Tensor> parameters_;
@@ -52,8 +56,8 @@ class StepStatistics : public StepWatch {
   std::optional<Gradients> gradients_;
   bool wants_health_ = false;
   std::optional<StepHealth> health_;
-  int64_t peak_ = 0;
-  std::optional<BytesByKind> peak_kinds_;
+  int64_t peak_ = 0;  // when the last step ended, and what it was made of
+  BytesByKind kinds_at_step_;
 };
 
 }  // namespace mezzo::train

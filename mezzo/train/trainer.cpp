@@ -35,7 +35,9 @@ optim::AdamWOptions optimizer_options(const RunConfig& config) {
 }
 
 StepOptions step_options(const RunConfig& config) {
-  return {.clip = config.clip, .max_retries = config.on_overflow == "retry" ? kMaxRetries : 0};
+  return {.clip = config.clip,
+          .max_retries = config.on_overflow == "retry" ? kMaxRetries : 0,
+          .releases_gradients = config.release_gradients};
 }
 
 optim::Schedule make_schedule(const RunConfig& config) {
@@ -284,6 +286,11 @@ void Trainer::note_overflow(const StepResult& result) {
     sinks_.on_note(report::format_skip_note(step_, config_.steps, name, result.scale,
                                             scaler_.get_scale(), remark));
   } else if (!name.empty() && !has_told_overflow_) {
+    if (config_.release_gradients)
+      remark += fmt::format(
+          "{}with its gradients released it cannot be run again here. Hint: mezzo doctor --resume "
+          "{}",
+          remark.empty() ? "" : "; ", run_dir_.string());
     sinks_.on_note(report::format_overflow_note(step_, config_.steps, name, remark));
   }
   has_told_overflow_ = !result.is_skipped && !name.empty();

@@ -55,6 +55,20 @@ INSTANTIATE_TEST_SUITE_P(All, Release, ::testing::Bool(), [](const auto& test) {
   return std::string(test.param ? "Split" : "Whole");
 });
 
+TEST(GradientRelease, TellsOfEachGradientBeforeItsParameterSteps) {
+  const auto weights = layers();
+  std::vector<at::Tensor> before, told;
+  for (const at::Tensor& weight : weights) before.push_back(weight.detach().clone());
+  CompactAdamW optimizer(weights);
+  const GradientRelease release(optimizer, {}, [&](const at::Tensor& param) {
+    EXPECT_BIT_EQUAL(param, before[static_cast<size_t>(kLayers) - 1 - told.size()]);
+    told.push_back(param.grad());
+  });
+  loss_of(weights).backward();
+  ASSERT_EQ(told.size(), kLayers) << "from the last to the first";
+  for (const at::Tensor& grad : told) EXPECT_EQ(grad.sizes(), weights[0].sizes());
+}
+
 TEST(GradientRelease, NeverHoldsMoreThanAFewGradients) {
   const auto peak_of_backward = [](bool releases) {
     TensorMemoryMeter meter;

@@ -45,9 +45,10 @@ RunConfig unusual_config() {
   c.beta2 = 0.3;
   c.eps = 1e-300;
   c.weight_decay = 2;
-  c.clip = 0;
+  c.clip = 0.5;
   c.seed = INT64_MAX;
   c.recompute = "layer";
+  c.release_gradients = true;
   c.diagnose = 1;
   c.watch = 25;
   c.device = "cuda";
@@ -188,7 +189,26 @@ TEST(RunConfig, AnImpossibleValueIsRefusedWithWhatIsAccepted) {
   EXPECT_THAT(refused("out", "a\nb"), HasSubstr("out must be a path"));
   EXPECT_THAT(refused("out", "\xff"), HasSubstr("out must be a path in UTF-8"));
   EXPECT_THAT(refused("min-lr", "1"), HasSubstr("min-lr must be at most lr (0.0003), but is 1"));
+  EXPECT_THAT(refused("release-gradients", "true"),
+              HasSubstr("release-gradients must be false here: [gradient release] clipping must be "
+                        "off, but is on"));
   EXPECT_THAT(refused("stepz", "1"), HasSubstr("did you mean 'steps'?"));
+}
+
+TEST(RunConfig, GradientsAreReleasedOnlyWhereTheRunCanDoWithoutThem) {
+  std::map<std::string, std::string> given = {
+      {"release-gradients", "true"}, {"clip", "0"}, {"precision", "lean"}};
+  EXPECT_TRUE(resolve(given).release_gradients);
+  const auto with = [&](const std::string& name, const std::string& value) {
+    auto changed = given;
+    changed[name] = value;
+    return changed;
+  };
+  EXPECT_THROW_WITH(resolve(with("clip", "1")), "(--clip 1, --accumulate 1, --loss-scale auto");
+  EXPECT_THROW_WITH(resolve(with("accumulate", "2")), "a step must be of one backward pass");
+  EXPECT_THROW_WITH(resolve(with("loss-scale", "8")), "the loss must not be scaled");
+  EXPECT_THROW_WITH(resolve(with("precision", "amp-fp16")), "the loss must not be scaled");
+  EXPECT_THROW_WITH(resolve(with("precision", "fp32")), "Hint: --precision amp-bf16 or lean");
 }
 
 TEST(RunConfig, AFileThatIsNotThereIsRefused) {
@@ -224,10 +244,11 @@ TEST(RunConfigResume, TakesTheConfigurationOfTheRun) {
 
 TEST(RunConfigResume, ExactlyTheDocumentedOptionsMayChange) {
   testing::TempDir dir;
-  const std::string run = run_folder(dir, {});
+  const std::string run = run_folder(dir, {{"clip", "0"}});  // gradients can be released
   const std::set<std::string> may_change = {
-      "steps",         "checkpoint-every", "eval-every", "eval-batches", "threads", "on-overflow",
-      "sample-tokens", "keep-checkpoints", "recompute",  "diagnose",     "watch"};
+      "steps",     "checkpoint-every", "eval-every",    "eval-batches",
+      "threads",   "on-overflow",      "sample-tokens", "keep-checkpoints",
+      "recompute", "diagnose",         "watch",         "release-gradients"};
   RunConfig other = unusual_config();
   other.data = dir.path();
   for (const Option& option : options()) {
@@ -247,7 +268,7 @@ TEST(RunConfigResume, ARefusalNamesBothValuesAndWhatMayChange) {
   const std::string run = run_folder(dir, {});
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"lr", "0.001"}}),
                     "lr must stay 0.0003 when a run is resumed, but is 0.001 (--lr). What may "
-                    "change: on-overflow, diagnose, watch, recompute, steps, ");
+                    "change: on-overflow, diagnose, watch, recompute, release-gradients, steps, ");
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"width", "64"}}),
                     "width must stay as the preset has it");
 }

@@ -31,13 +31,15 @@ struct Seen {
 };
 
 Seen run_with(const std::string& precision, int64_t watch, int64_t accumulate = 1,
-              const std::string& loss_scale = "auto") {
+              const std::string& loss_scale = "auto", bool releases_gradients = false) {
   const TempDir dir;
   TinyRun run(dir.path());
   run.config.precision = precision;
   run.config.watch = watch;
   run.config.accumulate = accumulate;
   run.config.loss_scale = loss_scale;
+  run.config.release_gradients = releases_gradients;
+  if (releases_gradients) run.config.clip = 0;
   run.config.steps = 6;
   run.config.diagnose = 0;
   Seen seen;
@@ -100,6 +102,15 @@ TEST(StepHealth, Pure16BitWeightsLoseUpdatesAndMastersDoNot) {
   EXPECT_LT(lost("amp-bf16"), 0.01);
   EXPECT_LT(lost("lean"), 0.01);
   EXPECT_LT(lost("fp32"), 0.01);
+}
+
+TEST(StepHealth, SeesGradientsThatAreReleased) {
+  const Seen seen = run_with("lean", 6, 1, "auto", /*releases_gradients=*/true);
+  const Row& gradients = row(seen.health.at(0), "h.0.mlp.c_fc.weight", "weight gradients");
+  EXPECT_EQ(gradients.values, 4 * 16 * 16);
+  EXPECT_GT(gradients.rms, 0.0);
+  EXPECT_LT(row(seen.health.at(0), "h.0.mlp.c_fc.weight", "weights").lost_update.value(), 0.01);
+  EXPECT_EQ(seen.losses, run_with("lean", 0, 1, "auto", true).losses);
 }
 
 TEST(StepHealth, OfASkippedStepHasNoUpdates) {

@@ -1,10 +1,16 @@
 #include "mezzo/train/step.h"
 
+#include <cmath>
 #include <limits>
+#include <string>
+#include <tuple>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
+#include "mezzo/amp/checkpoint.h"
 #include "mezzo/amp/overflow_report.h"
+#include "mezzo/base/float_format.h"
 #include "mezzo/optim/parameter_groups.h"
 #include "tests/testing.h"
 
@@ -160,6 +166,25 @@ TEST(Step, PlantedInfIsSkippedAndTrainingGoesOn) {
   EXPECT_FALSE(training.step.run(batches(1), 1e-2).is_skipped);
 }
 
+// Products may add up in another order with another number of threads, and in bf16 another order is
+// another rounding now and then: losses of a few steps agree as closely as the type does.
+TEST(Step, IsTheSameOnOneTwoAndFiveThreads) {
+  const int before = at::get_num_threads();
+  for (const char* precision : {"fp32", "amp-bf16", "lean", "amp-fp16"}) {
+    const PrecisionMode& mode = precision_mode(precision);
+    std::vector<double> losses;
+    for (const int threads : {1, 2, 5}) {
+      at::set_num_threads(threads);
+      Training training(precision, {.init_scale = 1024.0, .enabled = mode.scales_loss});
+      for (int i = 0; i < 3; ++i) losses.push_back(training.step.run(batches(1), 1e-2).loss);
+    }
+    at::set_num_threads(before);
+    const double tolerance = float_format(mode.compute()).epsilon;
+    for (size_t i = 3; i < losses.size(); ++i)
+      EXPECT_NEAR(losses[i], losses[i % 3], tolerance * losses[i % 3]) << precision;
+  }
+}
+
 TEST(Step, AccumulationEqualsOneBatchOfTheSameTokens) {
   Training together("fp32", {.enabled = false}), apart("fp32", {.enabled = false});
   const std::vector<Batch> two = batches(2);
@@ -169,6 +194,63 @@ TEST(Step, AccumulationEqualsOneBatchOfTheSameTokens) {
   // The same sum in another order: a few units in the last place of fp32.
   EXPECT_NEAR(a.loss, b.loss, 8 * 0x1p-24 * a.loss);
   EXPECT_NEAR(a.grad_norm, b.grad_norm, 64 * 0x1p-24 * a.grad_norm);
+}
+
+class ReleasedStep : public ::testing::TestWithParam<std::tuple<const char*, models::Recompute>> {};
+
+TEST_P(ReleasedStep, IsTheUsualOneBitForBit) {
+  const auto [precision, recompute] = GetParam();
+  const GradScalerOptions unscaled{.enabled = false};
+  Training usual(precision, unscaled, {.clip = 0.0}),
+      released(precision, unscaled, {.clip = 0.0, .releases_gradients = true});
+  for (Training* training : {&usual, &released})
+    training->model->set_recompute(recompute, mezzo::checkpoint);
+  for (int i = 0; i < 5; ++i) {
+    const StepResult want = usual.step.run(batches(1), 1e-2),
+                     got = released.step.run(batches(1), 1e-2);
+    EXPECT_EQ(got.loss, want.loss);
+    // Each parameter's norm is rounded to fp32, and then their sum.
+    EXPECT_NEAR(got.grad_norm, want.grad_norm, 2 * 0x1p-24 * want.grad_norm);
+    EXPECT_TRUE(got.gradients.empty());
+  }
+  EXPECT_TRUE(are_equal(released.snapshot(), usual.snapshot()));
+  for (const at::Tensor& parameter : released.model->parameters())
+    EXPECT_FALSE(parameter.grad().defined());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ReleasedStep,
+                         ::testing::Combine(::testing::Values("amp-bf16", "lean"),
+                                            ::testing::Values(models::Recompute::kNone,
+                                                              models::Recompute::kElementwise,
+                                                              models::Recompute::kLayer)),
+                         [](const auto& param) {
+                           const std::string mode =
+                               std::get<0>(param.param) == std::string("lean") ? "Lean" : "AmpBf16";
+                           return mode + std::to_string(static_cast<int>(std::get<1>(param.param)));
+                         });
+
+TEST(Step, NamesTheReleasedGradientsThatAreNotFinite) {
+  Training training("amp-bf16", {.enabled = false}, {.clip = 0.0, .releases_gradients = true});
+  {
+    const at::NoGradGuard no_grad;
+    training.model->named_parameters()["ln_f.bias"][3].fill_(
+        std::numeric_limits<float>::infinity());
+  }
+  const StepResult result = training.step.run(batches(1), 1e-2);
+  ASSERT_EQ(result.gradients.size(), training.model->named_parameters().size());
+  EXPECT_THAT(name_overflow(result.gradients), ::testing::HasSubstr("in ln_f.bias"));
+  EXPECT_EQ(overflow_origin(result.gradients, std::isfinite(result.loss)),
+            "in the loss or the forward pass");
+}
+
+TEST(Step, RefusesToReleaseGradientsWhereThatCannotBe) {
+  const GradScalerOptions unscaled{.enabled = false};
+  EXPECT_THROW_WITH(Training("fp32", unscaled, {.clip = 0.0, .releases_gradients = true}),
+                    "split weights or 8-bit moments, but is fp32");
+  EXPECT_THROW_WITH(Training("lean", unscaled, {.clip = 1.0, .releases_gradients = true}),
+                    "clipping must be off");
+  EXPECT_THROW_WITH(Training("lean", {}, {.clip = 0.0, .releases_gradients = true}),
+                    "the loss must not be scaled");
 }
 
 TEST(Step, ClipsAfterUnscaling) {

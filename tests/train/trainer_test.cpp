@@ -181,6 +181,74 @@ TEST(Trainer, FiveThousandHealthyStepsInFp16RaiseNoAlarm) {
     EXPECT_THAT(note, ::testing::HasSubstr("probe")) << "only skips that the scale explains";
 }
 
+TEST(Trainer, ReleasedGradientsCostLessMemoryAndChangeNoBit) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "lean";
+  run.config.clip = 0;
+  run.config.layers = 8;
+  run.config.width = 64;
+  run.config.eval_batches = 1;
+  std::vector<double> peaks;
+  std::vector<std::vector<double>> losses;
+  for (const bool releases : {false, true}) {
+    run.config.release_gradients = releases;
+    Heard heard;
+    Trainer trainer(run.config, dir / std::to_string(releases), run.tokens, heard.sinks);
+    trainer.run(kNeverStop);
+    peaks.push_back(static_cast<double>(heard.steps.back().peak_tensor_bytes));
+    losses.emplace_back();
+    for (const report::StepRecord& step : heard.steps) losses.back().push_back(step.loss);
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_LT(peaks[1], peaks[0]);
+  const Checkpoint a = load_checkpoint(checkpoint_folder(dir / "0", 12));
+  const Checkpoint b = load_checkpoint(checkpoint_folder(dir / "1", 12));
+  expect_same_bits(a.model, b.model);
+  expect_same_bits(a.optimizer, b.optimizer);
+}
+
+TEST(Trainer, AStepWithReleasedGradientsIsNamedAndPointedToTheDoctor) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "lean";
+  run.config.clip = 0;
+  run.config.release_gradients = true;
+  run.config.steps = 2;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  {
+    const at::NoGradGuard no_grad;
+    trainer.model()->named_parameters()["ln_f.bias"][3].fill_(INFINITY);
+  }
+  trainer.run(kNeverStop);
+  EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("ln_f.bias"));
+  EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("Hint: mezzo doctor --resume"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "run/failures"));
+}
+
+// Split weights are put together for a checkpoint: 4 bytes each, where a step's gradients have 2.
+TEST(Trainer, KindsAddUpToAPeakThatACheckpointMade) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-bf16";
+  run.config.layers = 8;
+  run.config.width = 64;
+  run.config.batch = 1;
+  run.config.steps = 2;
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  const report::Summary summary = trainer.run(kNeverStop);
+  ASSERT_GT(summary.peak_tensor_bytes, heard.steps.back().peak_tensor_bytes);
+  const BytesByKind& kinds = summary.peak_kinds.value();
+  EXPECT_EQ(kinds.weights + kinds.gradients + kinds.optimizer_state + kinds.activations +
+                kinds.temporaries,
+            summary.peak_tensor_bytes);
+  EXPECT_EQ(kinds.gradients, 0);
+  EXPECT_EQ(kinds.activations, 0);
+  EXPECT_GE(kinds.temporaries, 4 * summary.parameters);
+}
+
 TEST(Trainer, RefusesDataWithMoreTokensThanTheModelKnows) {
   const TempDir dir;
   TinyRun run(dir.path());
