@@ -27,7 +27,8 @@ MEZZO_INLINE T narrowed(float x) {
 }
 
 MEZZO_INLINE float exponential(float x) { return exp_of(x); }
-MEZZO_INLINE float softmax_exponential(float x) { return exp_of_softmax(x); }
+MEZZO_INLINE float sigmoid_value(float z) { return sigmoid_of(z).value; }
+MEZZO_INLINE float sigmoid_slope(float z) { return sigmoid_of(z).slope; }
 
 /// The loop's result in every instruction set that this CPU has.
 template <auto loop, class From, class To>
@@ -93,44 +94,59 @@ TYPED_TEST(HalfTypes, NarrowExactlyAsLibtorchAtEveryTurningPoint) {
   }
 }
 
-template <float exponential_of(float)>
-void expect_within_two_ulp() {
+/// From -87 to `end`, in steps that are no multiple of anything.
+std::vector<float> exponents(float end) {
   std::vector<float> points;
-  for (float x = -87.0f; x < 88.0f; x += 0.0007f) points.push_back(x);
-  for (const auto& got :
-       in_each_set<convert_all<float, float, exponential_of>, float, float>(points)) {
+  for (float x = -87.0f; x < end; x += 0.0007f) points.push_back(x);
+  return points;
+}
+
+template <float function(float)>
+void expect_within(double ulps, float end, double exact_of(double)) {
+  const std::vector<float> points = exponents(end);
+  for (const auto& got : in_each_set<convert_all<float, float, function>, float, float>(points)) {
     for (size_t i = 0; i < points.size(); ++i) {
-      const double exact = std::exp(static_cast<double>(points[i]));
+      const double exact = exact_of(static_cast<double>(points[i]));
       const double ulp = std::ldexp(1.0, std::ilogb(exact) - 23);
-      ASSERT_LE(std::abs(got[i] - exact), 2 * ulp) << points[i];
+      ASSERT_LE(std::abs(got[i] - exact), ulps * ulp) << points[i];
     }
   }
 }
 
-TEST(ExpOf, IsWithinTwoUlpOfTheExactValue) { expect_within_two_ulp<exponential>(); }
+TEST(ExpOf, IsWithinTwoUlpOfTheExactValue) {
+  expect_within<exponential>(2, 88.0f, [](double x) { return std::exp(x); });
+}
 
-TEST(ExpOfSoftmax, IsWithinTwoUlpOfTheExactValue) { expect_within_two_ulp<softmax_exponential>(); }
-
-TEST(ExpOfSoftmax, IsZeroBelowItsRangeAndKeepsNaN) {
+TEST(ExpOf, IsZeroBelowItsRangeAndKeepsNaN) {
   const std::vector<float> points = {-INFINITY, -1e30f, -87.1f, -104.0f, 0.0f, NAN};
   for (const auto& got :
-       in_each_set<convert_all<float, float, softmax_exponential>, float, float>(points)) {
+       in_each_set<convert_all<float, float, exponential>, float, float>(points)) {
     for (size_t i = 0; i < 4; ++i) EXPECT_EQ(got[i], 0.0f) << points[i];
     EXPECT_EQ(got[4], 1.0f);
     EXPECT_TRUE(std::isnan(got[5]));
   }
 }
 
-TEST(ExpOf, KeepsWhatIsNotFinite) {
-  const std::vector<float> points = {-INFINITY, INFINITY, NAN, -200.0f, 100.0f, -100.0f};
+TEST(SigmoidOf, ValueAndSlopeAreWithinSixUlpOfTheExactOnes) {
+  expect_within<sigmoid_value>(6, 87.0f, [](double z) { return 1 / (1 + std::exp(-z)); });
+  expect_within<sigmoid_slope>(6, 87.0f, [](double z) {
+    return 1 / (1 + std::exp(-z)) / (1 + std::exp(z));  // no cancellation
+  });
+}
+
+TEST(SigmoidOf, ReachesItsEndsAndKeepsNaN) {
+  const std::vector<float> points = {-INFINITY, -200.0f, 0.0f, 200.0f, INFINITY, NAN};
+  const std::vector<float> values = {0.0f, 0.0f, 0.5f, 1.0f, 1.0f},
+                           slopes = {0.0f, 0.0f, 0.25f, 0.0f, 0.0f};
   for (const auto& got :
-       in_each_set<convert_all<float, float, exponential>, float, float>(points)) {
-    EXPECT_EQ(got[0], 0.0f);
-    EXPECT_EQ(got[1], INFINITY);
-    EXPECT_TRUE(std::isnan(got[2]));
-    EXPECT_EQ(got[3], 0.0f);
-    EXPECT_EQ(got[4], INFINITY);
-    EXPECT_NEAR(got[5], std::exp(-100.0), std::ldexp(1.0, -148)) << "subnormal: one spacing";
+       in_each_set<convert_all<float, float, sigmoid_value>, float, float>(points)) {
+    for (size_t i = 0; i < 5; ++i) EXPECT_EQ(got[i], values[i]) << points[i];
+    EXPECT_TRUE(std::isnan(got[5]));
+  }
+  for (const auto& got :
+       in_each_set<convert_all<float, float, sigmoid_slope>, float, float>(points)) {
+    for (size_t i = 0; i < 5; ++i) EXPECT_EQ(got[i], slopes[i]) << points[i];
+    EXPECT_TRUE(std::isnan(got[5]));
   }
 }
 

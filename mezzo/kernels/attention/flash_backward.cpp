@@ -33,7 +33,7 @@ MEZZO_INLINE void differentiate(const float* scores, const float* grad_probabili
       const int64_t at = (k + i) * kQueries;
       const int32_t first = tile.first_query(k + i);
       for (int32_t q = 0; q < kQueries; ++q) {
-        const float seen = exp_of_softmax(scores[at + q] * scale - of.logsumexp[q]);
+        const float seen = exp_of(scores[at + q] * scale - of.logsumexp[q]);
         const float gradient = seen * (grad_probabilities[at + q] - of.delta[q]) * scale;
         p[i][q] = q >= first ? seen : 0.0f;
         ds[i][q] = q >= first ? gradient : 0.0f;

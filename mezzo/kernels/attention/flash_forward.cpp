@@ -59,7 +59,7 @@ MEZZO_INLINE void exponentiate(const float* scores, Tile tile, float scale, Runn
       const float* row = scores + (k + i) * kQueries;
       const int32_t first = tile.first_query(k + i);
       for (int32_t q = 0; q < kQueries; ++q) {
-        p[i][q] = q >= first ? exp_of_softmax(row[q] * scale - top[q]) : 0.0f;
+        p[i][q] = q >= first ? exp_of(row[q] * scale - top[q]) : 0.0f;
         sum[q] += p[i][q];
       }
     }

@@ -14,26 +14,23 @@ constexpr float kTwiceRootTwoOverPi = 1.5957691216f;
 constexpr float kCube = 0.044715f;
 constexpr int64_t kGrain = 1 << 14;
 
-/// e^-2u, of which the sigmoid and its slope are made.
-MEZZO_INLINE float exp_of_minus_2u(float x) {
-  return exp_of(-kTwiceRootTwoOverPi * (x + kCube * x * x * x));
-}
+MEZZO_INLINE float twice_u(float x) { return kTwiceRootTwoOverPi * (x + kCube * x * x * x); }
 
 template <class T>
 MEZZO_INLINE void gelu_loop(const T* x, T* y, int64_t N) {
   for (int64_t i = 0; i < N; ++i)
-    y[i] = narrow<T>(wide(x[i]) / (1.0f + exp_of_minus_2u(wide(x[i]))));
+    y[i] = narrow<T>(wide(x[i]) * sigmoid_of(twice_u(wide(x[i]))).value);
 }
 
 template <class T>
 MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, int64_t N) {
   for (int64_t i = 0; i < N; ++i) {
-    const float x = wide(x_in[i]), e = exp_of_minus_2u(x), s = 1.0f / (1.0f + e);
+    const float x = wide(x_in[i]);
+    const Sigmoid s = sigmoid_of(twice_u(x));
     const float slope_of_2u = kTwiceRootTwoOverPi * (1.0f + 3.0f * kCube * x * x);
-    // s (1 - s); 1 - s is e s, which keeps its digits where s is nearly 1. Where the sigmoid has
-    // reached 0 or 1, the slope may be Inf, and 0 x Inf a NaN.
-    const float bend = s == 0.0f ? 0.0f : s * (e * s);
-    grad_x[i] = narrow<T>(wide(grad[i]) * (s + (bend == 0.0f ? 0.0f : x * bend * slope_of_2u)));
+    // Where the sigmoid has reached 0 or 1, slope_of_2u may be Inf, and 0 x Inf a NaN.
+    const float bend = s.slope == 0.0f ? 0.0f : x * s.slope * slope_of_2u;
+    grad_x[i] = narrow<T>(wide(grad[i]) * (s.value + bend));
   }
 }
 

@@ -31,7 +31,7 @@ MEZZO_INLINE RowSums row_sums(const T* logits, int64_t V) {
 #pragma omp simd reduction(+ : exponentials, differences)
     for (int64_t j = begin; j < std::min(begin + kBlock, V); ++j) {
       const float difference = wide(logits[j]) - largest;
-      exponentials += exp_of_softmax(difference);
+      exponentials += exp_of(difference);
       differences += difference;
     }
     sums.exponentials += exponentials;
@@ -66,10 +66,10 @@ MEZZO_INLINE double row_loss(T* logits, int64_t V, int64_t target, RowTerms term
   const auto at_target = static_cast<float>(terms.gradient_scale * (1.0 - s));
 #pragma omp simd
   for (int64_t j = 0; j < V; ++j) {
-    const float exponential = exp_of_softmax(wide(logits[j]) - sums.largest);
+    const float exponential = exp_of(wide(logits[j]) - sums.largest);
     logits[j] = narrow<T>(exponential * softmax_scale - smoothed);
   }
-  logits[target] = narrow<T>(exp_of_softmax(of_target) * softmax_scale - smoothed - at_target);
+  logits[target] = narrow<T>(exp_of(of_target) * softmax_scale - smoothed - at_target);
   return loss;
 }
 

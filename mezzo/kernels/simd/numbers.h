@@ -77,26 +77,9 @@ MEZZO_INLINE float exp_polynomial(float r) {
   return p * r * r + r + 1.0f;
 }
 
-/// e^x within 2 ULP for x in [-87, 88]; 0 at and below -104, Inf above 88.73; NaN for NaN.
-/// Cephes' expf: x = n ln 2 + r, a polynomial for e^r, and the exponent moved by n in two steps, so
-/// that subnormal results come out right.
+/// e^x within 2 ULP for x in [-87, 88]; 0 below, where it is less than 2^-125; not for greater x;
+/// NaN for NaN. Cephes' expf: x = n ln 2 + r, a polynomial for e^r, and the exponent moved by n.
 MEZZO_INLINE float exp_of(float x) {
-  const float bounded = x < -104.0f ? -104.0f : (x > 89.0f ? 89.0f : x);
-  const float n = std::nearbyint(bounded * 1.44269504f);
-  float r = bounded - n * 0.693359375f;
-  r -= n * -2.12194440e-4f;
-  const float p = exp_polynomial(r);
-  const int32_t whole = static_cast<int32_t>(n == n ? n : 0.0f), part = whole / 2;
-  const auto power = [](int32_t e) MEZZO_INLINE_LAMBDA {
-    return std::bit_cast<float>(static_cast<uint32_t>(e + 127) << 23);
-  };
-  return p * power(part) * power(whole - part);
-}
-
-/// exp_of() where 0 may stand for what is below e^-87, in two thirds of the operations: for
-/// softmax, whose exponents are at most about 0. Within 2 ULP for x in [-87, 88]; not for greater
-/// x.
-MEZZO_INLINE float exp_of_softmax(float x) {
   // Added, 1.5 * 2^23 rounds to a whole number and leaves it in the lowest bits.
   const float shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
   float r = x - n * 0.693359375f;
@@ -105,6 +88,18 @@ MEZZO_INLINE float exp_of_softmax(float x) {
   const float power =
       std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + (uint32_t{127} << 23));
   return x < -87.0f ? 0.0f : p * power;
+}
+
+struct Sigmoid {
+  float value;  // 1 / (1 + e^-z)
+  float slope;  // value (1 - value)
+};
+
+/// Both within 6 ULP, but that 0 stands for what is below e^-87; no Inf and no cancellation on the
+/// way, as the exponent is never above 0. NaN for NaN.
+MEZZO_INLINE Sigmoid sigmoid_of(float z) {
+  const float e = exp_of(-std::fabs(z)), larger = 1.0f / (1.0f + e), smaller = e * larger;
+  return {z >= 0.0f ? larger : smaller, smaller * larger};
 }
 
 }  // namespace mezzo::kernels

@@ -27,7 +27,7 @@ template <class T>
 MEZZO_INLINE void swiglu_row(const T* gate, const T* up, T* y, int64_t C) {
   for (int64_t i = 0; i < C; ++i) {
     const float g = wide(gate[i]);
-    y[i] = narrow<T>(g / (1.0f + exp_of(-g)) * wide(up[i]));
+    y[i] = narrow<T>(g * sigmoid_of(g).value * wide(up[i]));
   }
 }
 
@@ -35,12 +35,10 @@ template <class T>
 MEZZO_INLINE void swiglu_grad_row(const T* grad, const T* gate, const T* up, T* grad_gate,
                                   T* grad_up, int64_t C) {
   for (int64_t i = 0; i < C; ++i) {
-    const float g = wide(gate[i]), e = exp_of(-g), s = 1.0f / (1.0f + e);
-    // s (1 - s); 1 - s is e s, which keeps its digits where s is nearly 1. Where the sigmoid has
-    // reached 0, e is Inf, and 0 x Inf a NaN.
-    const float bend = s == 0.0f ? 0.0f : s * (e * s);
-    grad_gate[i] = narrow<T>(wide(grad[i]) * wide(up[i]) * (s + g * bend));
-    grad_up[i] = narrow<T>(wide(grad[i]) * (g * s));
+    const float g = wide(gate[i]);
+    const Sigmoid s = sigmoid_of(g);
+    grad_gate[i] = narrow<T>(wide(grad[i]) * wide(up[i]) * (s.value + g * s.slope));
+    grad_up[i] = narrow<T>(wide(grad[i]) * (g * s.value));
   }
 }
 

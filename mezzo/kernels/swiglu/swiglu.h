@@ -10,7 +10,7 @@ namespace mezzo::kernels {
 // autograd.
 
 /// gate_up [..., 2 C] fp32, bf16 or fp16 -> [..., C] of the same dtype; computed in fp32 and
-/// rounded once. Relative error in fp32: 6 ULP. Other dtypes and devices go to libtorch's ops.
+/// rounded once. Error in fp32: 8 ULP. Other dtypes and devices go to libtorch's ops.
 /// Throws Error where the last size is odd.
 at::Tensor swiglu(const at::Tensor& gate_up);
 
