@@ -74,6 +74,20 @@ c10::IValue in_fp64(const c10::IValue& value) {
   return value;
 }
 
+// An attention without dropout is tagged as if it had one.
+bool draws(const Call& call) {
+  const auto& arguments = call.op.handle.schema().arguments();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const c10::IValue& value = call.arguments[i];
+    if (arguments[i].name() == "dropout_p" && value.isDouble() && value.toDouble() == 0.0)
+      return false;
+  }
+  return call.op.is_random;
+}
+
+// To call it again would be to wait for other ranks that do not.
+bool communicates(const Call& call) { return call.op.name.find("c10d") != std::string::npos; }
+
 bool names_dtype(const c10::Argument& argument) {
   return argument.name() == "dtype" || argument.name() == "out_dtype";
 }
@@ -177,7 +191,7 @@ std::vector<int64_t> first_non_finite(const at::Tensor& tensor) {
 }
 
 std::vector<at::Tensor> results_in_fp64(const Call& call) {
-  if (call.op.is_random) return {};
+  if (draws(call) || communicates(call)) return {};
   const auto& schema = call.op.handle.schema();
   torch::jit::Stack stack;
   for (size_t i = 0; i < call.arguments.size(); ++i) {

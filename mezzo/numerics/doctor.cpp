@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -200,9 +201,26 @@ class Examination {
         return has_lost_gradients();
       case Cause::kLostUpdate:
         return has_not_moved(record_of(root.inner));
+      case Cause::kInvalid:
+      case Cause::kDivisionByZero:
+        return is_replaced(root);
       default:
         return false;
     }
+  }
+
+  // By numbers of nan_to_num, which look right and are made up.
+  bool is_replaced(const Root& root) const {
+    std::set<int64_t> bad = {root.record, root.inner};
+    for (int64_t i = root.record; i < static_cast<int64_t>(before_.trace.records.size()); ++i) {
+      const OpRecord& record = record_of(i);
+      const bool reads_bad = std::any_of(record.sources.begin(), record.sources.end(),
+                                         [&](int64_t source) { return bad.contains(source); });
+      if (!reads_bad) continue;
+      if (record.op != nullptr && base_name(record.op->name) == "nan_to_num") return true;
+      bad.insert(i);
+    }
+    return false;
   }
 
   // If the step is what it is in fp32, no suspect did it harm.
@@ -255,12 +273,13 @@ class Examination {
     }
   }
 
+  // Also where something else is wrong: what garbage does downstream is another thing each time.
   void look_for_uninitialized() {
     const auto& records = before_.trace.records;
     const bool may_be = std::any_of(records.begin(), records.end(), [](const OpRecord& record) {
       return record.op != nullptr && record.op->leaves_garbage && record.parent < 0;
     });
-    if (!may_be || !before_.is_finite() || !roots_.empty()) return;
+    if (!may_be) return;
     poisoned_ = replay(patient_, state_, {.poisons = true});
     for (Root& root : find_roots(*poisoned_)) {
       if (root.external >= 0 || root.is_swallowed) continue;

@@ -21,7 +21,8 @@ struct Patient {
   std::function<at::Tensor()> step;
   /// Their gradients are what must be finite; they themselves must stay so.
   std::vector<NamedTensor> parameters;
-  /// Buffers, and whatever else lives on from step to step.
+  /// Buffers, and whatever else lives on from step to step: what an op writes is found without,
+  /// what other code writes (CompactAdamW, of whose moments state_tensors() is the list) is not.
   std::vector<NamedTensor> buffers;
   /// The batch. The first dimension of the first one counts the samples.
   std::vector<NamedTensor> inputs;

@@ -113,7 +113,8 @@ void Ledger::wrote(const at::Tensor& tensor, Kinds kinds, Kinds intended, int64_
   const Span span = span_of(tensor);
   if (span.is_dense) {
     std::erase_if(memory.bad_writes, [&](const BadWrite& old) {
-      return span.begin <= old.span.begin && old.span.end <= span.end && kinds == 0;
+      const bool is_covered = span.begin <= old.span.begin && old.span.end <= span.end;
+      return is_covered && (kinds == 0 || old.writer < writer);  // not what an op within it wrote
     });
   }
   if (kinds != 0) memory.bad_writes.push_back({writer, span, kinds, intended});

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <mutex>
 
 #include "mezzo/base/check.h"
 #include "mezzo/numerics/birth.h"
@@ -14,6 +15,7 @@ namespace {
 constexpr int64_t kSample = 1024;
 
 std::atomic<MagnitudeLog*> active{nullptr};
+std::mutex mutex;  // other threads may be within an op when a log is gone
 
 // See Note [What a RecordFunction callback may do].
 at::CallbackHandle callback(at::RecordFunctionCallback::EndCallback end) {
@@ -41,6 +43,7 @@ MagnitudeLog::MagnitudeLog() {
 }
 
 MagnitudeLog::~MagnitudeLog() {
+  const std::scoped_lock lock(mutex);
   at::disableCallback(handle_of(&MagnitudeLog::on_end));
   active = nullptr;
 }
@@ -52,9 +55,10 @@ const std::vector<float>& MagnitudeLog::of(uint64_t key, at::ScalarType dtype) c
 }
 
 void MagnitudeLog::on_end(const at::RecordFunction& function, at::ObserverContext*) {
+  if (OpFacts::of(function) == nullptr) return;
+  const std::scoped_lock lock(mutex);
   MagnitudeLog* log = active.load();
-  if (log == nullptr || OpFacts::of(function) == nullptr) return;
-  const std::scoped_lock lock(log->mutex_);
+  if (log == nullptr) return;
   try {
     const Quiet quiet;
     for_each_tensor(function.outputs(),

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -27,7 +26,6 @@ class MagnitudeLog {
   static void on_end(const at::RecordFunction& function, at::ObserverContext* context);
   void sample(const at::Tensor& tensor);
 
-  std::mutex mutex_;
   std::map<std::pair<uint64_t, at::ScalarType>, std::vector<float>> samples_;
 };
 

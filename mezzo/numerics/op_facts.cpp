@@ -27,7 +27,7 @@ std::unique_ptr<OpFacts> make_facts(const c10::OperatorHandle& handle) {
   facts->is_random = handle.hasTag(at::Tag::nondeterministic_seeded);
   facts->is_pointwise = handle.hasTag(at::Tag::pointwise);
   facts->leaves_garbage =
-      base.starts_with("empty") || base.starts_with("new_empty") || base == "resize";
+      base.starts_with("empty") || base.starts_with("new_empty") || base.starts_with("resize");
   const bool takes_shape_alone = base.ends_with("_like") || base.starts_with("new_");
   bool is_first = true;
   for (const c10::Argument& argument : schema.arguments()) {

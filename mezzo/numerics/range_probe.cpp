@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <mutex>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -22,6 +23,8 @@ namespace mezzo::numerics {
 namespace {
 
 std::atomic<RangeProbe*> active{nullptr};
+// Other threads may be within an op when a probe is gone.
+std::recursive_mutex mutex;
 
 // Between a part of the model and an op in the name of a place.
 constexpr char kOpMark = '\t';
@@ -70,8 +73,10 @@ struct RangeProbe::Frame : at::ObserverContext {
   }
   ~Frame() override {
     top = outer;
+    if (!names_nodes) return;
+    const std::scoped_lock lock(mutex);
     RangeProbe* probe = active.load();
-    if (names_nodes && probe != nullptr) probe->scopes_.note(Scope::path());
+    if (probe != nullptr) probe->scopes_.note(Scope::path());
   }
 
   const OpFacts& op;
@@ -111,15 +116,18 @@ RangeProbe::RangeProbe(Detail detail) : detail_(detail) {
   RangeProbe* none = nullptr;
   MEZZO_CHECK(active.compare_exchange_strong(none, this), "numerics",
               "ranges are already being read. Hint: one RangeProbe at a time");
+  const std::scoped_lock lock(mutex);
   handle_ = handle;
   scopes_.note(Scope::path());
   set_scope_observer([](const std::string& path) {
+    const std::scoped_lock observer_lock(mutex);
     if (RangeProbe* probe = active.load()) probe->scopes_.note(path);
   });
   at::reenableCallback(handle);
 }
 
 RangeProbe::~RangeProbe() {
+  const std::scoped_lock lock(mutex);
   at::disableCallback(handle_);
   set_scope_observer(nullptr);
   active = nullptr;
@@ -127,6 +135,7 @@ RangeProbe::~RangeProbe() {
 
 std::unique_ptr<at::ObserverContext> RangeProbe::on_start(const at::RecordFunction& function) {
   const OpFacts* op = OpFacts::of(function);
+  const std::scoped_lock lock(mutex);
   RangeProbe* probe = active.load();
   if (probe == nullptr || op == nullptr) return nullptr;
   const bool is_recomputed =
@@ -145,12 +154,13 @@ std::unique_ptr<at::ObserverContext> RangeProbe::on_start(const at::RecordFuncti
 }
 
 void RangeProbe::on_end(const at::RecordFunction& function, at::ObserverContext* context) {
-  RangeProbe* probe = active.load();
   auto* frame = static_cast<Frame*>(context);
-  if (probe == nullptr || frame == nullptr) return;
+  if (frame == nullptr) return;
   if (std::uncaught_exceptions() > frame->exceptions) return;  // the op threw
   const auto begin = std::chrono::steady_clock::now();
-  const std::scoped_lock lock(probe->mutex_);
+  const std::scoped_lock lock(mutex);
+  RangeProbe* probe = active.load();
+  if (probe == nullptr) return;
   try {
     probe->end(*frame, function.outputs());
   } catch (const std::exception& error) {
@@ -201,7 +211,7 @@ ModuleRanges& RangeProbe::of(const std::string& place) {
 }
 
 std::vector<ModuleRanges> RangeProbe::take() {
-  const std::scoped_lock lock(mutex_);
+  const std::scoped_lock lock(mutex);
   if (!failure_.empty())
     mezzo::detail::fail<Error>("numerics", "reading a step's ranges failed: {}", failure_);
   index_of_.clear();

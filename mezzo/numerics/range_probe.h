@@ -2,7 +2,6 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -64,7 +63,6 @@ class RangeProbe {
 
   Detail detail_;
   at::CallbackHandle handle_ = 0;
-  std::mutex mutex_;
   ScopeLog scopes_;
   std::vector<ModuleRanges> modules_;
   std::map<std::string, size_t> index_of_;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <optional>
 
 #include <ATen/core/grad_mode.h>
@@ -26,6 +27,7 @@ struct Recorder::Frame : at::ObserverContext {
 
   const OpFacts& op;
   int64_t index = -1;
+  uint64_t stretch = 0;
   int exceptions = std::uncaught_exceptions();
   bool has_infinite_scalar = false;
   int64_t garbage_maker = -1;          // of an input that nobody has written to
@@ -36,11 +38,15 @@ struct Recorder::Frame : at::ObserverContext {
 namespace {
 
 std::atomic<Recorder*> active{nullptr};
+// Recursive: an op that is run again under it, to be judged, may have Scopes.
+std::recursive_mutex mutex;
+uint64_t last_stretch = 0;
 
 constexpr size_t kMostRecords = size_t{1} << 16;
 constexpr size_t kNodesKept = 32;  // a gradient is read soon after it is made
 
 struct OpenFrame {
+  uint64_t stretch;
   int64_t index;
   uint64_t key;
 };
@@ -59,6 +65,11 @@ bool reads_non_finite(const OpRecord& record) {
 
 bool is_number(const at::Tensor& tensor) {
   return tensor.dim() == 0 && tensor.unsafeGetTensorImpl()->is_wrapped_number();
+}
+
+bool is_copy(const OpFacts& op) {
+  const std::string base = base_name(op.name);
+  return base == "_to_copy" || base == "copy" || base == "clone";
 }
 
 bool flips_signs(const std::string& name) {
@@ -90,7 +101,9 @@ c10::IValue copy_of(const c10::IValue& value) {
 
 Recorder::Frame::~Frame() {
   // An op that throws ends without an end callback's results, but not without its frame's end.
-  if (!open_frames.empty() && open_frames.back().index == index) open_frames.pop_back();
+  if (!open_frames.empty() && open_frames.back().stretch == stretch &&
+      open_frames.back().index == index)
+    open_frames.pop_back();
 }
 
 // ---- switching
@@ -104,9 +117,12 @@ Recorder::Recorder(const RecorderOptions& options) : options_(options) {
   Recorder* none = nullptr;
   MEZZO_CHECK(active.compare_exchange_strong(none, this), "numerics",
               "a step is already being recorded. Hint: one Recorder, diagnosis or Watch at a time");
+  const std::scoped_lock lock(mutex);
+  stretch_ = ++last_stretch;
   open_frames.clear();
   scopes_.note(Scope::path());
   set_scope_observer([](const std::string& path) {
+    const std::scoped_lock observer_lock(mutex);
     if (Recorder* recorder = active.load()) recorder->scopes_.note(path);
   });
   at::reenableCallback(handle);
@@ -116,6 +132,7 @@ Recorder::Recorder(const RecorderOptions& options) : options_(options) {
 Recorder::~Recorder() { stop(); }
 
 void Recorder::stop() {
+  const std::scoped_lock lock(mutex);
   if (active.load() != this) return;
   at::disableCallback(handle_);
   set_scope_observer(nullptr);
@@ -135,11 +152,11 @@ uint64_t Recorder::current_key() { return open_frames.empty() ? 0 : open_frames.
 // ---- the callbacks
 
 std::unique_ptr<at::ObserverContext> Recorder::on_start(const at::RecordFunction& function) {
-  Recorder* recorder = active.load();
-  if (recorder == nullptr) return nullptr;
   const OpFacts* op = OpFacts::of(function);
   if (op == nullptr || op->name.starts_with("mezzo::watch_")) return nullptr;  // Python's way here
-  const std::scoped_lock lock(recorder->mutex_);
+  const std::scoped_lock lock(mutex);
+  Recorder* recorder = active.load();
+  if (recorder == nullptr) return nullptr;
   try {
     if (recorder->is_at_a_new_step()) recorder->end_step();
     if (recorder->has_enough_) return nullptr;
@@ -151,11 +168,12 @@ std::unique_ptr<at::ObserverContext> Recorder::on_start(const at::RecordFunction
 }
 
 void Recorder::on_end(const at::RecordFunction& function, at::ObserverContext* context) {
-  Recorder* recorder = active.load();
   auto* frame = static_cast<Frame*>(context);
-  if (recorder == nullptr || frame == nullptr) return;
+  if (frame == nullptr) return;
   if (std::uncaught_exceptions() > frame->exceptions) return;  // the op threw
-  const std::scoped_lock lock(recorder->mutex_);
+  const std::scoped_lock lock(mutex);
+  Recorder* recorder = active.load();
+  if (recorder == nullptr || recorder->stretch_ != frame->stretch) return;
   try {
     recorder->end(*frame, function.outputs());
   } catch (const std::exception& error) {
@@ -176,6 +194,7 @@ void Recorder::end_step() {
     has_enough_ = true;
     return;
   }
+  stretch_ = ++last_stretch;
   trace_ = {};
   ledger_.forget_writes();
   record_of_node_.clear();
@@ -192,16 +211,18 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
                                                  const OpFacts& op) {
   auto frame = std::make_unique<Frame>(op);
   frame->index = static_cast<int64_t>(trace_.records.size());
+  frame->stretch = stretch_;
   OpRecord& record = trace_.records.emplace_back();
   record.op = &op;
-  record.parent = open_frames.empty() ? -1 : open_frames.back().index;
+  const bool is_inner = !open_frames.empty() && open_frames.back().stretch == stretch_;
+  record.parent = is_inner ? open_frames.back().index : -1;
   place(record, function);
   record.key = key_of(record);
   const ScalarFacts scalars = scalar_facts(op, function.inputs());
   record.note = scalars.note;
   record.rounded_argument = scalars.rounded_argument;
   frame->has_infinite_scalar = scalars.has_infinity;
-  open_frames.push_back({frame->index, record.key});
+  open_frames.push_back({stretch_, frame->index, record.key});
 
   const Quiet quiet;
   for_each_tensor(function.inputs(), [&](size_t argument, const at::Tensor& tensor) {
@@ -298,6 +319,9 @@ void Recorder::settle_directions() {
     OpRecord& record = trace_.records[static_cast<size_t>(i)];
     if (record.direction == Direction::kOptimizer) record.direction = Direction::kForward;
   }
+  for (OpRecord& record : trace_.records) {
+    if (record.direction == Direction::kOptimizer) record.micro_batch = 1;  // it is of no one
+  }
 }
 
 // ---- what an op reads
@@ -336,8 +360,10 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
   if (origin.place == Ledger::Origin::Place::kUnseen)
     record.sources.push_back(add_unseen(record, facts));
   if (origin.place == Ledger::Origin::Place::kGarbage) blame_garbage(origin.sources.front());
-  // What is made of nothing but garbage is garbage: kernels cast their empty results.
-  if (ledger_.garbage_maker(numbers) >= 0) frame.garbage_maker = ledger_.garbage_maker(numbers);
+  // A copy of garbage is garbage: kernels cast their empty results. Not what is computed of it: a
+  // number may be what was there before, and have been written all the same.
+  if (is_copy(frame.op) && ledger_.garbage_maker(numbers) >= 0)
+    frame.garbage_maker = ledger_.garbage_maker(numbers);
   record.inputs.push_back(std::move(facts));
 }
 
@@ -428,6 +454,8 @@ void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
       ledger_.made_garbage(call.results[i], record.outputs[i].kinds, maker);
     return;
   }
+  // libtorch fills what at::empty makes where algorithms are deterministic.
+  if (record.parent >= 0 && is_garbage_made_by(record.parent)) return;
   judge(record, call, frame.has_infinite_scalar);
   for (const TensorFacts& output : record.outputs) {
     if ((output.kinds & ~output.intended) != 0) last_bad_ = frame.index;
@@ -437,6 +465,11 @@ void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
                   frame.index);
   }
   if (options_.hashes) record.hash = hash_of(record, call.results);
+}
+
+bool Recorder::is_garbage_made_by(int64_t i) const {
+  const OpFacts* op = trace_.records[static_cast<size_t>(i)].op;
+  return op != nullptr && op->leaves_garbage;
 }
 
 // Is it bad, is it meant so, or was it born here?

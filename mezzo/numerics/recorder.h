@@ -4,7 +4,6 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <utility>
@@ -32,6 +31,10 @@ struct RecorderOptions {
 // and in place it finds them overwritten: the start callback keeps what is needed. An exception
 // thrown from a callback is swallowed: failures are kept and thrown when recording ends. Callbacks
 // are added once for the process, and switched, as adding is not for use beside other threads.
+//
+// Other threads may be within an op when a recording begins or ends, or a step of it is forgotten:
+// callbacks find out under a lock whether there is a recorder, and an op that ends in another
+// stretch of recording than it began in is nobody's.
 
 // Note [What a watch keeps]
 // A watch lives for many steps. Where a forward pass begins after a backward one, and where the
@@ -86,12 +89,13 @@ class Recorder {
   void add_external(const at::Tensor& numbers, const TensorFacts& facts, int64_t reader);
   void blame_garbage(int64_t maker);
   void keep_overwritten(const at::Tensor& numbers);
+  bool is_garbage_made_by(int64_t record) const;
   void judge(OpRecord& record, const Call& call, bool has_infinite_scalar);
   void settle_directions();
   void stop();
 
   RecorderOptions options_;
-  std::mutex mutex_;
+  uint64_t stretch_;  // of recording: of all recorders, one number for each
   Trace trace_;
   Ledger ledger_;
   ScopeLog scopes_;

@@ -121,10 +121,10 @@ Replay replay(const Patient& patient, const PatientState& state, const ReplayOpt
   {
     const Quiet quiet;
     look_at_sinks(recorder, patient, loss, result);
-    recorder.finish();
     for (const auto& [tensor, copy] : recorder.overwritten()) tensor.copy_(copy);
+    state.restore();
   }
-  state.restore();
+  recorder.finish();
   result.trace = recorder.take_trace();
   return result;
 }
