@@ -10,7 +10,9 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -47,6 +49,7 @@ class Stacks {
     self_ms_.clear();
     since_ = Clock::now();
   }
+  size_t depth() const { return stack_.size(); }
   const std::map<std::string, double>& self_ms() const { return self_ms_; }
 
  private:
@@ -80,19 +83,31 @@ std::string without_numbers(std::string path) {
   return path;
 }
 
+void erase_all(std::string& text, const std::string& part) {
+  for (size_t i = text.find(part); i != text.npos; i = text.find(part)) text.erase(i, part.size());
+}
+
+/// An op, and the part of the model that called it where no other op did; a node of autograd.
 std::string frame_of(const at::RecordFunction& function) {
   std::string name = function.name();
-  if (function.scope() == at::RecordScope::BACKWARD_FUNCTION) return name;
-  const std::string part = without_numbers(mezzo::Scope::path());
-  return part.empty() ? name : name + " " + part;
+  for (const char* part :
+       {"torch::autograd::CppNode", "mezzo::kernels::", "(anonymous namespace)::"})
+    erase_all(name, part);
+  const std::string path = without_numbers(mezzo::Scope::path());
+  return stacks.depth() > 1 || path.empty() ? name : path + ";" + name;
 }
+
+struct Pushed : at::ObserverContext {};
 
 std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function) {
+  if (std::string_view(function.name()).starts_with("autograd::engine")) return nullptr;
   stacks.push(frame_of(function));
-  return nullptr;
+  return std::make_unique<Pushed>();
 }
 
-void on_end(const at::RecordFunction&, at::ObserverContext*) { stacks.pop(); }
+void on_end(const at::RecordFunction&, at::ObserverContext* context) {
+  if (context != nullptr) stacks.pop();
+}
 
 class Phases : public mezzo::train::StepWatch {
  public:

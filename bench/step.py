@@ -24,8 +24,9 @@ PEER = ROOT / "bench/peers/pytorch_step.py"
 # What a PyTorch user can set from outside to make freed memory be reused; see bench/README.md.
 TUNED = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
 
-# What PyTorch's users run where Mezzo's run lean.
-PEER_PRECISION = {"lean": "amp-bf16"}
+# What PyTorch's users run where Mezzo's run lean, with or without their gradients released.
+PEER_PRECISION = {"lean": "amp-bf16", "lean-released": "amp-bf16"}
+OURS = {"lean-released": ["--precision", "lean", "--release-gradients"]}
 
 # PyTorch multiplies fp16 on a CPU in a scalar loop: one of its steps takes longer than a hundred of the others.
 SLOW_STEPS = 1
@@ -40,7 +41,8 @@ def run(command, environment):
 
 def measure(model, precision, options):
     arguments = ["--model", model, "--json", "--threads", str(options.threads)]
-    ours_in, theirs_in = ["--precision", precision], ["--precision", PEER_PRECISION.get(precision, precision)]
+    ours_in = OURS.get(precision, ["--precision", precision])
+    theirs_in = ["--precision", PEER_PRECISION.get(precision, precision)]
     peer_steps = SLOW_STEPS if "fp16" in precision else options.steps
     peer_environment = TUNED if options.tuned else {}
     compiled = ["--compile"] if options.compile else []
@@ -60,7 +62,7 @@ def best(rows, key):
 def print_row(result):
     ours, theirs = best(result["mezzo"], "median_ms"), best(result["pytorch"], "median_ms")
     rss = [best(result[side], "peak_rss_bytes") / 2**20 for side in ("mezzo", "pytorch")]
-    print(f"{result['model']:<8} {result['precision']:<10} {ours:>10.1f} {theirs:>12.1f} {theirs / ours:>8.2f}x"
+    print(f"{result['model']:<8} {result['precision']:<13} {ours:>10.1f} {theirs:>12.1f} {theirs / ours:>8.2f}x"
           f" {rss[0]:>10.0f} {rss[1]:>12.0f}", flush=True)
 
 
@@ -77,7 +79,7 @@ def main():
     parser.add_argument("--peers", type=pathlib.Path, help="write PyTorch's figures as `mezzo compare --peers` takes them")
     options = parser.parse_args()
 
-    print(f"{'model':<8} {'precision':<10} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
+    print(f"{'model':<8} {'precision':<13} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
           f"{'pytorch MiB':>12}", flush=True)
     results = []
     for model in options.models.split(","):
