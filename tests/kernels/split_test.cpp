@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "mezzo/base/error.h"
+#include "mezzo/base/memory.h"
 #include "mezzo/kernels/adamw/split_weights.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "tests/close.h"
@@ -107,6 +108,15 @@ TEST(SplitWeight, KeepsShapeAndOrderInMemory) {
   EXPECT_EQ(halves.high.strides(), transposed.strides());
   EXPECT_EQ(halves.remainder.strides(), transposed.strides());
   EXPECT_BIT_EQUAL(join(halves.high, halves.remainder), transposed);
+}
+
+// A table of embeddings is the largest tensor of a model, and is split while all others are there.
+TEST(SplitWeight, SplitsALargeTensorWithLittleMemoryBeside) {
+  const at::Tensor w = at::randn({(int64_t{1} << 24) + 17});
+  TensorMemoryMeter meter;
+  const SplitWeight halves = split(w);
+  EXPECT_LT(meter.peak_bytes() - meter.current_bytes(), static_cast<int64_t>(w.nbytes()) / 2);
+  EXPECT_BIT_EQUAL(join(halves.high, halves.remainder), w);
 }
 
 TEST(SplitWeight, RefusesWhatIsNotFp32) {
