@@ -18,7 +18,16 @@ namespace {
 // Field numbers of event.proto and summary.proto.
 enum EventField { kWallTime = 1, kStep = 2, kFileVersion = 3, kSummary = 5, kSessionLog = 7 };
 enum SummaryField { kValue = 1 };
-enum ValueField { kTag = 1, kSimpleValue = 2 };
+enum ValueField { kTag = 1, kSimpleValue = 2, kHistogram = 5 };
+enum HistogramField {
+  kMin = 1,
+  kMax = 2,
+  kNumber = 3,
+  kSum = 4,
+  kSumSquares = 5,
+  kBucketLimit = 6,
+  kBucket = 7
+};
 enum SessionLogField { kStatus = 1 };
 constexpr int32_t kSessionStart = 1;
 
@@ -93,6 +102,39 @@ void TensorBoard::on_eval(const EvalRecord& record) {
                 {{"val/loss", record.val_loss}, {"val/accuracy", record.val_accuracy}});
 }
 
+// Over log2 of the magnitudes: TensorBoard's own buckets are even in what they show.
+void TensorBoard::on_gradients(const GradientRecord& record) {
+  std::vector<double> limits, counts;
+  double number = 0, sum = 0, sum_squares = 0;
+  for (size_t i = 0; i < record.counts.size(); ++i) {
+    if (record.counts[i] == 0 && limits.empty()) continue;
+    const double low = record.first_exponent + static_cast<double>(i), middle = low + 0.5;
+    const auto count = static_cast<double>(record.counts[i]);
+    limits.push_back(low + 1);
+    counts.push_back(count);
+    number += count;
+    sum += count * middle;
+    sum_squares += count * middle * middle;
+  }
+  while (!counts.empty() && counts.back() == 0) {
+    limits.pop_back();
+    counts.pop_back();
+  }
+  if (counts.empty()) return;  // all are 0, or not finite
+  write_summary(record.step, [&](protozero::pbf_writer& summary) {
+    protozero::pbf_writer value(summary, kValue);
+    value.add_string(kTag, "train/gradients_log2");
+    protozero::pbf_writer histogram(value, kHistogram);
+    histogram.add_double(kMin, limits.front() - 1);
+    histogram.add_double(kMax, limits.back());
+    histogram.add_double(kNumber, number);
+    histogram.add_double(kSum, sum);
+    histogram.add_double(kSumSquares, sum_squares);
+    histogram.add_packed_double(kBucketLimit, limits.begin(), limits.end());
+    histogram.add_packed_double(kBucket, counts.begin(), counts.end());
+  });
+}
+
 void TensorBoard::on_health(const HealthRecord& record) {
   std::vector<Scalar> scalars;
   for (const HealthRecord::Row& row : record.rows) {
@@ -105,6 +147,7 @@ void TensorBoard::on_health(const HealthRecord& record) {
     add("rms", row.rms);
     add("headroom_bits", row.headroom_bits);
     add("zeros", row.zeros);
+    for (const auto& [format, share] : row.underflow) add(("underflow_" + format).c_str(), share);
     if (row.update.has_value()) add("update", *row.update);
     if (row.lost_update.has_value()) add("lost_update", *row.lost_update);
   }
@@ -112,17 +155,24 @@ void TensorBoard::on_health(const HealthRecord& record) {
 }
 
 void TensorBoard::write_scalars(int64_t step, const std::vector<Scalar>& scalars) {
+  write_summary(step, [&](protozero::pbf_writer& summary) {
+    for (const auto& [tag, value] : scalars) {
+      protozero::pbf_writer scalar(summary, kValue);
+      scalar.add_string(kTag, tag.data(), tag.size());
+      scalar.add_float(kSimpleValue, static_cast<float>(value));
+    }
+  });
+}
+
+void TensorBoard::write_summary(int64_t step,
+                                const std::function<void(protozero::pbf_writer&)>& fill) {
   std::string event;
   protozero::pbf_writer writer(event);
   writer.add_double(kWallTime, clock_());
   writer.add_int64(kStep, step);
   {
     protozero::pbf_writer summary(writer, kSummary);
-    for (const auto& [tag, value] : scalars) {
-      protozero::pbf_writer scalar(summary, kValue);
-      scalar.add_string(kTag, tag.data(), tag.size());
-      scalar.add_float(kSimpleValue, static_cast<float>(value));
-    }
+    fill(summary);
   }
   write_record(event);
 }

@@ -8,12 +8,15 @@
 #include <utility>
 #include <vector>
 
+#include <protozero/pbf_writer.hpp>
+
 #include "mezzo/report/sink.h"
 
 namespace mezzo::report {
 
 /// An event file in the run's folder, events.out.tfevents.SECONDS.HOST, for
-/// `tensorboard --logdir`: the scalars train/*, val/*, perf/*, memory/* and health/* by step. Each
+/// `tensorboard --logdir`: the scalars train/*, val/*, perf/*, memory/* and health/* by step, and
+/// the histogram train/gradients_log2. Each
 /// event is handed to the system at once. A resumed run begins another file, which takes the place
 /// of the earlier one's events after the checkpoint.
 ///
@@ -29,12 +32,15 @@ class TensorBoard : public Sink {
   void on_start(const RunInfo& info) override;
   void on_step(const StepRecord& record) override;
   void on_eval(const EvalRecord& record) override;
+  /// A histogram of log2 |gradient|; zeros and what is not finite are left out.
+  void on_gradients(const GradientRecord& record) override;
   void on_health(const HealthRecord& record) override;
 
  private:
   using Scalar = std::pair<std::string, double>;
 
   void write_scalars(int64_t step, const std::vector<Scalar>& scalars);
+  void write_summary(int64_t step, const std::function<void(protozero::pbf_writer&)>& fill);
   void write_record(const std::string& event);
 
   std::filesystem::path folder_, path_;

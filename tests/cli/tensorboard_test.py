@@ -18,6 +18,14 @@ events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0})
 events.Reload()
 print(json.dumps({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}))
 """
+READ_HISTOGRAMS = """
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+events = EventAccumulator(sys.argv[1], size_guidance={'histograms': 0})
+events.Reload()
+print(json.dumps({tag: [(e.step, e.histogram_value.num, list(e.histogram_value.bucket)) for e in events.Histograms(tag)]
+                  for tag in events.Tags()['histograms']}))
+"""
 
 
 @unittest.skipUnless(os.path.exists(PYTHON), f"there is no {PYTHON}: scripts/setup.sh tests")
@@ -57,6 +65,18 @@ class TensorBoard(unittest.TestCase):
                          ("perf/step_ms", "step_ms"), ("val/loss", "val_loss"), ("val/accuracy", "val_accuracy")]:
             with self.subTest(tag):
                 self.assert_same(tag, key)
+
+    def test_it_reads_the_magnitudes_of_the_gradients(self):
+        self.train("--steps", 8)
+        done = subprocess.run([PYTHON, "-c", READ_HISTOGRAMS, self.folder / "run"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        shown = json.loads(done.stdout)["train/gradients_log2"]
+        rows = [json.loads(row) for row in (self.folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        written = [row["gradients"] for row in rows if "gradients" in row]
+        self.assertEqual([step for step, *_ in shown], [4, 8])
+        self.assertEqual([number for _, number, _ in shown], [sum(row["counts"]) for row in written])
+        for _, number, counts in shown:
+            self.assertEqual(sum(counts), number)
 
     def test_after_a_resume_from_an_older_checkpoint_each_step_is_there_once(self):
         self.train("--steps", 12, "--checkpoint-every", 4, "--keep-checkpoints", 9)

@@ -15,12 +15,18 @@ namespace {
 
 using mezzo::testing::TempDir;
 
+struct Histogram {
+  std::vector<double> figures;  // min, max, number, sum, sum of squares
+  std::vector<double> limits, counts;
+};
+
 struct Event {
   double wall_time = 0;
   int64_t step = 0;
   std::string version;
   bool is_session_start = false;
   std::map<std::string, float> scalars;
+  std::map<std::string, Histogram> histograms;
 };
 
 template <class T>
@@ -35,16 +41,31 @@ uint32_t unmasked(uint32_t masked) {
   return (turned >> 17) | (turned << 15);
 }
 
-std::pair<std::string, float> scalar_of(protozero::pbf_reader value) {
-  std::pair<std::string, float> scalar;
-  while (value.next()) {
-    if (value.tag() == 1) {
-      scalar.first = value.get_string();
+Histogram histogram_of(protozero::pbf_reader reader) {
+  Histogram histogram;
+  while (reader.next()) {
+    if (reader.tag() == 6 || reader.tag() == 7) {
+      const auto numbers = reader.get_packed_double();
+      (reader.tag() == 6 ? histogram.limits : histogram.counts)
+          .assign(numbers.begin(), numbers.end());
     } else {
-      scalar.second = value.get_float();
+      histogram.figures.push_back(reader.get_double());
     }
   }
-  return scalar;
+  return histogram;
+}
+
+void add_value(Event& event, protozero::pbf_reader value) {
+  std::string tag;
+  while (value.next()) {
+    if (value.tag() == 1) {
+      tag = value.get_string();
+    } else if (value.tag() == 5) {
+      event.histograms[tag] = histogram_of(value.get_message());
+    } else {
+      event.scalars[tag] = value.get_float();
+    }
+  }
 }
 
 Event event_of(protozero::pbf_reader reader) {
@@ -61,7 +82,7 @@ Event event_of(protozero::pbf_reader reader) {
       event.is_session_start = session.next(1) && session.get_enum() == 1;
     } else {
       protozero::pbf_reader summary = reader.get_message();
-      while (summary.next(1)) event.scalars.insert(scalar_of(summary.get_message()));
+      while (summary.next(1)) add_value(event, summary.get_message());
     }
   }
   return event;
@@ -123,6 +144,7 @@ TEST(TensorBoard, WritesTheHealthOfAStepByPartAndKind) {
   health.rows[0].where = "h.0.mlp.c_fc.weight";
   health.rows[0].what = "weight gradients";
   health.rows[0].headroom_bits = 4.5;
+  health.rows[0].underflow = {{"fp16", 0.25}, {"fp8_e4m3", 0.5}};
   {
     TensorBoard board(dir.path());
     board.on_start({});
@@ -133,7 +155,34 @@ TEST(TensorBoard, WritesTheHealthOfAStepByPartAndKind) {
   EXPECT_EQ(events[1].step, 50);
   EXPECT_EQ(events[1].scalars.at("health/h.0.mlp.c_fc.weight/weight_gradients/headroom_bits"),
             4.5f);
+  EXPECT_EQ(events[1].scalars.at("health/h.0.mlp.c_fc.weight/weight_gradients/underflow_fp8_e4m3"),
+            0.5f);
   EXPECT_EQ(events[1].scalars.count("health/h.0.mlp.c_fc.weight/weight_gradients/lost_update"), 0u);
+}
+
+TEST(TensorBoard, WritesTheMagnitudesOfGradientsAsAHistogramOfPowersOfTwo) {
+  const TempDir dir;
+  GradientRecord gradients;
+  gradients.step = 100;
+  gradients.values = 12;
+  gradients.zeros = 2;
+  gradients.first_exponent = -10;
+  gradients.counts = {0, 6, 0, 4, 0};
+  {
+    TensorBoard board(dir.path());
+    board.on_start({});
+    board.on_gradients(gradients);
+    gradients.counts = {0, 0, 0, 0, 0};
+    board.on_gradients(gradients);  // says nothing
+  }
+  const std::vector<Event> events = events_in(dir.path());
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[1].step, 100);
+  const Histogram& histogram = events[1].histograms.at("train/gradients_log2");
+  EXPECT_THAT(histogram.limits, ::testing::ElementsAre(-8, -7, -6));
+  EXPECT_THAT(histogram.counts, ::testing::ElementsAre(6, 0, 4));
+  const double sum = 6 * -8.5 + 4 * -6.5, squares = 6 * 8.5 * 8.5 + 4 * 6.5 * 6.5;
+  EXPECT_THAT(histogram.figures, ::testing::ElementsAre(-9, -6, 10, sum, squares));
 }
 
 TEST(TensorBoard, AResumedRunTakesThePlaceOfLaterEvents) {
