@@ -132,13 +132,10 @@ void check_only_changes_what_may(const RunConfig& stored, const RunConfig& confi
 // The optimizer's own reasons, and the options that they are about.
 void check_gradient_release_of(const RunConfig& config) {
   if (!config.release_gradients) return;
-  const PrecisionMode& mode = precision_mode(config.precision);
-  const bool is_loss_scaled =
-      config.loss_scale == "auto" ? mode.scales_loss : config.loss_scale != "none";
   try {
     optim::check_gradient_release({.clips = config.clip > 0.0,
                                    .accumulate = config.accumulate,
-                                   .is_loss_scaled = is_loss_scaled});
+                                   .is_loss_scaled = config.scales_loss()});
   } catch (const UsageError& error) {
     detail::fail<UsageError>(kWhere,
                              "release-gradients must be false here: {} (--clip {}, --accumulate "
@@ -146,6 +143,7 @@ void check_gradient_release_of(const RunConfig& config) {
                              error.what(), config.clip, config.accumulate, config.loss_scale,
                              config.precision);
   }
+  const PrecisionMode& mode = precision_mode(config.precision);
   MEZZO_CHECK_USAGE(mode.splits_weights || mode.moment_bits == 8, kWhere,
                     "release-gradients must be false in {}, whose optimizer steps all parameters "
                     "at once, but is true. Hint: --precision amp-bf16 or lean",

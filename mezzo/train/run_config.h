@@ -66,6 +66,8 @@ struct RunConfig {
 
   /// The fixed scale where --loss-scale is a number; otherwise nothing.
   std::optional<double> static_loss_scale() const;
+  /// Whether the loss is scaled: as --loss-scale says, or as the mode needs it.
+  bool scales_loss() const;
 };
 
 /// The cast policy with its rules. Throws UsageError for a rule that cannot be.

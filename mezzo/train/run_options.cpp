@@ -328,6 +328,10 @@ std::string plain(const Value& value) {
 
 std::optional<double> RunConfig::static_loss_scale() const { return parse_number(loss_scale); }
 
+bool RunConfig::scales_loss() const {
+  return loss_scale == "auto" ? precision_mode(precision).scales_loss : loss_scale != "none";
+}
+
 CastPolicy cast_policy_of(const RunConfig& config) {
   try {
     return CastPolicy::preset(config.cast_policy).set_rules(config.cast_rules);

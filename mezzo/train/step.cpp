@@ -38,6 +38,8 @@ Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
 }
 
 StepResult Step::run(const std::vector<Batch>& batches, double lr) {
+  if (release_.has_value())
+    optim::check_gradient_release({.accumulate = static_cast<int64_t>(batches.size())});
   optim::set_lr(optimizer_.optimizer(), lr);
   StepResult result = attempt(batches);
   int64_t retries = 0;
@@ -53,7 +55,7 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   StepResult result;
   result.scale = scaler_.get_scale();
   if (on_failure_ != nullptr) random_.emplace(parameters_.front().device());
-  released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
+  if (release_.has_value()) released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
   const at::Tensor loss = forward_backward(batches);
   if (release_.has_value()) {
     result.grad_norm = end_released(result);

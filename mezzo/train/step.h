@@ -63,9 +63,9 @@ class Step {
        StepOptions options, StepWatch* watch = nullptr);
 
   /// One optimizer step at the learning rate `lr` on the mean loss over `batches` (more than one:
-  /// accumulation). A skipped step leaves weights and optimizer state as they were, bit for bit;
-  /// the scale is updated either way. Waits for the device to learn of an overflow before it clips,
-  /// and at the end for the loss and the norm.
+  /// accumulation; UsageError where gradients are released). A skipped step leaves weights and
+  /// optimizer state as they were, bit for bit; the scale is updated either way. Waits for the
+  /// device to learn of an overflow before it clips, and at the end for the loss and the norm.
   StepResult run(const std::vector<Batch>& batches, double lr);
 
   /// Called with a step whose loss or gradients are not finite and whose failure the search for the

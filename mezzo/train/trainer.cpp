@@ -89,13 +89,11 @@ GradScalerOptions scaler_options(const RunConfig& config) {
   GradScalerOptions options;
   options.allow_fp16_grads = mode.weights == at::kHalf;
   options.error_at_min_scale = false;  // DivergenceWatch ends such a run, and its state is kept
+  options.enabled = config.scales_loss();
   if (const std::optional<double> scale = config.static_loss_scale()) {
     options.init_scale = *scale;
     options.is_dynamic = false;
     options.min_scale = std::min(options.min_scale, *scale);
-  } else {
-    options.enabled =
-        config.loss_scale == "dynamic" || (config.loss_scale == "auto" && mode.scales_loss);
   }
   return options;
 }

@@ -58,8 +58,8 @@ TEST(Comparison, GivesSpeedMemoryAndAccuracyAgainstTheBaseline) {
   const ModeResult& amp = of(c, "amp-bf16");
   EXPECT_EQ(amp.speedup->median, 2.0);
   EXPECT_EQ(amp.step_ms->median, 50.0);
-  EXPECT_NEAR(*amp.memory_saved, 0.4, 1e-12);
-  EXPECT_NEAR(*amp.relative_accuracy, 0.96, 1e-12);
+  EXPECT_DOUBLE_EQ(*amp.memory_saved, 0.4);
+  EXPECT_DOUBLE_EQ(*amp.relative_accuracy, 0.96);
   EXPECT_EQ(amp.val_loss, 4.1);
   EXPECT_FALSE(amp.within_noise.has_value()) << "one seed says nothing of the noise";
   EXPECT_EQ(of(c, "fp32").speedup->median, 1.0);

@@ -8,6 +8,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/simd/numbers.h"
+#include "mezzo/kernels/simd/with_type.h"
 
 namespace mezzo::kernels::flash {
 
@@ -52,16 +53,7 @@ inline at::Tensor with_dense_rows(const at::Tensor& x) {
 /// work(T()) with T the type of the tensor's elements.
 template <class Work>
 void with_type_of(const at::Tensor& x, Work work) {
-  switch (x.scalar_type()) {
-    case at::kFloat:
-      return work(float());
-    case at::kBFloat16:
-      return work(c10::BFloat16());
-    case at::kHalf:
-      return work(c10::Half());
-    default:
-      MEZZO_INTERNAL_CHECK(false);
-  }
+  MEZZO_INTERNAL_CHECK(with_type(x, work));
 }
 
 /// 32 bits: a float, or two bf16 that a product takes together.

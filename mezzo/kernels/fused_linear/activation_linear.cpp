@@ -1,6 +1,5 @@
 // The end of an MLP: its activation, then the linear layer. gelu_linear.h, swiglu_linear.h.
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -68,19 +67,13 @@ at::Tensor swiglu_linear_autograd(const at::Tensor& gate_up, const at::Tensor& w
 
 at::Tensor gelu_linear(const at::Tensor& x, const at::Tensor& weight,
                        const std::optional<at::Tensor>& bias, bool recompute) {
-  register_ops();
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mezzo::gelu_linear", "")
-                             .typed<decltype(gelu_linear_autograd)>();
+  static const auto op = typed_op<decltype(gelu_linear_autograd)>("mezzo::gelu_linear");
   return op.call(x, weight, bias, recompute);
 }
 
 at::Tensor swiglu_linear(const at::Tensor& gate_up, const at::Tensor& weight,
                          const std::optional<at::Tensor>& bias, bool recompute) {
-  register_ops();
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mezzo::swiglu_linear", "")
-                             .typed<decltype(swiglu_linear_autograd)>();
+  static const auto op = typed_op<decltype(swiglu_linear_autograd)>("mezzo::swiglu_linear");
   return op.call(gate_up, weight, bias, recompute);
 }
 

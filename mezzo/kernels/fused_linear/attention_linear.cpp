@@ -2,7 +2,6 @@
 
 #include <fmt/ranges.h>
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
@@ -89,10 +88,7 @@ at::Tensor attention_linear_autograd(const at::Tensor& qkv, int64_t heads, const
 
 at::Tensor attention_linear(const at::Tensor& qkv, int64_t heads, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias) {
-  register_ops();
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mezzo::attention_linear", "")
-                             .typed<decltype(attention_linear_autograd)>();
+  static const auto op = typed_op<decltype(attention_linear_autograd)>("mezzo::attention_linear");
   return op.call(qkv, heads, weight, bias);
 }
 

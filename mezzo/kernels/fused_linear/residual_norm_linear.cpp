@@ -1,6 +1,5 @@
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -82,10 +81,8 @@ std::tuple<at::Tensor, at::Tensor> residual_norm_linear(
     const at::Tensor& x, const OptionalTensor& branch, const at::Tensor& norm_weight,
     const OptionalTensor& norm_bias, const at::Tensor& weight, const OptionalTensor& bias,
     double eps, bool recompute) {
-  register_ops();
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mezzo::residual_norm_linear", "")
-                             .typed<decltype(residual_norm_linear_autograd)>();
+  static const auto op =
+      typed_op<decltype(residual_norm_linear_autograd)>("mezzo::residual_norm_linear");
   return op.call(x, branch, norm_weight, norm_bias, weight, bias, eps, recompute);
 }
 

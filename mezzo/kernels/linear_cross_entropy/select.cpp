@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <ATen/autocast_mode.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/log.h"
@@ -63,10 +62,8 @@ at::Tensor select_linear_cross_entropy(const at::Tensor& x, const at::Tensor& we
 at::Tensor linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options) {
-  register_ops();
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mezzo::linear_cross_entropy", "")
-                             .typed<decltype(select_linear_cross_entropy)>();
+  static const auto op =
+      typed_op<decltype(select_linear_cross_entropy)>("mezzo::linear_cross_entropy");
   return op.call(x, weight, targets, options.ignore_index, options.label_smoothing, options.z_loss);
 }
 

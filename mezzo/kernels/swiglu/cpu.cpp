@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <vector>
+
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
