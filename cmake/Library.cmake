@@ -13,6 +13,7 @@ add_library(mezzo::mezzo ALIAS mezzo_library)
 foreach(room base kernels amp numerics optim)
   target_sources(mezzo_library PRIVATE $<TARGET_OBJECTS:mezzo_${room}>)
 endforeach()
+mezzo_add_gpu_objects(mezzo_library kernels)
 target_sources(mezzo_library PUBLIC FILE_SET HEADERS BASE_DIRS ${PROJECT_SOURCE_DIR}
                                     FILES ${PROJECT_SOURCE_DIR}/${_header} ${_public_headers})
 target_include_directories(mezzo_library PUBLIC $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)  # for CMake < 3.23

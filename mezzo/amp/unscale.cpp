@@ -1,5 +1,6 @@
 #include "mezzo/amp/unscale.h"
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <optional>
@@ -20,6 +21,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/kernels/cuda/flavour.h"
 
 namespace mezzo {
 namespace {
@@ -111,6 +113,10 @@ Unscaled unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor&
 void check_and_unscale_(const std::vector<at::Tensor>& grads, at::Tensor& found_inf,
                         const at::Tensor& inv_scale) {
   if (grads.front().is_cuda() && grads.front().scalar_type() == at::kBFloat16) {
+    if constexpr (kernels::kHasCuda) {
+      if (std::all_of(grads.begin(), grads.end(), &kernels::cuda::takes_check))
+        return kernels::cuda::check_and_unscale_on_device_(grads, found_inf, inv_scale);
+    }
     check_and_unscale_plain_(grads, found_inf, inv_scale);
   } else {
     at::_amp_foreach_non_finite_check_and_unscale_(grads, found_inf, inv_scale);

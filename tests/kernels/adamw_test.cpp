@@ -10,6 +10,7 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/kernels/simd/simd.h"
 #include "tests/close.h"
+#include "tests/devices.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -51,6 +52,15 @@ AdamWParam parameter(const at::Tensor& w, Weight kind, bool is_8bit) {
   return p;
 }
 
+AdamWParam moved_to(at::Device device, AdamWParam p) {
+  for (const auto member :
+       {&AdamWParam::weight, &AdamWParam::remainder, &AdamWParam::exp_avg, &AdamWParam::exp_avg_sq,
+        &AdamWParam::exp_avg_scale, &AdamWParam::exp_avg_sq_scale}) {
+    if ((p.*member).defined()) p.*member = (p.*member).to(device);
+  }
+  return p;
+}
+
 std::vector<at::Tensor> tensors_of(const AdamWParam& p) {
   std::vector<at::Tensor> all;
   for (const at::Tensor& tensor :
@@ -77,19 +87,23 @@ at::Tensor gradient(at::IntArrayRef shape, uint32_t step, at::ScalarType dtype) 
   return grad.to(dtype);
 }
 
-class AdamWKernels
-    : public ::testing::TestWithParam<std::tuple<Weight, at::ScalarType, bool /*8 bits*/>> {};
+using Case = std::tuple<Weight, at::ScalarType, bool /*8 bits*/>;
+
+class AdamWKernels : public mezzo::testing::OnDevice<Case> {};
+
+class AdamWKernelsOnCpu : public ::testing::TestWithParam<Case> {};
 
 TEST_P(AdamWKernels, HasTheBitsOfItsReferenceForAwkwardSizes) {
   const auto [kind, grad_dtype, is_8bit] = GetParam();
   for (const int64_t N : {1, 31, 33, 127, 128, 129, 257, 512, 5000}) {
     SCOPED_TRACE(N);
-    AdamWParam fused = parameter(some({N}, 1), kind, is_8bit);
+    AdamWParam fused = moved_to(device, parameter(some({N}, 1), kind, is_8bit));
     AdamWParam plain = parameter(some({N}, 1), kind, is_8bit);
     for (uint32_t step = 1; step <= 10; ++step) {
       const float grad_scale = step % 2 == 0 ? 3.0f : 1.0f;
       fused.numbers = plain.numbers = adamw_numbers(kSettings, step, grad_scale);
-      fused.grad = plain.grad = gradient({N}, step, grad_dtype);
+      plain.grad = gradient({N}, step, grad_dtype);
+      fused.grad = there(plain.grad);
       adamw_({fused});
       adamw_reference_(plain);
     }
@@ -97,7 +111,7 @@ TEST_P(AdamWKernels, HasTheBitsOfItsReferenceForAwkwardSizes) {
   }
 }
 
-TEST_P(AdamWKernels, HasTheSameBitsForAnyNumberOfThreads) {
+TEST_P(AdamWKernelsOnCpu, HasTheSameBitsForAnyNumberOfThreads) {
   const auto [kind, grad_dtype, is_8bit] = GetParam();
   const auto after = [&](int threads) {
     at::set_num_threads(threads);
@@ -128,16 +142,18 @@ std::string name_of(Weight kind) {
   return kNames.at(static_cast<size_t>(kind));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, AdamWKernels,
-                         ::testing::Combine(::testing::Values(Weight::kFp32, Weight::kSplit,
-                                                              Weight::kBf16, Weight::kFp16),
-                                            ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
-                                            ::testing::Bool()),
-                         [](const auto& test) {
-                           return name_of(std::get<0>(test.param)) +
-                                  c10::toString(std::get<1>(test.param)) +
-                                  (std::get<2>(test.param) ? "Moments8" : "Moments32");
-                         });
+std::string case_name(const ::testing::TestParamInfo<Case>& test) {
+  return name_of(std::get<0>(test.param)) + c10::toString(std::get<1>(test.param)) +
+         (std::get<2>(test.param) ? "Moments8" : "Moments32");
+}
+
+const auto kCases = ::testing::Combine(
+    ::testing::Values(Weight::kFp32, Weight::kSplit, Weight::kBf16, Weight::kFp16),
+    ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf), ::testing::Bool());
+
+INSTANTIATE_TEST_SUITE_P(All, AdamWKernels, mezzo::testing::on_devices(kCases),
+                         mezzo::testing::device_and(case_name));
+INSTANTIATE_TEST_SUITE_P(All, AdamWKernelsOnCpu, kCases, case_name);
 
 /// Bits of at::_fused_adamw_ after `steps`, on one thread and sizes that leave no scalar rest.
 AdamWParam libtorchs(const at::Tensor& w, const AdamWSettings& s, uint32_t steps) {
@@ -185,13 +201,15 @@ TEST(AdamWKernelOnFp32, FollowsLibtorchsScalarLoop) {
   }
 }
 
-TEST(AdamWKernelOnSplitWeights, HasTheBitsOfAnFp32MasterOver1000Steps) {
+class AdamWKernelsOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(AdamWKernelsOn, SplitWeightsHaveTheBitsOfAnFp32MasterOver1000Steps) {
   const at::Tensor start = some({257}, 1).to(at::kBFloat16).to(at::kFloat);
-  AdamWParam master = parameter(start, Weight::kFp32, false);
-  AdamWParam halves = parameter(start, Weight::kSplit, false);
+  AdamWParam master = moved_to(device, parameter(start, Weight::kFp32, false));
+  AdamWParam halves = moved_to(device, parameter(start, Weight::kSplit, false));
   for (uint32_t step = 1; step <= 1000; ++step) {
     master.numbers = halves.numbers = adamw_numbers(kSettings, step, 2.0f);
-    master.grad = halves.grad = gradient({257}, step, at::kBFloat16);
+    master.grad = halves.grad = there(gradient({257}, step, at::kBFloat16));
     adamw_({master, halves});
   }
   const auto bits = halves.weight.view(at::kShort).to(at::kInt) * 65536 + halves.remainder;
@@ -200,9 +218,9 @@ TEST(AdamWKernelOnSplitWeights, HasTheBitsOfAnFp32MasterOver1000Steps) {
   EXPECT_LT(halves.remainder.min().item<int>(), 0);
 }
 
-TEST(AdamWKernelOn8BitMoments, ANanSpoilsItsBlockForAllToSeeAndNoOther) {
-  AdamWParam p = parameter(at::ones({300}), Weight::kFp32, true);
-  p.grad = at::ones({300});
+TEST_P(AdamWKernelsOn, ANanSpoilsItsBlockOf8BitMomentsForAllToSeeAndNoOther) {
+  AdamWParam p = moved_to(device, parameter(at::ones({300}), Weight::kFp32, true));
+  p.grad = there(at::ones({300}));
   p.grad[130] = NAN;
   p.numbers = adamw_numbers(kSettings, 1);
   adamw_({p});
@@ -211,6 +229,9 @@ TEST(AdamWKernelOn8BitMoments, ANanSpoilsItsBlockForAllToSeeAndNoOther) {
   EXPECT_EQ(p.exp_avg_scale.isnan().nonzero().item<int>(), 1);
   EXPECT_EQ(p.exp_avg_sq_scale.isnan().nonzero().item<int>(), 1);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, AdamWKernelsOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
 
 TEST(AdamWKernel, RefusesTensorsThatDoNotFitTogether) {
   const auto fresh = [] {

@@ -5,39 +5,44 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "tests/close.h"
+#include "tests/devices.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
 namespace {
 
-at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype) {
+at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device = at::kCPU) {
   static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(4);
-  return at::randn(sizes, generator).to(dtype).requires_grad_();
+  return at::randn(sizes, generator).to(device, dtype).requires_grad_();
 }
 
 const at::Tensor kTokens = at::tensor({5, 0, 5, 2, 5, 6, 6, 1}, at::kLong).view({2, 4});
 
-TEST(Embed, AddsTokenAndPositionInTheDtypeOfTheStream) {
+class EmbedOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(EmbedOn, AddsTokenAndPositionInTheDtypeOfTheStream) {
   const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({9, 33}, at::kBFloat16);
-  const at::Tensor y = embed(kTokens, table, positions, at::kFloat, false);
-  EXPECT_BIT_EQUAL(y.detach(), (at::embedding(table, kTokens).to(at::kFloat) +
-                                positions.slice(0, 0, 4).to(at::kFloat))
-                                   .detach());
+  const at::Tensor y = embed(there(kTokens), there(table), there(positions), at::kFloat, false);
+  EXPECT_BIT_EQUAL(here(y.detach()), (at::embedding(table, kTokens).to(at::kFloat) +
+                                      positions.slice(0, 0, 4).to(at::kFloat))
+                                         .detach());
 }
 
-TEST(Embed, GradientsAreSumsOverThePlacesOfAToken) {
-  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({9, 33}, at::kFloat);
+TEST_P(EmbedOn, GradientsAreSumsOverThePlacesOfAToken) {
+  const at::Tensor table = leaf({7, 33}, at::kFloat, device),
+                   positions = leaf({9, 33}, at::kFloat, device);
   const at::Tensor grad = leaf({2, 4, 33}, at::kFloat).detach();
-  embed(kTokens, table, positions, at::kFloat, false).backward(grad);
+  embed(there(kTokens), table, positions, at::kFloat, false).backward(there(grad));
   const at::Tensor exact = grad.to(at::kDouble);
   const at::Tensor by_table =
       at::zeros({7, 33}, at::kDouble).index_add(0, kTokens.flatten(), exact.view({8, 33}));
   const double tolerance = tolerance_for(at::kFloat, 3, 3 * mezzo::testing::magnitude_of(grad));
-  EXPECT_CLOSE(table.grad(), by_table, tolerance);
-  EXPECT_CLOSE(positions.grad().slice(0, 0, 4), exact.sum(0), tolerance);
+  EXPECT_CLOSE(here(table.grad()), by_table, tolerance);
+  EXPECT_CLOSE(here(positions.grad()).slice(0, 0, 4), exact.sum(0), tolerance);
   EXPECT_CLOSE(positions.grad().slice(0, 4, 9), at::zeros({5, 33}), 0.0);
 }
 
+// A sparse gradient is made on a CPU alone.
 TEST(Embed, SparseGradientHoldsTheSameRows) {
   const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({4, 33}, at::kFloat);
   const at::Tensor grad = leaf({2, 4, 33}, at::kFloat).detach();
@@ -51,15 +56,19 @@ TEST(Embed, SparseGradientHoldsTheSameRows) {
 }
 
 // 1000 times 1/256 beside a sum of 4 would be lost in bf16, one by one.
-TEST(Embed, SumsATokenThatComesOftenInFp32) {
-  const at::Tensor table = at::zeros({2, 1}, at::kBFloat16).requires_grad_(),
-                   positions = at::zeros({1001, 1}, at::kFloat);
+TEST_P(EmbedOn, SumsATokenThatComesOftenInFp32) {
+  const at::Tensor tokens = there(at::zeros({1, 1001}, at::kLong)),
+                   table = there(at::zeros({2, 1}, at::kBFloat16)).requires_grad_(),
+                   positions = there(at::zeros({1001, 1}, at::kFloat));
   at::Tensor grad = at::full({1, 1001, 1}, 1.0 / 256);
   grad[0][0][0] = 4.0;
-  embed(at::zeros({1, 1001}, at::kLong), table, positions, at::kFloat, false).backward(grad);
+  embed(tokens, table, positions, at::kFloat, false).backward(there(grad));
   EXPECT_EQ(table.grad()[0][0].item<float>(),
             at::scalar_tensor(4.0 + 1000.0 / 256).to(at::kBFloat16).item<float>());
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, EmbedOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
 
 TEST(Embed, ItsSparseGradientIsAddedIntoTheHeadsInPlace) {
   const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({4, 33}, at::kFloat);

@@ -16,6 +16,7 @@
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "tests/close.h"
+#include "tests/devices.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -25,20 +26,20 @@ constexpr double kEps = 1e-5;
 // Between two fp64 programs that differ in the order of a few hundred operations on numbers near 1.
 const double kFp64Tolerance = tolerance_for(at::kDouble, 512, 64.0);
 
-at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype) {
+at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device = at::kCPU) {
   static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
-  return at::randn(sizes, generator).to(dtype).requires_grad_();
+  return at::randn(sizes, generator).to(device, dtype).requires_grad_();
 }
 
 /// All inputs of residual_norm_linear.
 struct Inputs {
-  explicit Inputs(at::ScalarType stream, at::ScalarType product)
-      : x(leaf({3, 5, 24}, stream)),
-        branch(leaf({3, 5, 24}, product)),
-        norm_weight(leaf({24}, stream)),
-        norm_bias(leaf({24}, stream)),
-        weight(leaf({40, 24}, product)),
-        bias(leaf({40}, stream)) {}
+  explicit Inputs(at::ScalarType stream, at::ScalarType product, at::Device device = at::kCPU)
+      : x(leaf({3, 5, 24}, stream, device)),
+        branch(leaf({3, 5, 24}, product, device)),
+        norm_weight(leaf({24}, stream, device)),
+        norm_bias(leaf({24}, stream, device)),
+        weight(leaf({40, 24}, product, device)),
+        bias(leaf({40}, stream, device)) {}
   std::vector<at::Tensor> all() const { return {x, branch, norm_weight, norm_bias, weight, bias}; }
   at::Tensor x, branch, norm_weight, norm_bias, weight, bias;
 };
@@ -46,26 +47,29 @@ struct Inputs {
 /// Gradients of all inputs, for fixed gradients of both outputs.
 std::vector<at::Tensor> gradients(const Inputs& in, const at::Tensor& sum, const at::Tensor& y) {
   const auto ramp = [](const at::Tensor& like) {
-    return at::linspace(-1, 1, like.numel(), at::kDouble).view(like.sizes()).to(like.scalar_type());
+    return at::linspace(-1, 1, like.numel(), at::kDouble).view(like.sizes()).to(like.options());
   };
   return torch::autograd::grad({sum, y}, in.all(), {ramp(sum), ramp(y)});
 }
 
-TEST(ResidualNormLinear, IsItsOpsOneAfterTheOther) {
-  const Inputs in(at::kDouble, at::kDouble);
+class ResidualNormLinearOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(ResidualNormLinearOn, IsItsOpsOneAfterTheOther) {
+  const Inputs in(at::kDouble, at::kDouble, device);
   const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
                                              in.weight, in.bias, kEps, /*recompute=*/true);
-  const at::Tensor plain_sum = in.x + in.branch;
-  const at::Tensor plain_y = at::linear(
-      at::layer_norm(plain_sum, {24}, in.norm_weight, in.norm_bias, kEps), in.weight, in.bias);
-  EXPECT_CLOSE(sum, plain_sum, 0.0);
-  EXPECT_CLOSE(y, plain_y, kFp64Tolerance);
+  const at::Tensor plain_sum = in.x.cpu() + in.branch.cpu();
+  const at::Tensor plain_norm =
+      at::layer_norm(plain_sum, {24}, in.norm_weight.cpu(), in.norm_bias.cpu(), kEps);
+  const at::Tensor plain_y = at::linear(plain_norm, in.weight.cpu(), in.bias.cpu());
+  EXPECT_CLOSE(here(sum), plain_sum, 0.0);
+  EXPECT_CLOSE(here(y), plain_y, kFp64Tolerance);
   const auto got = gradients(in, sum, y), want = gradients(in, plain_sum, plain_y);
   for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], kFp64Tolerance) << i;
 }
 
-TEST(ResidualNormLinear, RecomputesToTheSameBits) {
-  const Inputs in(at::kFloat, at::kBFloat16);
+TEST_P(ResidualNormLinearOn, RecomputesToTheSameBits) {
+  const Inputs in(at::kFloat, at::kBFloat16, device);
   std::vector<std::vector<at::Tensor>> results;
   for (const bool recompute : {false, true}) {
     const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
@@ -78,8 +82,8 @@ TEST(ResidualNormLinear, RecomputesToTheSameBits) {
   for (size_t i = 0; i < results[0].size(); ++i) EXPECT_BIT_EQUAL(results[1][i], results[0][i]);
 }
 
-TEST(ResidualNormLinear, GradientsHaveTheDtypesOfTheInputs) {
-  const Inputs in(at::kFloat, at::kHalf);
+TEST_P(ResidualNormLinearOn, GradientsHaveTheDtypesOfTheInputs) {
+  const Inputs in(at::kFloat, at::kHalf, device);
   const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
                                              in.weight, in.bias, kEps, true);
   const auto grads = gradients(in, sum, y);
@@ -87,8 +91,8 @@ TEST(ResidualNormLinear, GradientsHaveTheDtypesOfTheInputs) {
     EXPECT_EQ(grads[i].scalar_type(), in.all()[i].scalar_type()) << i;
 }
 
-TEST(ResidualNormLinear, PassesTheGradientOfTheSumAlone) {
-  const Inputs in(at::kFloat, at::kBFloat16);
+TEST_P(ResidualNormLinearOn, PassesTheGradientOfTheSumAlone) {
+  const Inputs in(at::kFloat, at::kBFloat16, device);
   const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
                                              in.weight, in.bias, kEps, true);
   sum.backward(at::full_like(sum, 3.0));
@@ -96,18 +100,21 @@ TEST(ResidualNormLinear, PassesTheGradientOfTheSumAlone) {
   EXPECT_BIT_EQUAL(in.branch.grad(), at::full_like(in.branch, 3.0).detach());
 }
 
-TEST(ResidualNormLinear, GoesWithoutBranchAndBiases) {
-  const Inputs in(at::kDouble, at::kDouble);
+TEST_P(ResidualNormLinearOn, GoesWithoutBranchAndBiases) {
+  const Inputs in(at::kDouble, at::kDouble, device);
   const auto [sum, y] = residual_norm_linear(in.x, std::nullopt, in.norm_weight, std::nullopt,
                                              in.weight, std::nullopt, kEps, true);
   const at::Tensor plain =
-      at::linear(at::layer_norm(in.x, {24}, in.norm_weight, {}, kEps), in.weight);
+      at::linear(at::layer_norm(in.x.cpu(), {24}, in.norm_weight.cpu(), {}, kEps), in.weight.cpu());
   EXPECT_CLOSE(y, plain, kFp64Tolerance);
   const auto got = torch::autograd::grad({(y * y).sum()}, {in.x, in.norm_weight, in.weight});
   const auto want =
       torch::autograd::grad({(plain * plain).sum()}, {in.x, in.norm_weight, in.weight});
   for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], 64 * kFp64Tolerance) << i;
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, ResidualNormLinearOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
 
 TEST(ResidualNormLinear, RefusesASecondDifferentiation) {
   const Inputs in(at::kFloat, at::kFloat);
@@ -141,6 +148,24 @@ INSTANTIATE_TEST_SUITE_P(Types, AttentionLinear,
                          ::testing::Values(at::kDouble, at::kFloat, at::kBFloat16, at::kHalf),
                          [](const auto& param) { return c10::toString(param.param); });
 
+class AttentionLinearOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(AttentionLinearOn, IsAttentionThenLinearInFp64) {
+  const at::Tensor qkv = leaf({2, 33, 3 * 24}, at::kDouble, device),
+                   weight = leaf({9, 24}, at::kDouble, device),
+                   bias = leaf({9}, at::kDouble, device),
+                   grad = leaf({2, 33, 9}, at::kDouble).detach();
+  const at::Tensor y = attention_linear(qkv, 3, weight, bias);
+  const at::Tensor plain = reference::attention_linear(qkv.cpu(), 3, weight.cpu(), bias.cpu());
+  EXPECT_CLOSE(here(y), plain, kFp64Tolerance);
+  const auto got = torch::autograd::grad({y}, {qkv, weight, bias}, {there(grad)});
+  const auto want = torch::autograd::grad({plain}, {qkv, weight, bias}, {grad});
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], 64 * kFp64Tolerance) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, AttentionLinearOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
+
 TEST(AttentionLinear, GoesWithoutABiasAndWithStridedInput) {
   const at::Tensor qkv = leaf({2, 5, 31}, at::kFloat), weight = leaf({9, 8}, at::kFloat);
   const at::Tensor part = qkv.slice(2, 4, 28);
@@ -166,23 +191,27 @@ const ActivationCase kActivations[] = {
     {"Swiglu", 2, swiglu_linear,
      [](const at::Tensor& x) { return at::silu(x.chunk(2, -1)[0]) * x.chunk(2, -1)[1]; }}};
 
-class ActivationLinear : public ::testing::TestWithParam<ActivationCase> {};
+class ActivationLinear : public mezzo::testing::OnDevice<ActivationCase> {};
+
+class ActivationLinearOnCpu : public ::testing::TestWithParam<ActivationCase> {};
 
 TEST_P(ActivationLinear, IsTheActivationThenLinear) {
   const auto& [name, inputs, op, activation] = GetParam();
-  const at::Tensor x = leaf({2, 7, inputs * 24}, at::kDouble), weight = leaf({9, 24}, at::kDouble),
-                   bias = leaf({9}, at::kDouble);
+  const at::Tensor x = leaf({2, 7, inputs * 24}, at::kDouble, device),
+                   weight = leaf({9, 24}, at::kDouble, device),
+                   bias = leaf({9}, at::kDouble, device);
   const at::Tensor y = op(x, weight, bias, true);
-  const at::Tensor plain = at::linear(activation(x), weight, bias);
-  EXPECT_CLOSE(y, plain, kFp64Tolerance);
+  const at::Tensor plain = at::linear(activation(x.cpu()), weight.cpu(), bias.cpu());
+  EXPECT_CLOSE(here(y), plain, kFp64Tolerance);
   const auto got = torch::autograd::grad({y.square().sum()}, {x, weight, bias});
   const auto want = torch::autograd::grad({plain.square().sum()}, {x, weight, bias});
   for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], 64 * kFp64Tolerance) << i;
 }
 
 TEST_P(ActivationLinear, RecomputesToTheSameBits) {
-  const at::Tensor x = leaf({33, GetParam().inputs * 24}, at::kBFloat16),
-                   weight = leaf({9, 24}, at::kBFloat16), bias = leaf({9}, at::kFloat);
+  const at::Tensor x = leaf({33, GetParam().inputs * 24}, at::kBFloat16, device),
+                   weight = leaf({9, 24}, at::kBFloat16, device),
+                   bias = leaf({9}, at::kFloat, device);
   std::vector<std::vector<at::Tensor>> results;
   for (const bool recompute : {false, true}) {
     const at::Tensor y = GetParam().op(x, weight, bias, recompute);
@@ -192,7 +221,7 @@ TEST_P(ActivationLinear, RecomputesToTheSameBits) {
   EXPECT_EQ(results[0][2].scalar_type(), at::kFloat);
 }
 
-TEST_P(ActivationLinear, KeepsWhatItReadAndNoMoreWhereItRecomputes) {
+TEST_P(ActivationLinearOnCpu, KeepsWhatItReadAndNoMoreWhereItRecomputes) {
   const at::Tensor x = leaf({64, GetParam().inputs * 24}, at::kBFloat16),
                    weight = leaf({24, 24}, at::kBFloat16);
   const auto kept_bytes = [&](bool recompute) {
@@ -204,8 +233,15 @@ TEST_P(ActivationLinear, KeepsWhatItReadAndNoMoreWhereItRecomputes) {
   EXPECT_EQ(kept_bytes(false), 64 * 24 * 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ActivationLinear, ::testing::ValuesIn(kActivations),
-                         [](const auto& param) { return param.param.name; });
+std::string activation_name(const ::testing::TestParamInfo<ActivationCase>& param) {
+  return param.param.name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ActivationLinear,
+                         mezzo::testing::on_devices(::testing::ValuesIn(kActivations)),
+                         mezzo::testing::device_and(activation_name));
+INSTANTIATE_TEST_SUITE_P(All, ActivationLinearOnCpu, ::testing::ValuesIn(kActivations),
+                         activation_name);
 
 // libtorch's autocast has no kernel for the fused ops: it casts the linear layers inside them.
 TEST(FusedLinear, TakesLibtorchsOwnAutocastForwardAndBackward) {

@@ -8,6 +8,7 @@
 
 #include "mezzo/base/error.h"
 #include "tests/close.h"
+#include "tests/devices.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -35,10 +36,12 @@ std::vector<at::Tensor> awkward(at::ScalarType dtype) {
           some({}, 7, dtype),          some({0, 3}, 8, dtype)};
 }
 
-std::vector<at::Tensor> copies(const std::vector<at::Tensor>& tensors) {
+std::vector<at::Tensor> copies(const std::vector<at::Tensor>& tensors,
+                               at::Device device = at::kCPU) {
   std::vector<at::Tensor> copied;
   for (const at::Tensor& tensor : tensors) {
-    copied.push_back(at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options()));
+    copied.push_back(
+        at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(device)));
     copied.back().copy_(tensor);
   }
   return copied;
@@ -50,35 +53,38 @@ std::vector<at::Tensor> with(double bad, std::vector<at::Tensor> grads, size_t p
   return grads;
 }
 
-/// A 16-bit NaN may be any: they are compared as one.
-at::Tensor with_one_nan(const at::Tensor& grad) {
-  return grad.element_size() > 2 ? grad : grad.masked_fill(at::isnan(grad), kNaN);
+/// A 16-bit NaN may be any, and so may a GPU's: they are compared as one.
+at::Tensor with_one_nan(const at::Tensor& grad, at::Device device) {
+  if (device.is_cpu() && grad.element_size() > 2) return grad;
+  return grad.masked_fill(at::isnan(grad), kNaN);
 }
 
-void expect_libtorchs(const std::vector<at::Tensor>& grads, float inv_scale) {
-  std::vector<at::Tensor> ours = copies(grads), theirs = copies(grads);
+void expect_libtorchs(const std::vector<at::Tensor>& grads, float inv_scale, at::Device device) {
+  std::vector<at::Tensor> ours = copies(grads, device), theirs = copies(grads);
   at::Tensor found_inf = at::zeros({});
   at::_amp_foreach_non_finite_check_and_unscale_(theirs, found_inf, at::full({}, inv_scale));
   int64_t bad = 0;
   for (const GradFacts& facts : check_and_unscale_(ours, inv_scale, kNormal)) bad += facts.bad();
   EXPECT_EQ(bad > 0 ? 1.0f : 0.0f, found_inf.item<float>());
   for (size_t i = 0; i < grads.size(); ++i)
-    EXPECT_BIT_EQUAL(with_one_nan(ours[i]), with_one_nan(theirs[i]));
+    EXPECT_BIT_EQUAL(with_one_nan(ours[i], device), with_one_nan(theirs[i], device));
 }
 
-TEST(GradCheck, UnscalesToTheBitsOfLibtorchsOpAndFindsWhatItFinds) {
+class GradCheckOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(GradCheckOn, UnscalesToTheBitsOfLibtorchsOpAndFindsWhatItFinds) {
   for (const auto dtype : kDtypes) {
     for (const float inv_scale : {1.0f, 0x1p-16f, 0x1p-40f, 1.0f / 3, 1000.0f, 0.0f}) {
-      expect_libtorchs(awkward(dtype), inv_scale);
+      expect_libtorchs(awkward(dtype), inv_scale, device);
       for (const double bad : {kInf, -kInf, kNaN}) {
         for (const size_t place : {0, 1, 2, 3})
-          expect_libtorchs(with(bad, awkward(dtype), place), inv_scale);
+          expect_libtorchs(with(bad, awkward(dtype), place), inv_scale, device);
       }
     }
   }
 }
 
-TEST(GradCheck, CountsEachKind) {
+TEST_P(GradCheckOn, CountsEachKind) {
   for (const auto dtype : kDtypes) {
     const at::Tensor grad =
         at::tensor({kNaN, kInf, -kInf, kInf, 0.0, -0.0, 0x1p-15, -0x1p-24, 0x1p-14, 0.5, -12.0})
@@ -90,15 +96,15 @@ TEST(GradCheck, CountsEachKind) {
                              .zeros = 2,
                              .subnormals = 2,
                              .largest = 12.0};
-    EXPECT_EQ(check_and_unscale_({grad}, 0.5f, kNormal).front(), expected) << dtype;
+    EXPECT_EQ(check_and_unscale_({there(grad)}, 0.5f, kNormal).front(), expected) << dtype;
   }
 }
 
-TEST(GradCheck, FactsAreThoseOfTheReference) {
+TEST_P(GradCheckOn, FactsAreThoseOfTheReference) {
   for (const auto dtype : kDtypes) {
     for (const double normal : {0x1p-14, 0x1p-126, 3e-5}) {
       const std::vector<at::Tensor> grads = with(kNaN, with(-kInf, awkward(dtype), 2), 3);
-      const std::vector<GradFacts> facts = check_and_unscale_(copies(grads), 0.25f, normal);
+      const std::vector<GradFacts> facts = check_and_unscale_(copies(grads, device), 0.25f, normal);
       for (size_t i = 0; i < grads.size(); ++i) {
         const at::Tensor copy = grads[i].clone();
         EXPECT_EQ(facts[i], check_and_unscale_reference_(copy, 0.25f, normal)) << dtype << " " << i;
@@ -107,21 +113,22 @@ TEST(GradCheck, FactsAreThoseOfTheReference) {
   }
 }
 
-TEST(GradCheck, ABlockFullOfOneKindIsCountedToTheEnd) {
+TEST_P(GradCheckOn, ABlockFullOfOneKindIsCountedToTheEnd) {
   for (const auto dtype : kDtypes) {
     for (const double value : {kNaN, kInf, -kInf, 0.0, 0x1p-15}) {
       const at::Tensor grad = at::full({9'000}, value, dtype);
-      EXPECT_EQ(check_and_unscale_({grad}, 1.0f, kNormal).front(),
+      EXPECT_EQ(check_and_unscale_({there(grad)}, 1.0f, kNormal).front(),
                 check_and_unscale_reference_(grad, 1.0f, kNormal))
           << dtype << " " << value;
     }
   }
 }
 
-TEST(GradCheck, TheLargestIsFiniteWhateverStandsBesideIt) {
-  const at::Tensor grad = at::tensor({65504.0, kInf, kNaN, -1e30}).to(at::kFloat);
+TEST_P(GradCheckOn, TheLargestIsFiniteWhateverStandsBesideIt) {
+  const at::Tensor grad = there(at::tensor({65504.0, kInf, kNaN, -1e30}).to(at::kFloat)),
+                   nans = there(at::full({3}, kNaN));
   EXPECT_EQ(check_and_unscale_({grad}, 1.0f, kNormal).front().largest, static_cast<double>(1e30f));
-  EXPECT_EQ(check_and_unscale_({at::full({3}, kNaN)}, 1.0f, kNormal).front().largest, 0.0);
+  EXPECT_EQ(check_and_unscale_({nans}, 1.0f, kNormal).front().largest, 0.0);
 }
 
 TEST(GradCheck, HasTheSameBitsForAnyNumberOfThreads) {
@@ -141,8 +148,8 @@ TEST(GradCheck, HasTheSameBitsForAnyNumberOfThreads) {
   at::set_num_threads(threads);
 }
 
-TEST(GradCheck, AnInverseOfOneOnlyReads) {
-  const at::Tensor grad = at::full({5}, 3.0);
+TEST_P(GradCheckOn, AnInverseOfOneOnlyReads) {
+  const at::Tensor grad = there(at::full({5}, 3.0));
   const auto version = grad._version();
   check_and_unscale_({grad}, 1.0f, kNormal);
   EXPECT_EQ(grad._version(), version);
@@ -150,12 +157,15 @@ TEST(GradCheck, AnInverseOfOneOnlyReads) {
   EXPECT_EQ(grad._version(), version + 1);
 }
 
-TEST(GradCheck, RefusesAnotherDtypeAndChangesNothing) {
-  const at::Tensor grad = at::ones({2});
-  EXPECT_THROW_WITH(check_and_unscale_({grad, at::ones({2}, at::kInt)}, 0.5f, kNormal),
+TEST_P(GradCheckOn, RefusesAnotherDtypeAndChangesNothing) {
+  const at::Tensor grad = there(at::ones({2})), integers = there(at::ones({2}, at::kInt));
+  EXPECT_THROW_WITH(check_and_unscale_({grad, integers}, 0.5f, kNormal),
                     "must be fp32, fp16, bf16 or fp64, but is Int");
   EXPECT_EQ(grad[0].item<float>(), 1.0f);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, GradCheckOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
 
 }  // namespace
 }  // namespace mezzo::kernels

@@ -16,12 +16,13 @@ at::Tensor wide_abs(const at::Tensor& x) { return x.to(at::kDouble).abs(); }
 
 }  // namespace
 
-LossCase random_case(int64_t N, int64_t V, int64_t C, at::ScalarType dtype) {
+LossCase random_case(int64_t N, int64_t V, int64_t C, at::ScalarType dtype, at::Device device) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(N + V + C);
   return {at::randn({N, C}, generator).to(dtype),
           at::randn({V, C}, generator).to(dtype),
           at::randint(V, {N}, generator, at::kLong),
-          {}};
+          {},
+          device};
 }
 
 LossValues exact_values(const LossCase& c, double factor) {
@@ -36,7 +37,11 @@ LossValues error_bounds(const LossCase& c, const LossValues& exact, double facto
   const at::ScalarType dtype = c.x.scalar_type();
   const FloatFormat& format = float_format(dtype);
   const double u = dtype == at::kFloat ? 0.0 : format.epsilon / 2;  // of a rounding to 16 bits
-  const double u_product = dtype == at::kBFloat16 ? u : 0.0;        // of one of a bf16 product
+  // Of a CPU's bf16 products, logits among them. A GPU's logits and their gradient have the dtype
+  // of x, fp16 too; its other products are fp32.
+  const bool is_gpu = c.device.is_cuda();
+  const double u_product = dtype == at::kBFloat16 && !is_gpu ? u : 0.0;
+  const double u_logits = is_gpu ? u : u_product;
   const double s = c.options.label_smoothing, z_loss = c.options.z_loss;
   const at::Tensor x = wide_abs(c.x), weight = wide_abs(c.weight);
   const auto N = x.size(0), V = weight.size(0), C = x.size(1);
@@ -45,7 +50,7 @@ LossValues error_bounds(const LossCase& c, const LossValues& exact, double facto
   const at::Tensor logits = at::matmul(c.x.to(at::kDouble), c.weight.to(at::kDouble).t());
   const at::Tensor sum_error = at::matmul(x, weight.t()) * ((C + 2) * kUnitFp32);
   const double logit_error =
-      (sum_error + u_product * (logits.abs() + sum_error)).max().item<double>();
+      (sum_error + u_logits * (logits.abs() + sum_error)).max().item<double>();
   // The sum of exponentials, relative: the difference that enters is rounded, exp_of is within 2
   // ULP, 512 terms are summed in fp32.
   const double spread = (logits.max() - logits.min()).item<double>() + 2 * logit_error;
@@ -73,7 +78,9 @@ LossValues error_bounds(const LossCase& c, const LossValues& exact, double facto
       softmax * slope.abs() * (std::expm1(2 * logit_error) + exp_error + exps_error) +
       softmax * (2 * z_loss * logit_error) + 4 * kUnitFp32 * magnitude;
   const at::Tensor grad = (softmax * slope - at_target - smoothed).abs() + computed;
-  const at::Tensor grad_error = computed + u_product * grad;
+  // What a GPU rounds is the gradient of the losses' sum, which in fp16 may be a subnormal.
+  const double underflow = is_gpu ? scale * format.smallest_subnormal / 2 : 0.0;
+  const at::Tensor grad_error = computed + u_logits * grad + underflow;
 
   // The products of these; bf16 ones are rounded, chunk by chunk; a factor's product is rounded.
   const auto result = [&](const at::Tensor& error, const at::Tensor& product, int64_t length,

@@ -9,10 +9,12 @@ namespace mezzo::kernels {
 struct LossCase {
   at::Tensor x, weight, targets;  // [N, C], [V, C], [N]
   LinearCrossEntropyOptions options;
+  at::Device device = at::kCPU;  // that the op is to run on; the tensors are on the CPU
 };
 
 /// Standard normal x and weight of a dtype, targets that are drawn evenly.
-LossCase random_case(int64_t N, int64_t V, int64_t C, at::ScalarType dtype);
+LossCase random_case(int64_t N, int64_t V, int64_t C, at::ScalarType dtype,
+                     at::Device device = at::kCPU);
 
 /// The loss and its gradients, or how far they may lie from the exact ones.
 struct LossValues {

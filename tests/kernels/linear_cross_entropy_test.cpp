@@ -12,10 +12,11 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/memory.h"
-#include "mezzo/kernels/linear_cross_entropy/cpu.h"
+#include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/linear_cross_entropy/reference.h"
 #include "mezzo/kernels/matmul/matmul.h"
 #include "tests/close.h"
+#include "tests/devices.h"
 #include "tests/kernels/linear_cross_entropy_bound.h"
 #include "tests/testing.h"
 
@@ -26,12 +27,14 @@ using mezzo::testing::is_within;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-/// The op, forward and backward, with `factor` as the incoming gradient.
+/// The op, forward and backward, with `factor` as the incoming gradient. Values on the CPU.
 LossValues computed(const LossCase& c, double factor = 1.0) {
-  const at::Tensor x = c.x.detach().requires_grad_(), weight = c.weight.detach().requires_grad_();
-  const at::Tensor loss = linear_cross_entropy(x, weight, c.targets, c.options);
+  const at::Tensor x = c.x.detach().to(c.device).requires_grad_(),
+                   weight = c.weight.detach().to(c.device).requires_grad_();
+  const at::Tensor loss = linear_cross_entropy(x, weight, c.targets.to(c.device), c.options);
+  EXPECT_EQ(loss.device(), x.device());
   (loss * factor).backward();
-  return {loss.detach(), x.grad(), weight.grad()};
+  return {loss.detach().cpu(), x.grad().cpu(), weight.grad().cpu()};
 }
 
 void expect_within_bounds(const LossValues& got, const LossCase& c, double factor = 1.0) {
@@ -41,17 +44,20 @@ void expect_within_bounds(const LossValues& got, const LossCase& c, double facto
   EXPECT_TRUE(is_within(got.grad_weight, exact.grad_weight, bounds.grad_weight));
 }
 
-class LinearCrossEntropy
-    : public ::testing::TestWithParam<std::tuple<int64_t, int64_t, at::ScalarType>> {
- protected:
-  LossCase make_case() const {
-    const auto [N, V, dtype] = GetParam();
-    return random_case(N, V, 31, dtype);
-  }
-};
+/// N, V, dtype.
+using Case = std::tuple<int64_t, int64_t, at::ScalarType>;
+
+LossCase make_case(const Case& param, at::Device device = at::kCPU) {
+  const auto [N, V, dtype] = param;
+  return random_case(N, V, 31, dtype, device);
+}
+
+class LinearCrossEntropy : public mezzo::testing::OnDevice<Case> {};
+
+class LinearCrossEntropyOnCpu : public ::testing::TestWithParam<Case> {};
 
 TEST_P(LinearCrossEntropy, LossAndGradientsAreWithinTheirBounds) {
-  const LossCase c = make_case();
+  const LossCase c = make_case(GetParam(), device);
   const LossValues got = computed(c);
   EXPECT_EQ(got.loss.scalar_type(), at::kFloat);
   EXPECT_EQ(got.grad_x.scalar_type(), c.x.scalar_type());
@@ -60,20 +66,20 @@ TEST_P(LinearCrossEntropy, LossAndGradientsAreWithinTheirBounds) {
 }
 
 TEST_P(LinearCrossEntropy, IncomingGradientIsMultipliedIn) {
-  const LossCase c = make_case();
+  const LossCase c = make_case(GetParam(), device);
   for (const double factor : {0.25, 1024.0, -1.0 / 3.0})
     expect_within_bounds(computed(c, factor), c, factor);
 }
 
 TEST_P(LinearCrossEntropy, LabelSmoothingAndZLossAndIgnoredRowsAreWithinTheirBounds) {
-  LossCase c = make_case();
+  LossCase c = make_case(GetParam(), device);
   c.options = {.ignore_index = 0, .label_smoothing = 0.1, .z_loss = 1e-2};
   if ((c.targets == 0).all().item<bool>()) c.options.ignore_index = -1;
   expect_within_bounds(computed(c), c);
 }
 
-TEST_P(LinearCrossEntropy, ChunksOfAnySizeAreWithinTheBounds) {
-  const LossCase c = make_case();
+TEST_P(LinearCrossEntropyOnCpu, ChunksOfAnySizeAreWithinTheBounds) {
+  const LossCase c = make_case(GetParam());
   const int64_t V = c.weight.size(0);
   const int64_t bytes = kernels::widens(c.x.scalar_type()) ? 4 : c.x.element_size();
   for (const int64_t rows : {1, 10, 256}) {
@@ -83,19 +89,23 @@ TEST_P(LinearCrossEntropy, ChunksOfAnySizeAreWithinTheBounds) {
   }
 }
 
-std::string case_name(const ::testing::TestParamInfo<LinearCrossEntropy::ParamType>& param) {
+std::string case_name(const ::testing::TestParamInfo<Case>& param) {
   const auto& [N, V, dtype] = param.param;
   return fmt::format("{}x{}_{}", N, V, c10::toString(dtype));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    ShapesAndDtypes, LinearCrossEntropy,
+const auto kCases =
     ::testing::Combine(::testing::Values(1, 33, 257), ::testing::Values(1, 31, 257, 4097),
-                       ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf)),
-    case_name);
+                       ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf));
 
-TEST(LinearCrossEntropyBound, RejectsExponentialsSummedInBf16) {
-  LossCase c = random_case(1, 4097, 31, at::kBFloat16);
+INSTANTIATE_TEST_SUITE_P(ShapesAndDtypes, LinearCrossEntropy, mezzo::testing::on_devices(kCases),
+                         mezzo::testing::device_and(case_name));
+INSTANTIATE_TEST_SUITE_P(ShapesAndDtypes, LinearCrossEntropyOnCpu, kCases, case_name);
+
+class LinearCrossEntropyOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(LinearCrossEntropyOn, BoundRejectsExponentialsSummedInBf16) {
+  LossCase c = random_case(1, 4097, 31, at::kBFloat16, device);
   c.x.zero_();  // equal logits: a sum of ones in bf16 sticks at 256
   const LossValues exact = exact_values(c), bounds = error_bounds(c, exact);
   at::Tensor sum = at::zeros({}, at::kBFloat16);
@@ -104,8 +114,8 @@ TEST(LinearCrossEntropyBound, RejectsExponentialsSummedInBf16) {
   expect_within_bounds(computed(c), c);
 }
 
-TEST(LinearCrossEntropyBound, RejectsAMissingTargetAndNaN) {
-  const LossCase c = random_case(1, 257, 31, at::kBFloat16);
+TEST_P(LinearCrossEntropyOn, BoundRejectsAMissingTargetAndNaN) {
+  const LossCase c = random_case(1, 257, 31, at::kBFloat16, device);
   LossCase other = c;
   other.targets = (c.targets + 1).remainder(257);
   const LossValues exact = exact_values(c), bounds = error_bounds(c, exact),
@@ -144,9 +154,9 @@ TEST(LinearCrossEntropyReference, GradientIsTheFiniteDifference) {
   }
 }
 
-TEST(LinearCrossEntropyOp, IgnoredRowsHaveGradientsOfExactlyZero) {
+TEST_P(LinearCrossEntropyOn, IgnoredRowsHaveGradientsOfExactlyZero) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
-    LossCase c = random_case(33, 257, 31, dtype);
+    LossCase c = random_case(33, 257, 31, dtype, device);
     c.targets.slice(0, 0, 33, 2).fill_(-100);
     const LossValues got = computed(c);
     expect_within_bounds(got, c);
@@ -155,43 +165,44 @@ TEST(LinearCrossEntropyOp, IgnoredRowsHaveGradientsOfExactlyZero) {
   }
 }
 
-TEST(LinearCrossEntropyOp, WithoutACountedRowTheLossIsNaNAndTheGradientsZero) {
-  LossCase c = random_case(5, 31, 7, at::kBFloat16);
+TEST_P(LinearCrossEntropyOn, WithoutACountedRowTheLossIsNaNAndTheGradientsZero) {
+  LossCase c = random_case(5, 31, 7, at::kBFloat16, device);
   c.targets.fill_(-100);
   const LossValues ignored = computed(c);
   EXPECT_TRUE(std::isnan(ignored.loss.item<double>()));
   EXPECT_TRUE((ignored.grad_x == 0).all().item<bool>());
   EXPECT_TRUE((ignored.grad_weight == 0).all().item<bool>());
 
-  const LossValues empty = computed(random_case(0, 31, 7, at::kBFloat16));
+  const LossValues empty = computed(random_case(0, 31, 7, at::kBFloat16, device));
   EXPECT_TRUE(std::isnan(empty.loss.item<double>()));
   EXPECT_EQ(empty.grad_x.sizes(), (std::vector<int64_t>{0, 7}));
   EXPECT_TRUE((empty.grad_weight == 0).all().item<bool>());
 }
 
-TEST(LinearCrossEntropyOp, TakesAnyStridesAndLeadingDimensions) {
-  const LossCase c = random_case(6, 31, 7, at::kFloat);
+TEST_P(LinearCrossEntropyOn, TakesAnyStridesAndLeadingDimensions) {
+  const LossCase c = random_case(6, 31, 7, at::kFloat, device);
   const LossValues flat = computed(c);
-  const at::Tensor x = c.x.t().contiguous().t().unflatten(0, {2, 3}).requires_grad_();
-  const at::Tensor weight = c.weight.t().contiguous().t();
-  const at::Tensor targets = at::stack({c.targets, c.targets}, 1).select(1, 0).view({2, 3});
+  const at::Tensor x = there(c.x).t().contiguous().t().unflatten(0, {2, 3}).requires_grad_();
+  const at::Tensor weight = there(c.weight).t().contiguous().t();
+  const at::Tensor targets = there(at::stack({c.targets, c.targets}, 1)).select(1, 0).view({2, 3});
   const at::Tensor loss = linear_cross_entropy(x, weight, targets);
   loss.backward();
   const LossValues bounds = error_bounds(c, exact_values(c));
-  EXPECT_TRUE(is_within(loss.detach(), flat.loss.to(at::kDouble), 2 * bounds.loss));
+  EXPECT_TRUE(is_within(here(loss.detach()), flat.loss.to(at::kDouble), 2 * bounds.loss));
   EXPECT_EQ(x.grad().sizes(), x.sizes());
-  EXPECT_TRUE(is_within(x.grad().flatten(0, 1), flat.grad_x.to(at::kDouble), 2 * bounds.grad_x));
+  EXPECT_TRUE(
+      is_within(here(x.grad()).flatten(0, 1), flat.grad_x.to(at::kDouble), 2 * bounds.grad_x));
 }
 
-TEST(LinearCrossEntropyOp, LargeLogitsDoNotOverflow) {
-  LossCase c = random_case(33, 257, 31, at::kFloat);
+TEST_P(LinearCrossEntropyOn, LargeLogitsDoNotOverflow) {
+  LossCase c = random_case(33, 257, 31, at::kFloat, device);
   c.x.mul_(1e4 / 31);
   expect_within_bounds(computed(c), c);
 }
 
-TEST(LinearCrossEntropyOp, NaNInOneRowMakesTheLossNaN) {
+TEST_P(LinearCrossEntropyOn, NaNInOneRowMakesTheLossNaN) {
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
-    LossCase c = random_case(33, 257, 31, dtype);
+    LossCase c = random_case(33, 257, 31, dtype, device);
     c.x[17][3] = kNaN;
     EXPECT_TRUE(std::isnan(computed(c).loss.item<double>()));
     c.x[17][3] = std::numeric_limits<double>::infinity();
@@ -199,8 +210,8 @@ TEST(LinearCrossEntropyOp, NaNInOneRowMakesTheLossNaN) {
   }
 }
 
-TEST(LinearCrossEntropyOp, LossScaleKeepsFp16GradientsThatUnderflowWithoutIt) {
-  LossCase c = random_case(257, 4097, 31, at::kHalf);
+TEST_P(LinearCrossEntropyOn, LossScaleKeepsFp16GradientsThatUnderflowWithoutIt) {
+  LossCase c = random_case(257, 4097, 31, at::kHalf, device);
   c.x.mul_(0x1p-8);
   const LossValues plain = computed(c), scaled = computed(c, 65536.0);
   expect_within_bounds(plain, c);
@@ -209,32 +220,38 @@ TEST(LinearCrossEntropyOp, LossScaleKeepsFp16GradientsThatUnderflowWithoutIt) {
   EXPECT_LT((scaled.grad_weight == 0).sum().item<int64_t>(), plain.grad_weight.numel() / 10000);
 }
 
-TEST(LinearCrossEntropyOp, OnlyTheGradientsAskedForAreMade) {
-  const LossCase c = random_case(33, 257, 31, at::kBFloat16);
+TEST_P(LinearCrossEntropyOn, OnlyTheGradientsAskedForAreMade) {
+  const LossCase c = random_case(33, 257, 31, at::kBFloat16, device);
   const LossValues both = computed(c);
-  const at::Tensor x = c.x.detach().requires_grad_(), weight = c.weight.detach().requires_grad_();
-  linear_cross_entropy(x, c.weight, c.targets).backward();
-  linear_cross_entropy(c.x, weight, c.targets).backward();
-  EXPECT_TRUE(at::equal(x.grad(), both.grad_x));
-  EXPECT_TRUE(at::equal(weight.grad(), both.grad_weight));
-  EXPECT_FALSE(c.x.grad().defined() || c.weight.grad().defined());
+  const at::Tensor plain_x = there(c.x), plain_weight = there(c.weight), targets = there(c.targets);
+  const at::Tensor x = plain_x.detach().requires_grad_(),
+                   weight = plain_weight.detach().requires_grad_();
+  linear_cross_entropy(x, plain_weight, targets).backward();
+  linear_cross_entropy(plain_x, weight, targets).backward();
+  EXPECT_TRUE(at::equal(here(x.grad()), both.grad_x));
+  EXPECT_TRUE(at::equal(here(weight.grad()), both.grad_weight));
+  EXPECT_FALSE(plain_x.grad().defined() || plain_weight.grad().defined());
 
   const at::NoGradGuard no_grad;
-  const at::Tensor loss = linear_cross_entropy(x, weight, c.targets);
+  const at::Tensor loss = linear_cross_entropy(x, weight, targets);
   EXPECT_FALSE(loss.requires_grad());
-  EXPECT_TRUE(at::equal(loss, both.loss));
+  EXPECT_TRUE(at::equal(here(loss), both.loss));
 }
 
-TEST(LinearCrossEntropyOp, BackwardTwiceThroughAKeptGraphAddsUp) {
-  const LossCase c = random_case(33, 257, 31, at::kFloat);
+TEST_P(LinearCrossEntropyOn, BackwardTwiceThroughAKeptGraphAddsUp) {
+  const LossCase c = random_case(33, 257, 31, at::kFloat, device);
   const LossValues once = computed(c);
-  const at::Tensor x = c.x.detach().requires_grad_(), weight = c.weight.detach().requires_grad_();
-  const at::Tensor loss = linear_cross_entropy(x, weight, c.targets);
+  const at::Tensor x = there(c.x).detach().requires_grad_(),
+                   weight = there(c.weight).detach().requires_grad_();
+  const at::Tensor loss = linear_cross_entropy(x, weight, there(c.targets));
   loss.backward({}, /*retain_graph=*/true);
   loss.backward();
-  EXPECT_TRUE(at::equal(x.grad(), 2 * once.grad_x));
-  EXPECT_TRUE(at::equal(weight.grad(), 2 * once.grad_weight));
+  EXPECT_TRUE(at::equal(here(x.grad()), 2 * once.grad_x));
+  EXPECT_TRUE(at::equal(here(weight.grad()), 2 * once.grad_weight));
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, LinearCrossEntropyOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
 
 // MKL and oneDNN may cut a sum among their threads; what such a product gives is libtorch's to
 // answer for. Each result is held to the same bits where its own product has them.

@@ -11,6 +11,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "tests/close.h"
+#include "tests/devices.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -23,12 +24,17 @@ at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype) {
   return at::randn(sizes, generator).to(dtype);
 }
 
-at::Tensor exact(const at::Tensor& x) { return x.defined() ? x.to(at::kDouble) : x; }
+at::Tensor exact(const at::Tensor& x) { return x.defined() ? x.to(at::kCPU, at::kDouble) : x; }
+
+/// The bound of a value after `fp32_roundings` of numbers up to `magnitude` and one to `dtype`.
+double bound(at::ScalarType dtype, int64_t fp32_roundings, double magnitude) {
+  return tolerance_for(at::kFloat, fp32_roundings, magnitude) + tolerance_for(dtype, 1, magnitude);
+}
 
 /// Dtypes of stream and of what is normalised; rows; C.
 using Case = std::tuple<at::ScalarType, at::ScalarType, int64_t, int64_t>;
 
-class ResidualNormOf : public ::testing::TestWithParam<Case> {
+class ResidualNormOf : public mezzo::testing::OnDevice<Case> {
  protected:
   ResidualNormOf() {
     const auto [stream, out, rows, C] = GetParam();
@@ -40,10 +46,9 @@ class ResidualNormOf : public ::testing::TestWithParam<Case> {
     grad_sum = random({rows, C}, stream);
   }
 
-  /// The bound of a value after `fp32_roundings` of numbers up to `magnitude` and one to `dtype`.
-  static double bound(at::ScalarType dtype, int64_t fp32_roundings, double magnitude) {
-    return tolerance_for(at::kFloat, fp32_roundings, magnitude) +
-           tolerance_for(dtype, 1, magnitude);
+  ResidualNorm norm_of_all() const {
+    return residual_norm(there(x), there(branch), there(weight), there(bias), kEps,
+                         std::get<1>(GetParam()));
   }
 
   at::Tensor x, branch, weight, bias, grad, grad_sum;
@@ -51,21 +56,22 @@ class ResidualNormOf : public ::testing::TestWithParam<Case> {
 
 TEST_P(ResidualNormOf, SumIsRoundedOnceAndTheNormIsWithinItsBound) {
   const auto [stream, out, rows, C] = GetParam();
-  const ResidualNorm got = residual_norm(x, branch, weight, bias, kEps, out);
-  EXPECT_BIT_EQUAL(got.sum, (x + branch).to(stream));
+  const ResidualNorm got = norm_of_all();
+  EXPECT_BIT_EQUAL(here(got.sum), (x + branch).to(stream));
   EXPECT_EQ(got.normed.scalar_type(), out);
   const ResidualNorm want =
       reference::residual_norm(exact(got.sum), {}, exact(weight), exact(bias), kEps, at::kDouble);
   const double magnitude =
       4 * mezzo::testing::magnitude_of(want.normed) + mezzo::testing::magnitude_of(bias);
-  EXPECT_CLOSE(got.normed, want.normed, bound(out, C + 4, magnitude));
-  EXPECT_CLOSE(got.mean, want.mean, bound(at::kFloat, C, 4.0));
+  EXPECT_CLOSE(here(got.normed), want.normed, bound(out, C + 4, magnitude));
+  EXPECT_CLOSE(here(got.mean), want.mean, bound(at::kFloat, C, 4.0));
 }
 
 TEST_P(ResidualNormOf, WithoutABranchTheSumIsTheStreamItself) {
   const auto [stream, out, rows, C] = GetParam();
-  const ResidualNorm got = residual_norm(x, {}, weight, {}, kEps, out);
-  EXPECT_TRUE(got.sum.is_same(x));
+  const at::Tensor stream_there = there(x);
+  const ResidualNorm got = residual_norm(stream_there, {}, there(weight), {}, kEps, out);
+  EXPECT_TRUE(got.sum.is_same(stream_there));
   const ResidualNorm want =
       reference::residual_norm(exact(x), {}, exact(weight), {}, kEps, at::kDouble);
   EXPECT_CLOSE(got.normed, want.normed,
@@ -74,19 +80,21 @@ TEST_P(ResidualNormOf, WithoutABranchTheSumIsTheStreamItself) {
 
 TEST_P(ResidualNormOf, TheNormMadeAgainHasTheSameBits) {
   const auto [stream, out, rows, C] = GetParam();
-  const ResidualNorm got = residual_norm(x, branch, weight, bias, kEps, out);
-  EXPECT_BIT_EQUAL(norm_again(got.sum, got.mean, got.rstd, weight, bias, out), got.normed);
+  const ResidualNorm got = norm_of_all();
+  EXPECT_BIT_EQUAL(norm_again(got.sum, got.mean, got.rstd, there(weight), there(bias), out),
+                   got.normed);
 }
 
 TEST_P(ResidualNormOf, GradientsAreThoseOfTheDefinitionInFp64) {
   const auto [stream, out, rows, C] = GetParam();
-  const ResidualNorm norm = residual_norm(x, branch, weight, bias, kEps, out);
+  const ResidualNorm norm = norm_of_all();
   const at::Tensor leaf = exact(norm.sum).requires_grad_();
   const at::Tensor w = exact(weight).requires_grad_(), b = exact(bias).requires_grad_();
   const at::Tensor y = at::layer_norm(leaf, {C}, w, b, kEps);
   ((y * exact(grad)).sum() + (leaf * exact(grad_sum)).sum()).backward();
-  const ResidualNormGrads got = residual_norm_backward(grad, grad_sum, norm.sum, norm.mean,
-                                                       norm.rstd, weight, /*wants_branch=*/true);
+  const ResidualNormGrads got =
+      residual_norm_backward(there(grad), there(grad_sum), norm.sum, norm.mean, norm.rstd,
+                             there(weight), /*wants_branch=*/true);
   EXPECT_BIT_EQUAL(got.branch, got.x.to(out));
   EXPECT_EQ(got.x.scalar_type(), stream);
   // Terms of a row: rstd, grad, weight and the unit, whose magnitudes multiply.
@@ -94,10 +102,10 @@ TEST_P(ResidualNormOf, GradientsAreThoseOfTheDefinitionInFp64) {
                            mezzo::testing::magnitude_of(grad) *
                            mezzo::testing::magnitude_of(weight) * 16 +
                        mezzo::testing::magnitude_of(grad_sum);
-  EXPECT_CLOSE(got.x, leaf.grad(), bound(stream, 2 * C + 8, terms));
+  EXPECT_CLOSE(here(got.x), leaf.grad(), bound(stream, 2 * C + 8, terms));
   const double sums = 4 * mezzo::testing::magnitude_of(grad) * static_cast<double>(rows);
-  EXPECT_CLOSE(got.weight, w.grad(), bound(at::kFloat, rows + C, sums));
-  EXPECT_CLOSE(got.bias, b.grad(), bound(at::kFloat, rows, sums));
+  EXPECT_CLOSE(here(got.weight), w.grad(), bound(at::kFloat, rows + C, sums));
+  EXPECT_CLOSE(here(got.bias), b.grad(), bound(at::kFloat, rows, sums));
 }
 
 std::string case_name(const ::testing::TestParamInfo<Case>& param) {
@@ -105,14 +113,15 @@ std::string case_name(const ::testing::TestParamInfo<Case>& param) {
   return fmt::format("{}_{}_{}x{}", c10::toString(stream), c10::toString(out), rows, C);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, ResidualNormOf,
-                         ::testing::Values(Case{at::kFloat, at::kFloat, 33, 257},
-                                           Case{at::kFloat, at::kBFloat16, 257, 31},
-                                           Case{at::kFloat, at::kHalf, 1, 768},
-                                           Case{at::kBFloat16, at::kBFloat16, 33, 33},
-                                           Case{at::kHalf, at::kHalf, 130, 64},
-                                           Case{at::kFloat, at::kBFloat16, 31, 1}),
-                         case_name);
+INSTANTIATE_TEST_SUITE_P(
+    Types, ResidualNormOf,
+    mezzo::testing::on_devices(::testing::Values(
+        Case{at::kFloat, at::kFloat, 33, 257}, Case{at::kFloat, at::kBFloat16, 257, 31},
+        Case{at::kFloat, at::kHalf, 1, 768}, Case{at::kBFloat16, at::kBFloat16, 33, 33},
+        Case{at::kHalf, at::kHalf, 130, 64}, Case{at::kFloat, at::kBFloat16, 31, 1})),
+    mezzo::testing::device_and(case_name));
+
+class ResidualNormOn : public mezzo::testing::OnDevice<> {};
 
 TEST(ResidualNorm, HasTheSameBitsForAnyNumberOfThreads) {
   const at::Tensor x = random({333, 96}, at::kFloat), branch = random({333, 96}, at::kBFloat16),
@@ -135,35 +144,45 @@ TEST(ResidualNorm, HasTheSameBitsForAnyNumberOfThreads) {
   }
 }
 
-TEST(ResidualNorm, TakesStridedRowsAndMoreDimensions) {
-  const at::Tensor x = random({5, 7, 3}, at::kFloat).transpose(0, 2),
-                   weight = random({5}, at::kFloat);
-  const at::Tensor branch = random({5, 7, 3}, at::kBFloat16).transpose(0, 2);
+TEST_P(ResidualNormOn, TakesStridedRowsAndMoreDimensions) {
+  const at::Tensor x = there(random({5, 7, 3}, at::kFloat)).transpose(0, 2),
+                   weight = there(random({5}, at::kFloat));
+  const at::Tensor branch = there(random({5, 7, 3}, at::kBFloat16)).transpose(0, 2);
   const ResidualNorm got = residual_norm(x, branch, weight, {}, kEps, at::kBFloat16);
   const ResidualNorm want =
       residual_norm(x.contiguous(), branch.contiguous(), weight, {}, kEps, at::kBFloat16);
-  EXPECT_BIT_EQUAL(got.normed, want.normed);
+  if (device.is_cpu()) {
+    EXPECT_BIT_EQUAL(got.normed, want.normed);
+  } else {  // where the order of a sum may depend on the strides
+    EXPECT_CLOSE(got.normed, want.normed,
+                 2 * bound(at::kBFloat16, 5 + 4, 4 * mezzo::testing::magnitude_of(want.normed)));
+  }
   EXPECT_EQ(got.mean.sizes(), (std::vector<int64_t>{3, 7}));
 }
 
-TEST(ResidualNorm, ANaNStaysInItsRow) {
+TEST_P(ResidualNormOn, ANaNStaysInItsRow) {
   at::Tensor x = random({3, 40}, at::kFloat);
   x[1][7] = NAN;
-  const at::Tensor normed = residual_norm(x, {}, at::ones({40}), {}, kEps, at::kBFloat16).normed;
+  const at::Tensor ones = there(at::ones({40})),
+                   normed = residual_norm(there(x), {}, ones, {}, kEps, at::kBFloat16).normed;
   EXPECT_TRUE(normed[1].isnan().all().item<bool>());
   EXPECT_TRUE(normed[0].isfinite().all().item<bool>());
   EXPECT_TRUE(normed[2].isfinite().all().item<bool>());
 }
 
-TEST(ResidualNorm, StatisticsOf16BitsWouldBeOutsideTheBound) {
+TEST_P(ResidualNormOn, StatisticsOf16BitsWouldBeOutsideTheBound) {
   const at::Tensor x = random({64, 768}, at::kFloat) + 3.0, weight = at::ones({768});
   const ResidualNorm want =
       reference::residual_norm(exact(x), {}, exact(weight), {}, kEps, at::kDouble);
   const at::Tensor sabotaged = x.to(at::kBFloat16).mean(-1).to(at::kFloat);
   const double tolerance = tolerance_for(at::kFloat, 768, 8.0);
-  EXPECT_CLOSE(residual_norm(x, {}, weight, {}, kEps, at::kFloat).mean, want.mean, tolerance);
+  EXPECT_CLOSE(residual_norm(there(x), {}, there(weight), {}, kEps, at::kFloat).mean, want.mean,
+               tolerance);
   EXPECT_FALSE(mezzo::testing::is_close(sabotaged, want.mean, tolerance));
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, ResidualNormOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
 
 TEST(ResidualNorm, RefusesShapesThatDisagree) {
   const at::Tensor x = random({4, 8}, at::kFloat);

@@ -12,6 +12,8 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 
+#include "tests/devices.h"
+
 namespace mezzo::kernels {
 namespace {
 
@@ -28,7 +30,7 @@ void expect_equal(const TensorStats& got, const TensorStats& expected) {
   EXPECT_EQ(got.largest, expected.largest);
 }
 
-class TensorStatsOf : public ::testing::TestWithParam<at::ScalarType> {};
+class TensorStatsOf : public mezzo::testing::OnDevice<at::ScalarType> {};
 
 TEST_P(TensorStatsOf, AreThoseOfThePlainCode) {
   for (const int64_t N : {1, 31, 4096, 100003}) {
@@ -38,14 +40,14 @@ TEST_P(TensorStatsOf, AreThoseOfThePlainCode) {
     x.index_put_({at::randint(N, {N / 60})}, at::tensor(static_cast<float>(kInf)));
     x.index_put_({at::randint(N, {N / 70})}, at::tensor(static_cast<float>(-kInf)));
     x = x.to(GetParam());
-    expect_equal(tensor_stats(x), tensor_stats_reference(x));
+    expect_equal(tensor_stats(there(x)), tensor_stats_reference(x));
   }
 }
 
 TEST_P(TensorStatsOf, CountEachKindOnce) {
   const double tiny = GetParam() == at::kDouble ? 1e-310 : GetParam() == at::kHalf ? 1e-6 : 1e-39;
   const at::Tensor x = at::tensor({0.0, -0.0, tiny, -3.0, kInf, kInf, -kInf, kNaN}, at::kDouble);
-  const TensorStats stats = tensor_stats(x.to(GetParam()));
+  const TensorStats stats = tensor_stats(there(x.to(GetParam())));
   EXPECT_EQ(stats.numel, 8);
   EXPECT_EQ(stats.zeros, 2);
   EXPECT_EQ(stats.subnormals, 1);
@@ -57,19 +59,29 @@ TEST_P(TensorStatsOf, CountEachKindOnce) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, TensorStatsOf,
-                         ::testing::Values(at::kDouble, at::kFloat, at::kHalf, at::kBFloat16));
+                         mezzo::testing::on_devices(::testing::Values(at::kDouble, at::kFloat,
+                                                                      at::kHalf, at::kBFloat16)),
+                         mezzo::testing::device_and([](const auto& param) {
+                           return c10::toString(param.param);
+                         }));
 
-TEST(TensorStats, OfStridedSparseComplexAndIntegerTensors) {
-  const at::Tensor x = at::tensor({1.0f, static_cast<float>(kNaN), 2.0f, 9.0f}).view({2, 2});
+class TensorStatsOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(TensorStatsOn, OfStridedSparseComplexAndIntegerTensors) {
+  const at::Tensor x = there(at::tensor({1.0f, static_cast<float>(kNaN), 2.0f, 9.0f}).view({2, 2})),
+                   integers = there(at::arange(5));
   EXPECT_EQ(tensor_stats(x.select(1, 1)).nan, 1);
   EXPECT_EQ(tensor_stats(x.select(1, 0)).nan, 0);
   EXPECT_EQ(tensor_stats(x.select(1, 0).unsqueeze(0).expand({3, 2})).numel, 6);
   EXPECT_EQ(tensor_stats(x.to_sparse()).nan, 1);
   EXPECT_EQ(tensor_stats(at::complex(x, x)).nan, 2);
-  EXPECT_EQ(tensor_stats(at::arange(5)).numel, 5);
-  EXPECT_EQ(tensor_stats(at::arange(5)).zeros, 0);
+  EXPECT_EQ(tensor_stats(integers).numel, 5);
+  EXPECT_EQ(tensor_stats(integers).zeros, 0);
   EXPECT_EQ(tensor_stats(x.to(at::kFloat8_e5m2)).nan, 1);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, TensorStatsOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
 
 TEST(ContentHash, ChangesWithABitAndWithAPlace) {
   const at::Tensor x = at::randn({5000});

@@ -1,12 +1,11 @@
 #include "mezzo/kernels/adamw/adamw.h"
 
-#include <cmath>
-
 #include <fmt/ranges.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/kernels/adamw/cpu.h"
 #include "mezzo/kernels/adamw/moment8.h"
+#include "mezzo/kernels/adamw/pointers.h"
+#include "mezzo/kernels/cuda/flavour.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -72,7 +71,14 @@ void* address(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
 }
 
-AdamWPointers pointers_of(const AdamWParam& p) {
+bool has_gpu_kernel(const AdamWParam& p) {
+  if constexpr (kHasCuda) return cuda::takes_adamw(p.weight);
+  return false;
+}
+
+}  // namespace
+
+AdamWPointers adamw_pointers(const AdamWParam& p) {
   return {.N = p.weight.numel(),
           .weight_dtype = p.weight.scalar_type(),
           .grad_dtype = p.grad.scalar_type(),
@@ -86,39 +92,37 @@ AdamWPointers pointers_of(const AdamWParam& p) {
           .numbers = p.numbers};
 }
 
-}  // namespace
-
 AdamWNumbers adamw_numbers(const AdamWSettings& s, uint32_t step, float grad_scale) {
-  return {.grad_scale = grad_scale,
-          .decay = static_cast<float>(1 - s.lr * s.weight_decay),
-          .beta1_rest = static_cast<float>(1 - s.beta1),
-          .beta2 = static_cast<float>(s.beta2),
-          .beta2_rest = static_cast<float>(1 - s.beta2),
-          .step_size = static_cast<float>(s.lr / (1 - std::pow(s.beta1, step))),
-          .root_correction = static_cast<float>(std::sqrt(1 - std::pow(s.beta2, step))),
-          .eps = static_cast<float>(s.eps),
-          .step = step};
+  return adamw_numbers_at(s, s.lr, step, grad_scale);
 }
 
 int64_t moment_blocks(int64_t N) { return (N + kMomentBlock - 1) / kMomentBlock; }
 
-void adamw_(const std::vector<AdamWParam>& params) {
+void check_adamw(const std::vector<AdamWParam>& params) {
   for (const AdamWParam& p : params) {
     check_weight(p);
     check_gradient(p);
     check_moments(p);
   }
+}
+
+void adamw_(const std::vector<AdamWParam>& params) {
+  check_adamw(params);
   std::vector<AdamWPointers> on_cpu;
+  std::vector<AdamWParam> on_gpu;
   on_cpu.reserve(params.size());
   for (const AdamWParam& p : params) {
     p.weight.unsafeGetTensorImpl()->bump_version();  // as any op that works in place
     if (p.weight.is_cpu()) {
-      on_cpu.push_back(pointers_of(p));
+      on_cpu.push_back(adamw_pointers(p));
+    } else if (has_gpu_kernel(p)) {
+      on_gpu.push_back(p);
     } else {
       adamw_reference_(p);
     }
   }
   adamw_cpu(on_cpu);
+  if constexpr (kHasCuda) cuda::adamw_(on_gpu);
 }
 
 }  // namespace mezzo::kernels

@@ -6,25 +6,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mezzo/kernels/adamw/numbers.h"
+
 namespace mezzo::kernels {
-
-/// What one step of AdamW does with each number of a parameter. Found in fp64, rounded once to
-/// fp32, as in at::_fused_adamw_.
-struct AdamWNumbers {
-  float grad_scale;       ///< the gradient is divided by it
-  float decay;            ///< 1 - lr * weight_decay
-  float beta1_rest;       ///< 1 - beta1
-  float beta2;            //
-  float beta2_rest;       ///< 1 - beta2
-  float step_size;        ///< lr / (1 - beta1^step)
-  float root_correction;  ///< sqrt(1 - beta2^step)
-  float eps;
-  uint32_t step;  ///< counted from 1
-};
-
-struct AdamWSettings {
-  double lr, beta1, beta2, eps, weight_decay;
-};
 
 AdamWNumbers adamw_numbers(const AdamWSettings& settings, uint32_t step, float grad_scale = 1.0f);
 
@@ -43,6 +27,14 @@ struct AdamWParam {
   AdamWNumbers numbers;
 };
 
+/// What all parameters of a step share, where nobody may wait for the device to learn of it.
+struct AdamWOnDevice {
+  AdamWSettings settings;
+  at::Tensor lr;          ///< 0-dim fp32, instead of settings.lr; or none
+  at::Tensor grad_scale;  ///< 0-dim fp32, which the gradients are divided by; or none
+  at::Tensor found_inf;   ///< 0-dim fp32: where it is not 0, nothing is changed; or none
+};
+
 /// One step of AdamW (Loshchilov and Hutter, ICLR 2019), in place, over all of the parameters in
 /// one pass over their memory:
 ///
@@ -56,10 +48,25 @@ struct AdamWParam {
 /// the number of threads, and its baseline round otherwise: one ULP of m and v in a step.) The
 /// gradient is left as it is. Zero elements are fine. NaN and Inf pass into weight and moments.
 ///
-/// On a CPU; elsewhere by adamw_reference_().
+/// On a CPU, and a GPU that the build has kernels for; elsewhere by adamw_reference_().
 void adamw_(const std::vector<AdamWParam>& params);
 
-/// The same as tensor code, on any device; the same bits.
+namespace cuda {
+
+/// Whether this GPU's tensors are stepped by its kernel (mezzo/kernels/cuda/flavour.h).
+bool takes_adamw(const at::Tensor& weight);
+void adamw_(const std::vector<AdamWParam>& params);
+
+/// The same, with what `shared` says in place of each parameter's `numbers`. steps: one of each
+/// parameter, 0-dim fp32 on the device, this step counted already. The host reads nothing: a graph
+/// can hold it. As the powers of the betas are found on the device, a step may differ from
+/// adamw_() in the last bit of step_size and root_correction.
+void adamw_on_device_(const std::vector<AdamWParam>& params, const std::vector<at::Tensor>& steps,
+                      const AdamWOnDevice& shared);
+
+}  // namespace cuda
+
+/// The same as tensor code, on any device; on a CPU the same bits.
 void adamw_reference_(const AdamWParam& param);
 
 }  // namespace mezzo::kernels

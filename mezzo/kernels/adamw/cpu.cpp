@@ -1,7 +1,5 @@
 // Compiled with -ffp-contract=off: products and sums are rounded where the source says so, and
 // vector loops, their rests and all instruction sets give the same bits.
-#include "mezzo/kernels/adamw/cpu.h"
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -10,31 +8,18 @@
 #include <ATen/Parallel.h>
 
 #include "mezzo/kernels/adamw/moment8.h"
+#include "mezzo/kernels/adamw/moved.h"
+#include "mezzo/kernels/adamw/pointers.h"
 #include "mezzo/kernels/adamw/split.h"
 #include "mezzo/kernels/simd/numbers.h"
 
 namespace mezzo::kernels {
 namespace {
 
-// Passed by value: a store into a weight could change what a reference reads.
 using Numbers = AdamWNumbers;
 
 // What a thread works on at a time, in buffers that stay in the L1 cache: four moment blocks.
 constexpr int64_t kTile = 4 * kMomentBlock;
-
-MEZZO_INLINE float moved_first(float m, float g, Numbers a) {
-  // at::lerp's two forms, exact at both ends.
-  const bool is_near_m = a.beta1_rest < 0.5f;
-  return std::fma(is_near_m ? a.beta1_rest : a.beta1_rest - 1.0f, g - m, is_near_m ? m : g);
-}
-
-MEZZO_INLINE float moved_second(float v, float g, Numbers a) {
-  return std::fma(a.beta2_rest * g, g, v * a.beta2);
-}
-
-MEZZO_INLINE float moved_weight(float w, float m, float root, Numbers a) {
-  return w * a.decay + -a.step_size * m / (root / a.root_correction + a.eps);
-}
 
 MEZZO_INLINE void step_fp32(float* w, const float* g, float* m, float* v, int64_t N, Numbers a) {
 #pragma omp simd

@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
 #include <ATen/ops/embedding.h>
+#include <ATen/ops/embedding_dense_backward.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -76,6 +77,11 @@ at::Tensor sums_by_id(const RowsOfIds& rows, const at::Tensor& grad) {
 
 at::Tensor table_gradient(const at::Tensor& tokens, const at::Tensor& grad, const at::Tensor& table,
                           bool sparse) {
+  // A GPU sums rows by sorted ids, in the dtype of grad; the host is not asked.
+  if (tokens.is_cuda())
+    return at::embedding_dense_backward(grad.to(at::kFloat), tokens, table.size(0),
+                                        /*padding_idx=*/-1, /*scale_grad_by_freq=*/false)
+        .to(table.scalar_type());
   const at::Tensor places = tokens.cpu().contiguous();
   RowsOfIds rows = rows_of_ids(places);
   const at::Tensor values = sums_by_id(rows, grad.cpu()).to(table.options());

@@ -3,6 +3,7 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
@@ -37,6 +38,9 @@ MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, int64_
 }  // namespace
 
 at::Tensor tanh_gelu(const at::Tensor& x_in) {
+  if constexpr (kHasCuda) {
+    if (cuda::takes_gelu(x_in)) return cuda::tanh_gelu(x_in);
+  }
   const at::Tensor x = x_in.contiguous();
   at::Tensor y = at::empty_like(x);
   const bool is_done = with_type(x, [&]<class T>(T) {
@@ -49,6 +53,9 @@ at::Tensor tanh_gelu(const at::Tensor& x_in) {
 }
 
 at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in) {
+  if constexpr (kHasCuda) {
+    if (cuda::takes_gelu(x_in)) return cuda::tanh_gelu_backward(grad_in, x_in);
+  }
   const at::Tensor x = x_in.contiguous(), grad = grad_in.contiguous();
   at::Tensor grad_x = at::empty_like(x);
   const bool is_done = with_type(x, [&]<class T>(T) {

@@ -8,11 +8,19 @@ namespace mezzo::kernels {
 // gelu(x) = x/2 (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3). Below autograd.
 
 /// x of any shape, fp32, bf16 or fp16 -> the same shape and dtype; computed in fp32 and rounded
-/// once. Max error in fp32: 8 ULP, for |x| < 9; beyond, as exact as 0 or x. Other dtypes and
-/// devices go to at::gelu.
+/// once. Max error in fp32: 8 ULP, for |x| < 9; beyond, as exact as 0 or x. Other dtypes, and
+/// devices without a kernel, go to at::gelu.
 at::Tensor tanh_gelu(const at::Tensor& x);
 
 /// The gradient of x, in its dtype: grad * d gelu(x)/dx. grad has shape and dtype of x.
 at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x);
 
+/// The same by a GPU's kernels, where `takes_gelu` says so (mezzo/kernels/cuda/flavour.h).
+namespace cuda {
+
+bool takes_gelu(const at::Tensor& x);
+at::Tensor tanh_gelu(const at::Tensor& x);
+at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x);
+
+}  // namespace cuda
 }  // namespace mezzo::kernels

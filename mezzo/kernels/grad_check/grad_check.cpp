@@ -1,32 +1,61 @@
 #include "mezzo/kernels/grad_check/grad_check.h"
 
+#include <map>
+
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/grad_check/cpu.h"
 
 namespace mezzo::kernels {
 
+namespace {
+
+/// Gradients of one kernel, and their places among all.
+struct Chosen {
+  std::vector<at::Tensor> grads;
+  std::vector<size_t> places;
+
+  void add(const at::Tensor& grad, size_t place) {
+    grads.push_back(grad);
+    places.push_back(place);
+  }
+  void put(const std::vector<GradFacts>& own, std::vector<GradFacts>& all) const {
+    for (size_t i = 0; i < places.size(); ++i) all[places[i]] = own[i];
+  }
+};
+
+bool takes_gpu_kernel(const at::Tensor& grad) {
+  if constexpr (kHasCuda) return cuda::takes_check(grad);
+  return false;
+}
+
+}  // namespace
+
 std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
                                           double smallest_normal) {
-  std::vector<at::Tensor> dense;
-  std::vector<size_t> places;  // of the dense ones among all
-  dense.reserve(grads.size());
-  places.reserve(grads.size());
-  for (size_t i = 0; i < grads.size(); ++i) {
-    const auto dtype = grads[i].scalar_type();
+  for (const at::Tensor& grad : grads) {
+    const auto dtype = grad.scalar_type();
     MEZZO_CHECK(
         dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16 || dtype == at::kDouble,
         "check_and_unscale_", "a gradient must be fp32, fp16, bf16 or fp64, but is {}",
         c10::toString(dtype));
-    if (!grads[i].is_cpu() || !grads[i].is_non_overlapping_and_dense()) continue;
-    dense.push_back(grads[i]);
-    places.push_back(i);
   }
-  const std::vector<GradFacts> of_dense = check_and_unscale_cpu_(dense, inv_scale, smallest_normal);
   std::vector<GradFacts> facts(grads.size());
-  for (size_t i = 0, next = 0; i < grads.size(); ++i) {
-    const bool is_dense = next < places.size() && places[next] == i;
-    facts[i] = is_dense ? of_dense[next++]
-                        : check_and_unscale_reference_(grads[i], inv_scale, smallest_normal);
+  Chosen on_cpu;
+  std::map<c10::DeviceIndex, Chosen> on_gpu;
+  for (size_t i = 0; i < grads.size(); ++i) {
+    if (grads[i].is_cpu() && grads[i].is_non_overlapping_and_dense()) {
+      on_cpu.add(grads[i], i);
+    } else if (takes_gpu_kernel(grads[i])) {
+      on_gpu[grads[i].device().index()].add(grads[i], i);
+    } else {
+      facts[i] = check_and_unscale_reference_(grads[i], inv_scale, smallest_normal);
+    }
+  }
+  on_cpu.put(check_and_unscale_cpu_(on_cpu.grads, inv_scale, smallest_normal), facts);
+  if constexpr (kHasCuda) {
+    for (const auto& [device, chosen] : on_gpu)
+      chosen.put(cuda::check_and_unscale_(chosen.grads, inv_scale, smallest_normal), facts);
   }
   return facts;
 }

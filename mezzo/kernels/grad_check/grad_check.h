@@ -31,10 +31,25 @@ struct GradFacts {
 /// The products are those of at::_amp_foreach_non_finite_check_and_unscale_, bit for bit (which NaN
 /// a 16-bit NaN becomes apart), and bad() > 0 for any of them is its found_inf. The same bits for
 /// any number of threads and any instruction set. Throws Error for another dtype; nothing is
-/// changed then. Gradients that are no CPU's, or have holes in memory, go to the reference, which
-/// waits for their device.
+/// changed then. A GPU's gradients take its kernel where the build has it; these, and those that go
+/// to the reference (another device's, with holes in memory, fp64 on a GPU), are waited for.
 std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
                                           double smallest_normal);
+
+namespace cuda {
+
+/// Whether this gradient is for the GPU's kernel (mezzo/kernels/cuda/flavour.h), which the others
+/// here take.
+bool takes_check(const at::Tensor& grad);
+/// check_and_unscale_(); all on one GPU.
+std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
+                                          double smallest_normal);
+/// Without the facts, and nobody waits: at::_amp_foreach_non_finite_check_and_unscale_, which has
+/// no kernel for bf16 there. found_inf and inv_scale: one fp32 number each, on that GPU.
+void check_and_unscale_on_device_(const std::vector<at::Tensor>& grads, const at::Tensor& found_inf,
+                                  const at::Tensor& inv_scale);
+
+}  // namespace cuda
 
 /// The same of one gradient, as tensor code.
 GradFacts check_and_unscale_reference_(const at::Tensor& grad, float inv_scale,

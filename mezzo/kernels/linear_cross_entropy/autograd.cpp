@@ -1,9 +1,12 @@
 #include "mezzo/kernels/linear_cross_entropy/autograd.h"
 
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/kernels/linear_cross_entropy/cpu.h"
+#include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/linear_cross_entropy/elementwise.h"
 
 namespace mezzo::kernels {
@@ -11,6 +14,23 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+LossAndGradients loss_and_gradients(const at::Tensor& x, const at::Tensor& weight,
+                                    const at::Tensor& targets,
+                                    const LinearCrossEntropyOptions& options,
+                                    GradientsWanted wanted) {
+  if constexpr (kHasCuda) {
+    if (x.is_cuda()) return linear_cross_entropy_cuda(x, weight, targets, options, wanted);
+  }
+  return linear_cross_entropy_cpu(x, weight, targets, options, wanted);
+}
+
+/// factor * x in `dtype`, multiplied in fp32 and rounded once, without a read of the factor.
+at::Tensor scaled_on_device(const at::Tensor& x, const at::Tensor& factor, at::ScalarType dtype) {
+  if (!x.defined()) return x;
+  at::Tensor out = at::empty_like(x, x.options().dtype(dtype));
+  return at::mul_out(out, x, factor);
+}
 
 // Note [Gradients with the loss]
 // The logits' gradient needs the whole row's sum and nothing that comes later but one factor, the
@@ -21,9 +41,9 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const at::Tensor& targets, const LinearCrossEntropyOptions& options) {
-    const LossAndGradients result = linear_cross_entropy_cpu(
+    const LossAndGradients result = loss_and_gradients(
         x, weight, targets, options, {.x = x.requires_grad(), .weight = weight.requires_grad()});
-    ctx->save_for_backward({result.grad_x, result.grad_weight});
+    ctx->save_for_backward({result.grad_x, result.grad_weight, result.per_row});
     ctx->saved_data["sizes"] = x.sizes();
     ctx->saved_data["dtype"] = x.scalar_type();
     return result.loss;
@@ -33,12 +53,15 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     MEZZO_CHECK(!at::GradMode::is_enabled(), "linear_cross_entropy",
                 "has no second derivative, which backward with create_graph asks for. Hint: "
                 "at::cross_entropy_loss of at::linear has one");
-    const auto factor = grad_outputs[0].item<float>();
     const at::ScalarType dtype = ctx->saved_data["dtype"].toScalarType();
     const variable_list kept = ctx->get_saved_variables();
-    at::Tensor grad_x = scaled(kept[0], factor, dtype);
+    const auto incoming = [&](const at::Tensor& grad) {
+      return kept[2].defined() ? scaled_on_device(grad, grad_outputs[0] * kept[2], dtype)
+                               : scaled(grad, grad_outputs[0].item<float>(), dtype);
+    };
+    at::Tensor grad_x = incoming(kept[0]);
     if (grad_x.defined()) grad_x = grad_x.view(ctx->saved_data["sizes"].toIntVector());
-    return {grad_x, scaled(kept[1], factor, dtype), {}, {}};
+    return {grad_x, incoming(kept[1]), {}, {}};
   }
 };
 
@@ -49,7 +72,7 @@ at::Tensor linear_cross_entropy_autograd(const at::Tensor& x, const at::Tensor& 
                                          const LinearCrossEntropyOptions& options) {
   const bool wants_gradient =
       at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
-  if (!wants_gradient) return linear_cross_entropy_cpu(x, weight, targets, options, {}).loss;
+  if (!wants_gradient) return loss_and_gradients(x, weight, targets, options, {}).loss;
   return LinearCrossEntropy::apply(x, weight, targets, options);
 }
 

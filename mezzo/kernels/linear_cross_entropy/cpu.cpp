@@ -1,5 +1,3 @@
-#include "mezzo/kernels/linear_cross_entropy/cpu.h"
-
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -10,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/linear_cross_entropy/elementwise.h"
 #include "mezzo/kernels/linear_cross_entropy/row.h"
 #include "mezzo/kernels/matmul/matmul.h"

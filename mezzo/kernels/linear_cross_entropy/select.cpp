@@ -7,6 +7,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/log.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/linear_cross_entropy/autograd.h"
 #include "mezzo/kernels/linear_cross_entropy/reference.h"
 #include "mezzo/kernels/ops.h"
@@ -36,12 +37,14 @@ void check_arguments(const at::Tensor& x, const at::Tensor& weight, const at::Te
 
 std::string linear_cross_entropy_refusal(const at::Tensor& x, const at::Tensor& weight) {
   const at::ScalarType dtype = x.scalar_type();
-  if (!x.is_cpu() || !weight.is_cpu()) return "not on a CPU";
+  const bool is_cuda = kHasCuda && x.is_cuda();
+  if (!x.is_cpu() && !is_cuda) return "not on a CPU, or a GPU that this build has kernels for";
+  if (weight.device() != x.device()) return "x and weight on different devices";
   if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf)
     return fmt::format("dtype {}", c10::toString(dtype));
   if (weight.scalar_type() != dtype) return "x and weight of different dtypes";
   // The policy has no rule for the op as a whole: then its parts are autocast, each by its own.
-  if (at::autocast::is_autocast_enabled(at::kCPU)) return "autocast acts on its parts";
+  if (at::autocast::is_autocast_enabled(x.device().type())) return "autocast acts on its parts";
   return "";
 }
 

@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "mezzo/kernels/residual_norm/rows.h"
 
@@ -90,6 +91,10 @@ ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
                            const at::Tensor& weight, const at::Tensor& bias, double eps,
                            at::ScalarType dtype) {
   check_shapes(x_in, branch_in, weight);
+  if constexpr (kHasCuda) {
+    if (cuda::takes_norm(x_in, dtype))
+      return cuda::residual_norm(x_in, branch_in, weight, bias, eps, dtype);
+  }
   if (!x_in.is_cpu()) return reference::residual_norm(x_in, branch_in, weight, bias, eps, dtype);
   const at::Tensor x = x_in.contiguous();
   at::Tensor branch = branch_in.defined() ? branch_in.contiguous() : branch_in;
@@ -105,6 +110,9 @@ ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
 
 at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
                       const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype) {
+  if constexpr (kHasCuda) {
+    if (cuda::takes_norm(sum, dtype)) return cuda::norm_again(sum, mean, rstd, weight, bias, dtype);
+  }
   if (!sum.is_cpu()) return reference::norm_again(sum, mean, rstd, weight, bias, dtype);
   at::Tensor normed = at::empty(sum.sizes(), sum.options().dtype(dtype));
   const at::Tensor w = vector_of(weight, sum.size(-1)), b = vector_of(bias, sum.size(-1));
@@ -123,6 +131,11 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                                          const at::Tensor& grad_sum_in, const at::Tensor& sum,
                                          const at::Tensor& mean, const at::Tensor& rstd,
                                          const at::Tensor& weight, bool wants_branch) {
+  if constexpr (kHasCuda) {
+    if (cuda::takes_norm(sum, grad_normed_in.scalar_type()))
+      return cuda::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight,
+                                          wants_branch);
+  }
   const auto plain = [&] {
     return reference::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight,
                                              wants_branch);

@@ -57,4 +57,21 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at
                                          bool wants_branch = false);
 
 }  // namespace reference
+
+/// The same by a GPU's kernels, where `takes` says so (mezzo/kernels/cuda/flavour.h). The weight's
+/// and the bias's gradient are summed in the same order each time on one GPU.
+namespace cuda {
+
+/// x [..., C] on a GPU, and normalised numbers in `out`, are what the kernels are written for.
+bool takes_norm(const at::Tensor& x, at::ScalarType out);
+ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+                           const at::Tensor& bias, double eps, at::ScalarType dtype);
+at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
+                      const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
+ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
+                                         const at::Tensor& sum, const at::Tensor& mean,
+                                         const at::Tensor& rstd, const at::Tensor& weight,
+                                         bool wants_branch = false);
+
+}  // namespace cuda
 }  // namespace mezzo::kernels

@@ -11,7 +11,14 @@ namespace mezzo::kernels {
 // The plain loop is the definition; what differs between the three is the order of sums, and
 // whether a product and a sum are rounded once (FMA) or twice.
 
+//
+// What nvcc compiles (__CUDACC__) may call these functions on a GPU too, one number at a time.
+
+#ifdef __CUDACC__
+#define MEZZO_INLINE __host__ __device__ __forceinline__
+#else
 #define MEZZO_INLINE __attribute__((always_inline)) inline
+#endif
 #define MEZZO_INLINE_LAMBDA __attribute__((always_inline))
 
 enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
@@ -20,6 +27,7 @@ enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
 /// ATEN_CPU_CAPABILITY=default|avx2|avx512, holds for Mezzo's loops too.
 InstructionSet instruction_set();
 
+#ifndef __CUDACC__
 namespace detail {
 
 template <auto loop, class... Arguments>
@@ -54,5 +62,6 @@ auto simd(Arguments... arguments) {
       return detail::run_baseline<loop>(arguments...);
   }
 }
+#endif
 
 }  // namespace mezzo::kernels

@@ -9,6 +9,7 @@
 #include <ATen/ops/silu_backward.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
 #include "mezzo/kernels/swiglu/swiglu.h"
@@ -70,8 +71,11 @@ void over_rows(int64_t rows, int64_t C, const Work& work) {
 }  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate_up_in) {
+  const int64_t C = channels_of(gate_up_in);
+  if constexpr (kHasCuda) {
+    if (cuda::takes_swiglu(gate_up_in)) return cuda::swiglu(gate_up_in);
+  }
   const at::Tensor gate_up = gate_up_in.contiguous();
-  const int64_t C = channels_of(gate_up);
   std::vector<int64_t> sizes = gate_up.sizes().vec();
   sizes.back() = C;
   at::Tensor y = at::empty(sizes, gate_up.options());
@@ -85,8 +89,11 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
 }
 
 at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in) {
+  const int64_t C = channels_of(gate_up_in);
+  if constexpr (kHasCuda) {
+    if (cuda::takes_swiglu(gate_up_in)) return cuda::swiglu_backward(grad_in, gate_up_in);
+  }
   const at::Tensor gate_up = gate_up_in.contiguous(), grad = grad_in.contiguous();
-  const int64_t C = channels_of(gate_up);
   at::Tensor grad_gate_up = at::empty_like(gate_up);
   const bool is_done = with_type(gate_up, [&]<class T>(T) {
     over_rows(C == 0 ? 0 : grad.numel() / C, C, [&](int64_t begin, int64_t end) {

@@ -18,4 +18,12 @@ at::Tensor swiglu(const at::Tensor& gate_up);
 /// silu'(g) = s + g s (1 - s), s = sigmoid(g). grad [..., C] has the dtype of gate_up.
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up);
 
+/// The same by a GPU's kernels, where `takes_swiglu` says so (mezzo/kernels/cuda/flavour.h).
+namespace cuda {
+
+bool takes_swiglu(const at::Tensor& gate_up);
+at::Tensor swiglu(const at::Tensor& gate_up);
+at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up);
+
+}  // namespace cuda
 }  // namespace mezzo::kernels

@@ -13,11 +13,12 @@ struct GradientsWanted {
 
 /// The loss, 0-dim fp32, and its gradients, undefined where not wanted. These are as the products
 /// leave them, to be multiplied by the incoming gradient and rounded to the dtype of x: bf16 for
-/// bf16, or fp32 where chunks were summed; fp32 for fp32 and fp16.
+/// bf16, or fp32 where chunks were summed; fp32 for fp32 and fp16, and on a GPU.
 struct LossAndGradients {
   at::Tensor loss;
   at::Tensor grad_x;       // [N, C]
   at::Tensor grad_weight;  // [V, C]
+  at::Tensor per_row;      // 0-dim fp32, on a GPU: what both are still to be multiplied by
 };
 
 /// The chunked linear_cross_entropy. x, weight and targets are what it takes, on a CPU, in fp32,
@@ -28,5 +29,12 @@ LossAndGradients linear_cross_entropy_cpu(const at::Tensor& x, const at::Tensor&
                                           const LinearCrossEntropyOptions& options,
                                           GradientsWanted wanted,
                                           std::optional<int64_t> chunk_bytes = std::nullopt);
+
+/// The same on a GPU (mezzo/kernels/cuda/flavour.h). Nobody waits for it: how many rows count is
+/// not known on the host.
+LossAndGradients linear_cross_entropy_cuda(const at::Tensor& x, const at::Tensor& weight,
+                                           const at::Tensor& targets,
+                                           const LinearCrossEntropyOptions& options,
+                                           GradientsWanted wanted);
 
 }  // namespace mezzo::kernels

@@ -23,6 +23,12 @@ struct AdamWPointers {
   AdamWNumbers numbers;
 };
 
+/// Of a parameter that check_adamw() let pass.
+AdamWPointers adamw_pointers(const AdamWParam& param);
+
+/// Throws Error, naming what does not fit, for parameters that adamw_() cannot step.
+void check_adamw(const std::vector<AdamWParam>& params);
+
 void adamw_cpu(const std::vector<AdamWPointers>& params);
 
 }  // namespace mezzo::kernels

@@ -1,0 +1,29 @@
+#pragma once
+
+// What kernels take from nvcc beyond C++. They are launched by launch(), not by <<<>>>, so that the
+// tests can compile the same sources for the CPU (tests/emulated_gpu/) and run them without a GPU.
+
+#ifdef MEZZO_EMULATED_GPU
+#include "tests/emulated_gpu/gpu.h"
+#else
+
+#include <cstdint>
+
+namespace mezzo::kernels::cuda {
+
+/// Throws Error.
+[[noreturn]] void launch_failed(const char* reason);
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void* stream,
+            const Arguments&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = static_cast<cudaStream_t>(stream);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  if (error != cudaSuccess) launch_failed(cudaGetErrorString(error));
+}
+
+}  // namespace mezzo::kernels::cuda
+#endif

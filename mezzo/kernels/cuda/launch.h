@@ -1,0 +1,36 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace mezzo::kernels::cuda {
+
+// How work is laid out over blocks and threads: plain arithmetic, the same on every machine.
+
+constexpr int kWarp = 32;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// A block's threads for one row of C numbers, four to a thread and `items` times over.
+struct RowLayout {
+  int threads = 0;  ///< a multiple of kWarp up to 256; 0: the row does not fit
+  int items = 0;    ///< 1, 2, 4 or 8
+};
+
+/// The fewest items with which the threads hold a row in their registers. C must be a multiple of
+/// 4, for loads of four numbers, and at most 8192: else the row does not fit.
+constexpr RowLayout row_layout(int64_t C) {
+  constexpr int64_t kMostThreads = 256;
+  constexpr int kMostItems = 8;
+  if (C <= 0 || C % 4 != 0 || C > 4 * kMostThreads * kMostItems) return {};
+  int items = 1;
+  while (ceil_div(C / 4, items) > kMostThreads) items *= 2;
+  return {static_cast<int>(ceil_div(ceil_div(C / 4, items), kWarp) * kWarp), items};
+}
+
+/// Blocks for N numbers at `per_block` each; a kernel strides over what is left from `most` on.
+constexpr int grid_of(int64_t N, int64_t per_block, int64_t most = int64_t{1} << 30) {
+  return static_cast<int>(std::clamp<int64_t>(ceil_div(N, per_block), 1, most));
+}
+
+}  // namespace mezzo::kernels::cuda

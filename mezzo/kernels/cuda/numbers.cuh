@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include "mezzo/kernels/cuda/compiler.cuh"
+#include "mezzo/kernels/cuda/launch.h"
+#include "mezzo/kernels/cuda/number.h"
+
+namespace mezzo::kernels::cuda {
+
+using c10::BFloat16;
+using c10::Half;
+
+__device__ __forceinline__ float wide(float x) { return x; }
+__device__ __forceinline__ float wide(BFloat16 x) { return static_cast<float>(x); }
+__device__ __forceinline__ float wide(Half x) { return static_cast<float>(x); }
+
+/// Rounded to nearest, ties to even.
+template <class T>
+__device__ __forceinline__ T narrow(float x) {
+  return static_cast<T>(x);
+}
+
+/// N numbers that are loaded and stored in one access.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T at[N];
+};
+
+template <int N, class T>
+__device__ __forceinline__ Pack<T, N> load(const T* from) {
+  return *reinterpret_cast<const Pack<T, N>*>(from);
+}
+
+template <class T, int N>
+__device__ __forceinline__ void store(T* to, const Pack<T, N>& values) {
+  *reinterpret_cast<Pack<T, N>*>(to) = values;
+}
+
+/// f(T{}) for the type that `number` names.
+template <class F>
+void with_number(Number number, F&& f) {
+  switch (number) {
+    case Number::kFloat:
+      return f(float{});
+    case Number::kBFloat16:
+      return f(BFloat16{});
+    default:
+      return f(Half{});
+  }
+}
+
+/// The sum over the block's threads, on each of them; a multiple of kWarp of them, all of which
+/// call it. `scratch`: one float a warp, free to be used again when all have returned.
+__device__ __forceinline__ float block_sum(float x, float* scratch) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  const int warps = static_cast<int>(blockDim.x) / kWarp,
+            warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  __syncthreads();
+  if (lane == 0) scratch[warp] = x;
+  __syncthreads();
+  x = lane < warps ? scratch[lane] : 0.0f;
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+  for (int step = kWarp / 2; step > 0; step /= 2)
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
+  return x;
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+}  // namespace mezzo::kernels::cuda

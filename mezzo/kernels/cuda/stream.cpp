@@ -1,0 +1,28 @@
+#include "mezzo/kernels/cuda/stream.h"
+
+#include <ATen/cuda/CUDAContextLight.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "mezzo/base/check.h"
+
+namespace mezzo::kernels::cuda {
+
+Launch::Launch(const at::Tensor& tensor)
+    : device_(tensor.device().index()),
+      before_(c10::cuda::ExchangeDevice(device_)),
+      stream_(c10::cuda::getCurrentCUDAStream(device_).stream()) {}
+
+Launch::~Launch() { c10::cuda::MaybeExchangeDevice(before_); }
+
+int Launch::multiprocessors() const {
+  return at::cuda::getDeviceProperties(device_)->multiProcessorCount;
+}
+
+[[noreturn]] void launch_failed(const char* reason);
+
+void launch_failed(const char* reason) {
+  detail::fail<Error>("a kernel's launch", "failed: {}", reason);
+}
+
+}  // namespace mezzo::kernels::cuda

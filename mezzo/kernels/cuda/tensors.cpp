@@ -1,0 +1,22 @@
+// How a kernel is given tensors, whatever runs it.
+
+#include "mezzo/kernels/cuda/stream.h"
+
+namespace mezzo::kernels::cuda {
+
+bool is_number(at::ScalarType dtype) {
+  return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
+}
+
+Number number_of(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return Number::kFloat;
+  return dtype == at::kBFloat16 ? Number::kBFloat16 : Number::kHalf;
+}
+
+at::Tensor aligned(const at::Tensor& x) {
+  const at::Tensor dense = x.contiguous();
+  const bool is_aligned = reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % 16 == 0;
+  return is_aligned ? dense : dense.clone();
+}
+
+}  // namespace mezzo::kernels::cuda

@@ -1,0 +1,32 @@
+// gelu.h on a GPU: tensors to addresses.
+
+#include "mezzo/kernels/gelu/cuda.h"
+
+#include <ATen/ops/empty_like.h>
+
+#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/gelu/gelu.h"
+
+namespace mezzo::kernels::cuda {
+
+bool takes_gelu(const at::Tensor& x) { return x.is_cuda() && is_number(x.scalar_type()); }
+
+at::Tensor tanh_gelu(const at::Tensor& x_in) {
+  const Launch launch(x_in);
+  const at::Tensor x = aligned(x_in);
+  at::Tensor y = at::empty_like(x);
+  launch_gelu(x.const_data_ptr(), y.mutable_data_ptr(), x.numel(), number_of(x.scalar_type()),
+              launch.stream());
+  return y;
+}
+
+at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in) {
+  const Launch launch(x_in);
+  const at::Tensor x = aligned(x_in), grad = aligned(grad_in);
+  at::Tensor grad_x = at::empty_like(x);
+  launch_gelu_backward(grad.const_data_ptr(), x.const_data_ptr(), grad_x.mutable_data_ptr(),
+                       x.numel(), number_of(x.scalar_type()), launch.stream());
+  return grad_x;
+}
+
+}  // namespace mezzo::kernels::cuda

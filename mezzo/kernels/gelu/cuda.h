@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstdint>
+
+#include "mezzo/kernels/cuda/number.h"
+
+namespace mezzo::kernels::cuda {
+
+// gelu.h on a GPU, by address; N numbers of one dtype.
+
+void launch_gelu(const void* x, void* y, int64_t N, Number number, void* stream);
+void launch_gelu_backward(const void* grad, const void* x, void* grad_x, int64_t N, Number number,
+                          void* stream);
+
+}  // namespace mezzo::kernels::cuda

@@ -1,0 +1,86 @@
+// grad_check.h on a GPU: tensors to addresses.
+
+#include "mezzo/kernels/grad_check/cuda.h"
+
+#include <bit>
+
+#include <ATen/ops/zeros.h>
+
+#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/grad_check/grad_check.h"
+
+namespace mezzo::kernels::cuda {
+namespace {
+
+std::vector<Gradient> gradients_of(const std::vector<at::Tensor>& grads) {
+  std::vector<Gradient> all;
+  all.reserve(grads.size());
+  for (const at::Tensor& grad : grads) {
+    void* values = grad.mutable_data_ptr();
+    all.push_back({.values = values,
+                   .N = grad.numel(),
+                   .number = number_of(grad.scalar_type()),
+                   .is_aligned = reinterpret_cast<uintptr_t>(values) % 16 == 0});
+  }
+  return all;
+}
+
+/// As any op that works in place.
+void mark_changed(const std::vector<at::Tensor>& grads) {
+  for (const at::Tensor& grad : grads) grad.unsafeGetTensorImpl()->bump_version();
+}
+
+}  // namespace
+
+bool takes_check(const at::Tensor& grad) {
+  return grad.is_cuda() && is_number(grad.scalar_type()) && grad.is_non_overlapping_and_dense();
+}
+
+std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
+                                          double smallest_normal) {
+  if (grads.empty()) return {};
+  const Launch launch(grads.front());
+  if (inv_scale != 1.0f) mark_changed(grads);
+  const std::vector<Gradient> all = gradients_of(grads);
+  const auto count = static_cast<int64_t>(all.size());
+  constexpr int64_t kWords = sizeof(DeviceFacts) / sizeof(int64_t);
+  const at::Tensor facts = at::zeros({count, kWords}, grads.front().options().dtype(at::kLong));
+  launch_check_and_unscale(all.data(), count,
+                           {.inv_scale = nullptr,
+                            .factor = inv_scale,
+                            .found_inf = nullptr,
+                            .facts = static_cast<DeviceFacts*>(facts.mutable_data_ptr()),
+                            .smallest_normal = static_cast<float>(smallest_normal)},
+                           launch.stream());
+  const at::Tensor on_host = facts.cpu();
+  const auto* counted = static_cast<const DeviceFacts*>(on_host.const_data_ptr());
+  std::vector<GradFacts> result;
+  for (int64_t i = 0; i < count; ++i) {
+    const DeviceFacts& here = counted[i];
+    result.push_back({.elements = all[static_cast<size_t>(i)].N,
+                      .nans = static_cast<int64_t>(here.nans),
+                      .plus_infs = static_cast<int64_t>(here.plus_infs),
+                      .minus_infs = static_cast<int64_t>(here.minus_infs),
+                      .zeros = static_cast<int64_t>(here.zeros),
+                      .subnormals = static_cast<int64_t>(here.subnormals),
+                      .largest = std::bit_cast<float>(static_cast<uint32_t>(here.largest_bits))});
+  }
+  return result;
+}
+
+void check_and_unscale_on_device_(const std::vector<at::Tensor>& grads, const at::Tensor& found_inf,
+                                  const at::Tensor& inv_scale) {
+  if (grads.empty()) return;
+  const Launch launch(grads.front());
+  mark_changed(grads);
+  const std::vector<Gradient> all = gradients_of(grads);
+  launch_check_and_unscale(all.data(), static_cast<int64_t>(all.size()),
+                           {.inv_scale = inv_scale.const_data_ptr<float>(),
+                            .factor = 1.0f,
+                            .found_inf = found_inf.mutable_data_ptr<float>(),
+                            .facts = nullptr,
+                            .smallest_normal = 0.0f},
+                           launch.stream());
+}
+
+}  // namespace mezzo::kernels::cuda

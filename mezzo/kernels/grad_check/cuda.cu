@@ -1,0 +1,128 @@
+#include <algorithm>
+
+#include "mezzo/kernels/cuda/numbers.cuh"
+#include "mezzo/kernels/grad_check/cuda.h"
+
+// A block takes a tile of a gradient, and a launch the tiles of several, one after the other.
+// Counts are whole numbers and maxima: in whatever order blocks add them up, they are the same.
+
+namespace mezzo::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kTile = 16384;
+constexpr int kMostGradients = 64;
+
+struct Batch {
+  Gradient gradients[kMostGradients];
+  int first_tile[kMostGradients + 1];
+  CheckOptions options;
+};
+static_assert(sizeof(Batch) <= 4096);
+
+/// Of a thread's numbers.
+struct Facts {
+  unsigned nans = 0, plus_infs = 0, minus_infs = 0, zeros = 0, subnormals = 0;
+  float largest = 0.0f;
+
+  __device__ void add(float x, float smallest_normal) {
+    const float magnitude = fabsf(x);
+    nans += x != x;
+    plus_infs += x == INFINITY;
+    minus_infs += x == -INFINITY;
+    zeros += x == 0.0f;
+    subnormals += magnitude > 0.0f && magnitude < smallest_normal;
+    if (magnitude < INFINITY) largest = fmaxf(largest, magnitude);
+  }
+  __device__ bool is_bad() const { return nans + plus_infs + minus_infs > 0; }
+};
+
+__device__ __forceinline__ unsigned warp_total(unsigned x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+__device__ void add_to(DeviceFacts& all, const Facts& own) {
+  const unsigned nans = warp_total(own.nans), plus_infs = warp_total(own.plus_infs),
+                 minus_infs = warp_total(own.minus_infs), zeros = warp_total(own.zeros),
+                 subnormals = warp_total(own.subnormals);
+  const float largest = warp_max(own.largest);
+  if (threadIdx.x % kWarp != 0) return;
+  if (nans > 0) atomicAdd(&all.nans, nans);
+  if (plus_infs > 0) atomicAdd(&all.plus_infs, plus_infs);
+  if (minus_infs > 0) atomicAdd(&all.minus_infs, minus_infs);
+  if (zeros > 0) atomicAdd(&all.zeros, zeros);
+  if (subnormals > 0) atomicAdd(&all.subnormals, subnormals);
+  // The bits of numbers that are not negative are in the order of the numbers.
+  atomicMax(&all.largest_bits, static_cast<unsigned long long>(__float_as_uint(largest)));
+}
+
+template <class T>
+__device__ Facts check_tile(const Gradient& gradient, int64_t begin, int64_t end, float factor,
+                            float smallest_normal) {
+  constexpr int kWidth = 16 / sizeof(T);
+  T* values = static_cast<T*>(gradient.values);
+  Facts facts;
+  const auto visit = [&](T& value) {
+    facts.add(wide(value), smallest_normal);
+    value = narrow<T>(wide(value) * factor);
+  };
+  for (int64_t at = begin + kWidth * int64_t{threadIdx.x}; at < end; at += kWidth * kThreads) {
+    if (gradient.is_aligned && at + kWidth <= end) {
+      auto pack = load<kWidth>(values + at);
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) visit(pack.at[k]);
+      if (factor != 1.0f) store(values + at, pack);
+    } else {
+      for (int64_t i = at; i < min(at + kWidth, end); ++i) {
+        T value = values[i];
+        visit(value);
+        if (factor != 1.0f) values[i] = value;
+      }
+    }
+  }
+  return facts;
+}
+
+__device__ Facts check_tile(const Gradient& gradient, int64_t begin, int64_t end, float factor,
+                            float smallest_normal) {
+  if (gradient.number == Number::kFloat)
+    return check_tile<float>(gradient, begin, end, factor, smallest_normal);
+  if (gradient.number == Number::kBFloat16)
+    return check_tile<BFloat16>(gradient, begin, end, factor, smallest_normal);
+  return check_tile<Half>(gradient, begin, end, factor, smallest_normal);
+}
+
+__global__ void __launch_bounds__(kThreads) check(const __grid_constant__ Batch batch, int base) {
+  const int tile = static_cast<int>(blockIdx.x);
+  int place = 0;
+  while (batch.first_tile[place + 1] <= tile) ++place;
+  const Gradient& gradient = batch.gradients[place];
+  const CheckOptions& options = batch.options;
+  const float factor = options.inv_scale != nullptr ? *options.inv_scale : options.factor;
+  const int64_t begin = (tile - batch.first_tile[place]) * kTile;
+  const Facts facts =
+      check_tile(gradient, begin, min(begin + kTile, gradient.N), factor, options.smallest_normal);
+  if (options.found_inf != nullptr && facts.is_bad()) *options.found_inf = 1.0f;
+  if (options.facts != nullptr) add_to(options.facts[base + place], facts);
+}
+
+}  // namespace
+
+void launch_check_and_unscale(const Gradient* gradients, int64_t count, const CheckOptions& options,
+                              void* stream) {
+  for (int64_t begin = 0; begin < count; begin += kMostGradients) {
+    Batch batch{};
+    batch.options = options;
+    const auto here = static_cast<int>(std::min<int64_t>(kMostGradients, count - begin));
+    for (int i = 0; i < here; ++i) {
+      batch.gradients[i] = gradients[begin + i];
+      batch.first_tile[i + 1] =
+          batch.first_tile[i] + static_cast<int>(ceil_div(gradients[begin + i].N, kTile));
+    }
+    const int tiles = batch.first_tile[here];
+    if (tiles > 0) launch(check, tiles, kThreads, stream, batch, static_cast<int>(begin));
+  }
+}
+
+}  // namespace mezzo::kernels::cuda

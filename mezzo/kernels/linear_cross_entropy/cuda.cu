@@ -1,0 +1,121 @@
+#include <cfloat>
+
+#include "mezzo/kernels/cuda/numbers.cuh"
+#include "mezzo/kernels/linear_cross_entropy/cuda.h"
+
+// A block takes a row: one pass finds the largest logit and the sum of exponentials, a second one
+// writes the gradient over the logits, which the cache still holds.
+
+namespace mezzo::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+
+/// Sums relative to the largest logit so far, which they are moved to when a larger one comes.
+struct RowSums {
+  float largest = -FLT_MAX;
+  float exponentials = 0.0f;
+  float logits = 0.0f;  // for label smoothing
+
+  __device__ void add(float z) {
+    // A NaN must not hide behind a comparison that is false.
+    if (!(z <= largest)) {
+      exponentials *= __expf(largest - z);
+      largest = z;
+    }
+    exponentials += __expf(z - largest);
+    logits += z;
+  }
+  __device__ void merge(const RowSums& other) {
+    const float most = fmaxf(largest, other.largest);
+    exponentials =
+        exponentials * __expf(largest - most) + other.exponentials * __expf(other.largest - most);
+    largest = most;
+    logits += other.logits;
+  }
+};
+
+__device__ __forceinline__ RowSums of_warp(RowSums sums) {
+  for (int step = kWarp / 2; step > 0; step /= 2) {
+    RowSums other;
+    other.largest = __shfl_xor_sync(0xffffffffu, sums.largest, step);
+    other.exponentials = __shfl_xor_sync(0xffffffffu, sums.exponentials, step);
+    other.logits = __shfl_xor_sync(0xffffffffu, sums.logits, step);
+    sums.merge(other);
+  }
+  return sums;
+}
+
+__device__ __forceinline__ RowSums of_block(RowSums sums) {
+  __shared__ RowSums by_warp[kThreads / kWarp];
+  sums = of_warp(sums);
+  if (threadIdx.x % kWarp == 0) by_warp[threadIdx.x / kWarp] = sums;
+  __syncthreads();
+  RowSums all = by_warp[0];
+  for (int warp = 1; warp < kThreads / kWarp; ++warp) all.merge(by_warp[warp]);
+  return all;
+}
+
+template <class T, int Width>
+__device__ void write_gradient(T* logits, const LossRows& a, int64_t target, const RowSums& sums,
+                               float lse) {
+  const float s = a.label_smoothing;
+  // d loss / d z = (1 + 2 z_loss lse) softmax - s / V, and -(1 - s) at the target.
+  const float softmax_scale = (1.0f + 2.0f * a.z_loss * lse) / sums.exponentials;
+  const float smoothed = s / static_cast<float>(a.V), at_target = 1.0f - s;
+  for (int64_t at = Width * int64_t{threadIdx.x}; at < a.V; at += Width * kThreads) {
+    auto pack = load<Width>(logits + at);
+#pragma unroll
+    for (int k = 0; k < Width; ++k) {
+      float grad = __expf(wide(pack.at[k]) - sums.largest) * softmax_scale - smoothed;
+      if (at + k == target) grad -= at_target;
+      pack.at[k] = narrow<T>(grad);
+    }
+    store(logits + at, pack);
+  }
+}
+
+template <class T, int Width>
+__global__ void __launch_bounds__(kThreads) loss_rows(LossRows a) {
+  const int64_t row = blockIdx.x, target = a.targets[row];
+  T* logits = static_cast<T*>(a.logits) + row * a.V;
+  if (target == a.ignore_index) {
+    if (threadIdx.x == 0) a.losses[row] = 0.0f;
+    if (!a.wants_gradient) return;
+    for (int64_t i = threadIdx.x; i < a.V; i += kThreads) logits[i] = narrow<T>(0.0f);
+    return;
+  }
+  RowSums sums;
+  for (int64_t at = Width * int64_t{threadIdx.x}; at < a.V; at += Width * kThreads) {
+    const auto pack = load<Width>(logits + at);
+#pragma unroll
+    for (int k = 0; k < Width; ++k) sums.add(wide(pack.at[k]));
+  }
+  sums = of_block(sums);
+  const float log_sum = logf(sums.exponentials), lse = sums.largest + log_sum;
+  if (threadIdx.x == 0) {
+    const float s = a.label_smoothing, of_target = wide(logits[target]) - sums.largest;
+    float loss = log_sum - (1.0f - s) * of_target + a.z_loss * lse * lse;
+    if (s > 0.0f) loss -= s * (sums.logits / static_cast<float>(a.V) - sums.largest);
+    a.losses[row] = loss;
+  }
+  if (!a.wants_gradient) return;
+  __syncthreads();  // the target's logit has been read
+  write_gradient<T, Width>(logits, a, target, sums, lse);
+}
+
+}  // namespace
+
+void launch_loss_rows(const LossRows& a, void* stream) {
+  if (a.rows == 0) return;
+  with_number(a.number, [&]<class T>(T) {
+    constexpr int kWidth = 16 / sizeof(T);
+    if (a.V % kWidth == 0) {
+      launch(loss_rows<T, kWidth>, a.rows, kThreads, stream, a);
+    } else {
+      launch(loss_rows<T, 1>, a.rows, kThreads, stream, a);
+    }
+  });
+}
+
+}  // namespace mezzo::kernels::cuda

@@ -1,0 +1,129 @@
+// residual_norm.h on a GPU: tensors to addresses.
+
+#include "mezzo/kernels/residual_norm/cuda.h"
+
+#include <algorithm>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "mezzo/kernels/cuda/launch.h"
+#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/residual_norm/residual_norm.h"
+
+namespace mezzo::kernels::cuda {
+namespace {
+
+// Blocks of the backward pass for each multiprocessor: enough to hide memory's latency, few enough
+// for a short sum over what each block leaves.
+constexpr int kBlocksEach = 4;
+
+at::Tensor vector_of(const at::Tensor& value) {
+  return value.defined() ? aligned(value.to(at::kFloat)) : value;
+}
+
+const float* address(const at::Tensor& vector) {
+  return vector.defined() ? vector.const_data_ptr<float>() : nullptr;
+}
+
+at::Tensor statistics_like(const at::Tensor& x) {
+  return at::empty(x.sizes().slice(0, static_cast<size_t>(x.dim() - 1)),
+                   x.options().dtype(at::kFloat));
+}
+
+}  // namespace
+
+bool takes_norm(const at::Tensor& x, at::ScalarType out) {
+  const at::ScalarType stream = x.scalar_type();
+  return x.is_cuda() && x.numel() > 0 && is_number(stream) && is_number(out) &&
+         (stream == at::kFloat || stream == out) && row_layout(x.size(-1)).threads > 0;
+}
+
+ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
+                           const at::Tensor& weight_in, const at::Tensor& bias_in, double eps,
+                           at::ScalarType dtype) {
+  const Launch launch(x_in);
+  const at::Tensor x = aligned(x_in), weight = vector_of(weight_in), bias = vector_of(bias_in);
+  at::Tensor branch = branch_in;
+  if (branch.defined() && branch.scalar_type() != dtype) branch = branch.to(x.scalar_type());
+  if (branch.defined()) branch = aligned(branch);
+  ResidualNorm result{branch.defined() ? at::empty_like(x) : x,
+                      at::empty(x.sizes(), x.options().dtype(dtype)), statistics_like(x),
+                      statistics_like(x)};
+  launch_norm_rows({.x = x.const_data_ptr(),
+                    .branch = branch.defined() ? branch.const_data_ptr() : nullptr,
+                    .weight = address(weight),
+                    .bias = address(bias),
+                    .sum = branch.defined() ? result.sum.mutable_data_ptr() : nullptr,
+                    .normed = result.normed.mutable_data_ptr(),
+                    .mean = result.mean.mutable_data_ptr<float>(),
+                    .rstd = result.rstd.mutable_data_ptr<float>(),
+                    .rows = x.numel() / x.size(-1),
+                    .C = x.size(-1),
+                    .eps = static_cast<float>(eps),
+                    .stream_number = number_of(x.scalar_type()),
+                    .branch_number = number_of(branch.defined() ? branch.scalar_type() : dtype),
+                    .out = number_of(dtype)},
+                   launch.stream());
+  return result;
+}
+
+at::Tensor norm_again(const at::Tensor& sum_in, const at::Tensor& mean, const at::Tensor& rstd,
+                      const at::Tensor& weight_in, const at::Tensor& bias_in,
+                      at::ScalarType dtype) {
+  const Launch launch(sum_in);
+  const at::Tensor sum = aligned(sum_in), weight = vector_of(weight_in), bias = vector_of(bias_in);
+  at::Tensor normed = at::empty(sum.sizes(), sum.options().dtype(dtype));
+  launch_norm_again({.x = nullptr,
+                     .branch = nullptr,
+                     .weight = address(weight),
+                     .bias = address(bias),
+                     .sum = sum.mutable_data_ptr(),  // which is only read
+                     .normed = normed.mutable_data_ptr(),
+                     .mean = mean.mutable_data_ptr<float>(),
+                     .rstd = rstd.mutable_data_ptr<float>(),
+                     .rows = sum.numel() / sum.size(-1),
+                     .C = sum.size(-1),
+                     .eps = 0.0f,
+                     .stream_number = number_of(sum.scalar_type()),
+                     .branch_number = number_of(dtype),
+                     .out = number_of(dtype)},
+                    launch.stream());
+  return normed;
+}
+
+ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
+                                         const at::Tensor& grad_sum_in, const at::Tensor& sum_in,
+                                         const at::Tensor& mean, const at::Tensor& rstd,
+                                         const at::Tensor& weight_in, bool wants_branch) {
+  const Launch launch(sum_in);
+  const at::Tensor grad_normed = aligned(grad_normed_in), sum = aligned(sum_in);
+  const at::Tensor weight = vector_of(weight_in);
+  const at::Tensor grad_sum =
+      grad_sum_in.defined() ? aligned(grad_sum_in.to(sum.scalar_type())) : grad_sum_in;
+  const int64_t C = sum.size(-1), rows = sum.numel() / C;
+  const auto blocks =
+      static_cast<int>(std::min<int64_t>(rows, int64_t{kBlocksEach} * launch.multiprocessors()));
+  at::Tensor grad_x = at::empty_like(sum),
+             grad_branch = wants_branch ? at::empty_like(grad_normed) : at::Tensor();
+  at::Tensor partials = at::empty({2, blocks, C}, sum.options().dtype(at::kFloat));
+  launch_norm_grad_rows({.grad_normed = grad_normed.const_data_ptr(),
+                         .grad_sum = grad_sum.defined() ? grad_sum.const_data_ptr() : nullptr,
+                         .sum = sum.const_data_ptr(),
+                         .mean = mean.const_data_ptr<float>(),
+                         .rstd = rstd.const_data_ptr<float>(),
+                         .weight = address(weight),
+                         .grad_x = grad_x.mutable_data_ptr(),
+                         .grad_branch = wants_branch ? grad_branch.mutable_data_ptr() : nullptr,
+                         .partials = partials.mutable_data_ptr<float>(),
+                         .rows = rows,
+                         .C = C,
+                         .blocks = blocks,
+                         .stream_number = number_of(sum.scalar_type()),
+                         .out = number_of(grad_normed.scalar_type())},
+                        launch.stream());
+  const at::Tensor sums = partials.sum(1);
+  return {grad_x, grad_branch, sums[0], sums[1]};
+}
+
+}  // namespace mezzo::kernels::cuda
