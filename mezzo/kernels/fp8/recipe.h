@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+#include "mezzo/kernels/fp8/cast.h"
+#include "mezzo/kernels/fp8/scaling.h"
+
+namespace mezzo::kernels {
+
+/// How scales are found: see Note [FP8 scaling].
+struct Fp8Scaling {
+  bool is_delayed = false;  ///< by the last casts' largest numbers, or by the tensor's own
+  int64_t history = 16;     ///< how many casts, for delayed scaling
+  int64_t margin = 0;       ///< binades left free above the largest number
+};
+
+/// Casts one tensor of a layer, its input say, step after step.
+class Fp8Caster {
+ public:
+  Fp8Caster(at::ScalarType dtype, const Fp8Scaling& scaling);
+
+  /// x [rows, C] in FP8. Delayed scaling takes its first scale, when there is no history, from x
+  /// itself: FP8 of gradients with a scale of 1 would be zeros. That cast makes the history, and so
+  /// comes before a CUDA graph is captured. All casts are of one device.
+  Fp8 cast(const at::Tensor& x, bool transposes);
+
+  /// Of delayed scaling, undefined before the first cast: what a checkpoint has to keep.
+  const AmaxHistory& history() const { return history_; }
+  /// As if its casts had been this one's; before a CUDA graph is captured. Throws Error where the
+  /// history is of another length.
+  void set_history(const AmaxHistory& history);
+
+ private:
+  at::Tensor scale_for(const at::Tensor& x);
+
+  at::ScalarType dtype_;
+  Fp8Scaling scaling_;
+  AmaxHistory history_;
+};
+
+/// The casters of a linear layer, each with the format of its kind of tensor: gradients need
+/// e5m2's range, inputs and weights e4m3's precision (arXiv 2209.05433, section 3).
+struct Fp8Recipe {
+  explicit Fp8Recipe(const Fp8Scaling& scaling)
+      : x(at::kFloat8_e4m3fn, scaling),
+        weight(at::kFloat8_e4m3fn, scaling),
+        grad(at::kFloat8_e5m2, scaling) {}
+
+  Fp8Caster x, weight, grad;
+};
+
+}  // namespace mezzo::kernels
