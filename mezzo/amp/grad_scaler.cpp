@@ -249,6 +249,10 @@ bool GradScaler::found_inf(const torch::optim::Optimizer& optimizer) const {
   return state.found_inf.defined() && read(state.found_inf).front() != 0.0;
 }
 
+at::Tensor GradScaler::found_inf_tensor(const torch::optim::Optimizer& optimizer) const {
+  return options_.enabled ? known("found_inf_tensor", optimizer).found_inf : at::Tensor();
+}
+
 std::vector<GradientFacts> GradScaler::gradient_facts(
     const torch::optim::Optimizer& optimizer) const {
   if (!options_.enabled) return {};

@@ -72,6 +72,10 @@ class GradScaler {
   /// and update; one read from the device.
   bool found_inf(const torch::optim::Optimizer& optimizer) const;
 
+  /// The same where it lies, without a read: 0-dim fp32 on the scaler's device, not 0 for such a
+  /// gradient. Undefined where no gradient was there; disabled: undefined.
+  at::Tensor found_inf_tensor(const torch::optim::Optimizer& optimizer) const;
+
   /// What the optimizer's gradients of this step held while they were scaled, those that
   /// name_parameters() named first and in that order. Between unscale_ or step and update; take it
   /// for a step that was skipped, or to see how many gradients underflow. The pass that unscales
@@ -91,6 +95,9 @@ class GradScaler {
 
   /// The current scale; 1 when disabled. One read from the device.
   double get_scale() const;
+  /// The same where it lies: one fp32 number on the device, which update() changes in place;
+  /// undefined before the first scale(), and when disabled.
+  const at::Tensor& scale_tensor() const { return tensors_.scale; }
   /// Good steps since the scale last moved. One read from the device.
   int64_t get_growth_tracker() const;
   /// An option as it is in force; to be changed between steps. Setters throw Error for a value that

@@ -22,6 +22,8 @@ class Adam : public FusedOptimizer<AdamOptions, AdamState> {
   /// The same over one group.
   explicit Adam(std::vector<at::Tensor> params, AdamOptions defaults = {});
 
+  using FusedOptimizer::set_lr_tensor;
+
  private:
   void update(const Bucket<AdamState>& bucket, const AdamOptions& options,
               const ScaleOfStep& scale) override;

@@ -50,10 +50,17 @@ void update_adam(const Kernel& kernel, const Bucket<AdamState>& bucket, const Op
   const auto maxima =
       options.amsgrad() ? bucket.all(&AdamState::max_exp_avg_sq) : std::vector<at::Tensor>();
   count_steps(steps);
-  kernel(bucket.params, bucket.grads, bucket.all(&AdamState::exp_avg),
-         bucket.all(&AdamState::exp_avg_sq), maxima, steps, options.lr(), beta1, beta2,
-         options.weight_decay(), options.eps(), options.amsgrad(), /*maximize=*/false,
-         scale.grad_scale, scale.found_inf);
+  const auto run = [&, beta1 = beta1, beta2 = beta2](const auto& lr) {
+    kernel(bucket.params, bucket.grads, bucket.all(&AdamState::exp_avg),
+           bucket.all(&AdamState::exp_avg_sq), maxima, steps, lr, beta1, beta2,
+           options.weight_decay(), options.eps(), options.amsgrad(), /*maximize=*/false,
+           scale.grad_scale, scale.found_inf);
+  };
+  if (scale.lr.defined()) {
+    run(scale.lr);
+  } else {
+    run(options.lr());
+  }
   take_back_skipped(steps, scale.found_inf);
 }
 

@@ -39,6 +39,8 @@ class AdamW : public FusedOptimizer<AdamWOptions, AdamState> {
   void load_named_state(const NamedParameters& named,
                         const std::map<std::string, at::Tensor>& state);
 
+  using FusedOptimizer::set_lr_tensor;
+
  private:
   void update(const Bucket<AdamState>& bucket, const AdamWOptions& options,
               const ScaleOfStep& scale) override;

@@ -1,7 +1,6 @@
 #include "mezzo/optim/clip.h"
 
 #include <map>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,6 +20,21 @@ namespace {
 
 /// Gradients by device and dtype: what one foreach call takes.
 using Groups = std::map<std::pair<std::string, at::ScalarType>, std::vector<at::Tensor>>;
+
+std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& params) {
+  std::vector<at::Tensor> grads;
+  for (const at::Tensor& param : params) {
+    if (const at::Tensor& grad = param.grad(); grad.defined()) grads.push_back(grad);
+  }
+  return grads;
+}
+
+Groups grouped(const std::vector<at::Tensor>& grads) {
+  Groups groups;
+  for (const at::Tensor& grad : grads)
+    groups[{grad.device().str(), grad.scalar_type()}].push_back(grad);
+  return groups;
+}
 
 at::ScalarType norm_dtype(at::ScalarType dtype) {
   return dtype == at::kDouble ? at::kDouble : at::kFloat;
@@ -52,35 +66,29 @@ bool is_known_to_be_one(const at::Tensor& factor) {
 at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_norm) {
   MEZZO_CHECK(max_norm > 0, "clip_grad_norm_", "max_norm must be > 0, but is {}", max_norm);
   const at::NoGradGuard no_grad;
-  Groups groups;
-  std::optional<at::Device> device;
-  for (const at::Tensor& param : params) {
-    if (const at::Tensor& grad = param.grad(); grad.defined()) {
-      groups[{grad.device().str(), grad.scalar_type()}].push_back(grad);
-      device = device.value_or(grad.device());
-    }
-  }
-  if (groups.empty()) {
+  const std::vector<at::Tensor> grads = gradients_of(params);
+  if (grads.empty()) {
     return at::zeros({}, at::kFloat);
   }
-  const at::Tensor norm = total_norm(groups, *device);
-  const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
-  if (is_known_to_be_one(factor)) {
-    return norm;
-  }
-  for (auto& [place, grads] : groups) {
-    at::_foreach_mul_(grads, factor.to(grads.front().device(), /*non_blocking=*/true));
-  }
+  const at::Tensor norm = total_norm(grouped(grads), grads.front().device());
+  clip_to_norm_(params, norm, max_norm);
   return norm;
 }
 
-at::Tensor grad_norm(const std::vector<at::Tensor>& params) {
-  std::vector<at::Tensor> grads;
-  for (const at::Tensor& param : params) {
-    if (const at::Tensor& grad = param.grad(); grad.defined()) {
-      grads.push_back(grad);
-    }
+void clip_to_norm_(const std::vector<at::Tensor>& params, const at::Tensor& norm, double max_norm) {
+  const at::NoGradGuard no_grad;
+  const Groups groups = grouped(gradients_of(params));
+  const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
+  if (is_known_to_be_one(factor)) return;
+  for (const auto& [place, group] : groups) {
+    at::_foreach_mul_(group, factor.to(group.front().device(), /*non_blocking=*/true));
   }
+}
+
+at::Tensor grad_norm(const std::vector<at::Tensor>& params) {
+  const std::vector<at::Tensor> grads = gradients_of(params);
+  if (!grads.empty() && grads.front().is_cuda())
+    return total_norm(grouped(grads), grads.front().device());
   const at::Device device = grads.empty() ? at::Device(at::kCPU) : grads.front().device();
   const auto norm = static_cast<float>(kernels::l2_norm(grads));  // Inf beyond its range
   return at::full({}, norm, at::TensorOptions(at::kFloat).device(device));

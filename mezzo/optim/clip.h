@@ -17,13 +17,16 @@ namespace mezzo::optim {
 /// Does not wait for a GPU. Throws Error for another max_norm.
 at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_norm);
 
+/// Its second half: the same multiplication, with a norm that is known.
+void clip_to_norm_(const std::vector<at::Tensor>& params, const at::Tensor& norm, double max_norm);
+
 /// The Euclidean norm of all gradients together, in one pass that only reads.
 ///   params   any shapes; gradients fp32, bf16 or fp16, mixed; those without one count for nothing
 ///   returns  0-dim fp32, on the first gradient's device; zero if there is none
 /// It is not finite if and only if a gradient is not, or the norm is beyond fp32: one pass is the
 /// check for overflow and the clipping norm. Squares are summed in fp64: relative error below 1e-7,
-/// which is its rounding to fp32. The same bits for any number of threads. Waits for a device that
-/// is no CPU. Throws Error for another dtype.
+/// which is its rounding to fp32. The same bits for any number of threads. On a GPU they are summed
+/// in fp32, as by clip_grad_norm_, and nobody waits for it. Throws Error for another dtype.
 at::Tensor grad_norm(const std::vector<at::Tensor>& params);
 
 }  // namespace mezzo::optim

@@ -2,6 +2,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/adamw/adamw.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/optim/adam_state.h"
 
 namespace mezzo::optim {
@@ -33,6 +34,34 @@ kernels::AdamWParam kernel_param(const at::Tensor& param, const at::Tensor& grad
           .numbers = {}};
 }
 
+kernels::AdamWSettings settings_of(const CompactAdamWOptions& options) {
+  return {.lr = options.lr(),
+          .beta1 = std::get<0>(options.betas()),
+          .beta2 = std::get<1>(options.betas()),
+          .eps = options.eps(),
+          .weight_decay = options.weight_decay()};
+}
+
+/// On a GPU that has a kernel: nobody waits for it.
+[[maybe_unused]] void update_on_device(const Bucket<CompactAdamWState>& bucket,
+                                       const CompactAdamWOptions& options,
+                                       const ScaleOfStep& scale) {
+  std::vector<kernels::AdamWParam> params;
+  params.reserve(bucket.params.size());
+  for (size_t i = 0; i < bucket.params.size(); ++i)
+    params.push_back(kernel_param(bucket.params[i], bucket.grads[i], *bucket.states[i]));
+  const auto steps = bucket.all(&CompactAdamWState::step);
+  detail::count_steps(steps);
+  if constexpr (kernels::kHasCuda) {
+    kernels::cuda::adamw_on_device_(params, steps,
+                                    {.settings = settings_of(options),
+                                     .lr = scale.lr,
+                                     .grad_scale = scale.grad_scale.value_or(at::Tensor()),
+                                     .found_inf = scale.found_inf.value_or(at::Tensor())});
+  }
+  detail::take_back_skipped(steps, scale.found_inf);
+}
+
 }  // namespace
 
 CompactAdamW::CompactAdamW(const std::vector<torch::optim::OptimizerParamGroup>& param_groups,
@@ -55,13 +84,14 @@ CompactAdamW::CompactAdamW(std::vector<at::Tensor> params, CompactAdamWOptions d
 
 void CompactAdamW::update(const Bucket<CompactAdamWState>& bucket,
                           const CompactAdamWOptions& options, const ScaleOfStep& scale) {
+  if constexpr (kernels::kHasCuda) {
+    if (kernels::cuda::takes_adamw(bucket.params.front()))
+      return update_on_device(bucket, options, scale);
+  }
   if (scale.found_inf && scale.found_inf->item<float>() != 0.0f) return;
   const float grad_scale = scale.grad_scale ? scale.grad_scale->item<float>() : 1.0f;
-  const kernels::AdamWSettings settings{.lr = options.lr(),
-                                        .beta1 = std::get<0>(options.betas()),
-                                        .beta2 = std::get<1>(options.betas()),
-                                        .eps = options.eps(),
-                                        .weight_decay = options.weight_decay()};
+  kernels::AdamWSettings settings = settings_of(options);
+  if (scale.lr.defined()) settings.lr = scale.lr.item<float>();
   std::vector<kernels::AdamWParam> params;
   params.reserve(bucket.params.size());
   for (size_t i = 0; i < bucket.params.size(); ++i) {

@@ -21,7 +21,8 @@ namespace mezzo::optim {
 /// scaled, if they were. So a clipping factor can be folded into scaled_step()'s grad_scale, which
 /// need not be a power of two: grad_scale * max(1, norm / max_norm).
 ///
-/// Parameters on a CPU, for speed; on another device each step waits for it.
+/// Parameters on a CPU, or on a GPU that the build has kernels for, where no step waits for the
+/// device; elsewhere each does.
 class CompactAdamW : public FusedOptimizer<CompactAdamWOptions, CompactAdamWState> {
  public:
   /// Splits the weights of those groups that say so: their parameters are bf16 from here on.
@@ -61,6 +62,8 @@ class CompactAdamW : public FusedOptimizer<CompactAdamWOptions, CompactAdamWStat
   /// or dtype differs.
   void load_master_weights(const NamedParameters& named,
                            const std::map<std::string, at::Tensor>& masters);
+
+  using FusedOptimizer::set_lr_tensor;
 
  private:
   void update(const Bucket<CompactAdamWState>& bucket, const CompactAdamWOptions& options,

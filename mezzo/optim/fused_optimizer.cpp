@@ -50,7 +50,8 @@ ScaleOfStep scale_of_step(const std::optional<at::Tensor>& grad_scale,
                           const at::Tensor& found_inf) {
   // The kernel skips at exactly 1, and the step count takes back what it is given.
   return {.grad_scale = grad_scale ? std::optional(grad_scale->reshape({})) : std::nullopt,
-          .found_inf = found_inf.reshape({}).ne(0).to(at::kFloat)};
+          .found_inf = found_inf.reshape({}).ne(0).to(at::kFloat),
+          .lr = {}};
 }
 
 void check_not_negative(const char* optimizer, const char* key, double value) {

@@ -33,10 +33,11 @@ struct Bucket {
   }
 };
 
-/// What a fused kernel is told of the loss scale; see ScaledStep. found_inf is exactly 0 or 1 here.
+/// What a fused kernel is told on the device. found_inf is exactly 0 or 1 here; see ScaledStep.
 struct ScaleOfStep {
   std::optional<at::Tensor> grad_scale;  ///< to divide the gradients by
   std::optional<at::Tensor> found_inf;   ///< 1: the step is skipped
+  at::Tensor lr;                         ///< instead of the options' rate; undefined: the options'
 };
 
 namespace detail {
@@ -102,6 +103,12 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
   }
 
  protected:
+  /// For those whose kernel can: from now on every group's learning rate is what this tensor holds
+  /// when a step runs on the device, where a CUDA graph can be given another without being captured
+  /// anew; for an undefined one it is the options' again.
+  ///   lr  0-dim fp32, on the parameters' device; shared, not copied
+  void set_lr_tensor(at::Tensor lr) { lr_ = std::move(lr); }
+
   /// name: for errors.
   FusedOptimizer(const char* name, const std::vector<torch::optim::OptimizerParamGroup>& groups,
                  Options defaults)
@@ -125,7 +132,7 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     const at::NoGradGuard no_grad;
     Bucket<State> bucket;
     add(bucket, param, options);
-    update(bucket, options, {});
+    update(bucket, options, {.grad_scale = std::nullopt, .found_inf = std::nullopt, .lr = lr_});
   }
 
  private:
@@ -138,8 +145,9 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     bucket.states.push_back(&state_of(param, options));
   }
 
-  void step_all(const ScaleOfStep& scale) {
+  void step_all(ScaleOfStep scale) {
     const at::NoGradGuard no_grad;
+    scale.lr = lr_;
     for (auto& group : param_groups_) {
       const auto& options = static_cast<const Options&>(group.options());
       std::map<std::pair<std::string, at::ScalarType>, Bucket<State>> buckets;
@@ -155,6 +163,7 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
   }
 
   const char* name_;
+  at::Tensor lr_;  // undefined: the options' rate
 };
 
 }  // namespace mezzo::optim

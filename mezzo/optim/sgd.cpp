@@ -89,7 +89,7 @@ void SGD::update_damped(const Bucket<SGDState>& bucket, const SGDOptions& option
         skips = at::maximum(skips, *scale.found_inf);
       }
       call_kernel({bucket.params[i]}, {bucket.grads[i]}, {state.momentum_buffer}, options, is_first,
-                  {scale.grad_scale, skips});
+                  {.grad_scale = scale.grad_scale, .found_inf = skips, .lr = {}});
     }
   }
 }
