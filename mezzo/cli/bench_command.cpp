@@ -28,6 +28,8 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
         {"model", options.step.model},
         {"precision", options.step.precision},
         {"releases_gradients", options.step.releases_gradients},
+        {"device", options.step.device},
+        {"accumulate", options.step.accumulate},
         {"batch", result.batch},
         {"length", result.length},
         {"threads", at::get_num_threads()},
@@ -36,6 +38,7 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
         {"tokens_per_s", result.tokens_per_s},
         {"peak_tensor_bytes", result.peak_tensor_bytes},
         {"peak_rss_bytes", result.peak_rss_bytes},
+        {"note", result.note},
         {"fits", true},
     };
     fmt::print("{}\n", json.dump());
@@ -49,6 +52,7 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
       result.length, result.median_ms, result.median_ms / result.min_ms, result.tokens_per_s,
       static_cast<double>(result.peak_tensor_bytes) / 0x1p20,
       static_cast<double>(result.peak_rss_bytes) / 0x1p20);
+  if (!result.note.empty()) fmt::print("not one CUDA graph: {}\n", result.note);
 }
 
 }  // namespace
@@ -73,6 +77,12 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   step->add_flag(
       "--release-gradients", options->step.releases_gradients,
       "each parameter steps in the backward pass, and its gradient is freed; no clipping");
+  step->add_option("--device", options->step.device, "cpu or cuda")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  step->add_option("--accumulate", options->step.accumulate, "batches of a step")
+      ->capture_default_str();
+  step->add_option("--length", options->step.length, "tokens of a sequence, instead of the above");
   step->add_option("--batch", options->step.batch, "sequences in a step, instead of the above");
   step->add_option("--memory", options->memory,
                    "most bytes of tensors, as 16GiB; a step that needs more does not fit, and is "

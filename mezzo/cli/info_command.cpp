@@ -10,17 +10,35 @@
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/cli/commands.h"
+#include "mezzo/kernels/cuda/device.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/matmul/matmul.h"
 
 namespace mezzo::cli {
 namespace {
+
+void print_gpu() {
+  const kernels::cuda::Gpu gpu = kernels::cuda::gpu_of(at::Device(at::kCUDA, 0));
+  fmt::print("GPU        {}, compute capability {}.{}, {} multiprocessors, {:.0f} GiB\n", gpu.name,
+             gpu.capability / 10, gpu.capability % 10, gpu.multiprocessors,
+             static_cast<double>(gpu.memory_bytes) / 0x1p30);
+  constexpr int kFirstWithBf16 = 80, kFirstWithFp8 = 89;
+  fmt::print(
+      "           its Tensor Cores: fp16{}{}\n",
+      gpu.capability >= kFirstWithBf16 ? ", bf16" : "; none for bf16, so amp-fp16 is its mode",
+      gpu.capability >= kFirstWithFp8 ? ", fp8" : "");
+}
 
 void print_machine() {
   const bool has_cuda = at::globalContext().hasCUDA();
   fmt::print("mezzo      {}\n", MEZZO_VERSION);
   fmt::print("libtorch   {}\n", TORCH_VERSION);
   fmt::print("CPU        {}, {} threads\n", at::get_cpu_capability(), at::get_num_threads());
-  fmt::print("CUDA       {}\n\n", has_cuda ? "yes" : "no usable GPU, or a CPU-only build");
+  fmt::print("CUDA       {}\n", has_cuda ? "yes" : "no usable GPU, or a CPU-only build");
+  if constexpr (kernels::kHasCuda) {
+    if (has_cuda) print_gpu();
+  }
+  fmt::print("\n");
 }
 
 void print_precisions() {

@@ -187,8 +187,8 @@ Residual GPT2Impl::run_block(size_t i, const Residual& in) {
 // is_tied: the head will add its own gradient to that of the token embedding.
 at::Tensor GPT2Impl::embedded(const at::Tensor& tokens, bool is_tied) const {
   const at::ScalarType dtype = ln_f->weight.scalar_type();
-  const bool is_fused = is_fused_ && dtype != at::kDouble && wte->weight.is_cpu();
-  if (is_fused) return kernels::embed(tokens, wte->weight, wpe->weight, dtype, is_tied);
+  if (is_fused_ && dtype != at::kDouble)
+    return kernels::embed(tokens, wte->weight, wpe->weight, dtype, is_tied);
   return at::embedding(wte->weight, tokens) + wpe->weight.slice(0, 0, tokens.size(1));
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/median.h"
 #include "mezzo/base/memory.h"
+#include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/train/device.h"
 #include "mezzo/train/step.h"
 
 namespace mezzo::train {
@@ -35,12 +38,14 @@ Shape shape_of(const StepBenchOptions& options) {
     if (known.model == options.model) shape = known;
   }
   shape.batch = options.batch.value_or(shape.batch);
+  shape.length = options.length.value_or(shape.length);
   return shape;
 }
 
-models::GPT2 model_of(const StepBenchOptions& options, const PrecisionMode& mode) {
+models::GPT2 model_of(const StepBenchOptions& options, const PrecisionMode& mode,
+                      at::Device device) {
   models::GPT2 model(models::gpt2_preset(options.model), /*seed=*/1);
-  model->to(mode.weights);
+  model->to(device, mode.weights);
   model->set_recompute(models::recompute_level(options.recompute), mezzo::checkpoint);
   return model;
 }
@@ -50,9 +55,9 @@ StepOptions step_options(const StepBenchOptions& options) {
           .releases_gradients = options.releases_gradients};
 }
 
-double milliseconds_of(BenchStep& step) {
+double milliseconds_of(const std::function<void()>& work) {
   const auto begin = std::chrono::steady_clock::now();
-  step.run();
+  work();
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
       .count();
 }
@@ -61,41 +66,85 @@ double milliseconds_of(BenchStep& step) {
 
 BenchStep::BenchStep(const StepBenchOptions& options, StepWatch* watch)
     : mode_(precision_mode(options.precision)),
-      model_(model_of(options, mode_)),
-      optimizer_(model_, mode_, optim::AdamWOptions(kLr).betas({0.9, 0.95}).weight_decay(0.1)),
-      scaler_(at::kCPU, {.enabled = mode_.scales_loss}),
-      step_(model_, optimizer_, scaler_, mode_, step_options(options), watch) {
+      device_(ready_device(options.device)),
+      model_(model_of(options, mode_, device_)),
+      optimizer_(model_, mode_, optim::AdamWOptions(kLr).betas({0.9, 0.95}).weight_decay(0.1),
+                 options.accumulate > 1),
+      scaler_(device_, {.enabled = mode_.scales_loss}) {
   const Shape shape = shape_of(options);
   MEZZO_CHECK_USAGE(shape.batch >= 1, "bench step", "--batch must be at least 1, but is {}",
                     shape.batch);
+  MEZZO_CHECK_USAGE(shape.length >= 1, "bench step", "--length must be at least 1, but is {}",
+                    shape.length);
+  MEZZO_CHECK_USAGE(options.accumulate >= 1, "bench step",
+                    "--accumulate must be at least 1, but is {}", options.accumulate);
   batch_ = shape.batch;
   length_ = shape.length;
-  const at::Tensor windows =
-      at::randint(model_->config().vocab_size, {batch_, length_ + 1}, at::kLong);
-  batches_ = {
-      {windows.narrow(1, 0, length_).contiguous(), windows.narrow(1, 1, length_).contiguous()}};
+  for (int64_t i = 0; i < options.accumulate; ++i) {
+    const at::Tensor windows =
+        at::randint(model_->config().vocab_size, {batch_, length_ + 1}, at::kLong).to(device_);
+    batches_.push_back(
+        {windows.narrow(1, 0, length_).contiguous(), windows.narrow(1, 1, length_).contiguous()});
+  }
+  make_step(step_options(options), watch);
 }
 
-void BenchStep::run() { step_.run(batches_, kLr); }
+void BenchStep::make_step(const StepOptions& options, StepWatch* watch) {
+  if constexpr (kernels::kHasCuda) {
+    if (device_.is_cuda() && !options.releases_gradients) {
+      device_step_ = std::make_shared<DeviceStep>(model_, optimizer_, scaler_, mode_, options.clip);
+      return;
+    }
+  }
+  step_ = std::make_unique<Step>(model_, optimizer_, scaler_, mode_, options, watch);
+}
+
+void BenchStep::run() { time(1); }
+
+std::vector<double> BenchStep::time(int64_t steps) {
+  std::vector<double> times;
+  if constexpr (kernels::kHasCuda) {
+    if (device_step_ != nullptr) {
+      const double all = milliseconds_of([&] {
+        for (int64_t i = 0; i < steps; ++i) {
+          device_step_->run(batches_, kLr);
+          if (device_step_->pending() > 1) device_step_->take();
+        }
+        while (device_step_->pending() > 0) device_step_->take();
+      });
+      times.assign(static_cast<size_t>(steps), all / static_cast<double>(steps));
+      note_ = device_step_->refusal();
+      return times;
+    }
+  }
+  for (int64_t i = 0; i < steps; ++i)
+    times.push_back(milliseconds_of([&] { step_->run(batches_, kLr); }));
+  return times;
+}
 
 StepBenchResult bench_step(const StepBenchOptions& options) {
   MEZZO_CHECK_USAGE(options.steps >= 1, "bench step", "--steps must be at least 1, but is {}",
                     options.steps);
-  TensorMemoryMeter memory;
+  TensorMemoryMeter memory(ready_device(options.device));
   if (options.budget.has_value()) memory.set_budget(*options.budget);
   BenchStep step(options);
-  for (int64_t i = 0; i < std::min(kWarmUpSteps, options.steps); ++i) milliseconds_of(step);
-  std::vector<double> times;
-  for (int64_t i = 0; i < options.steps; ++i) times.push_back(milliseconds_of(step));
+  // On a GPU the steps after these are one graph.
+  const int64_t warm_up =
+      options.device == "cpu" ? std::min(kWarmUpSteps, options.steps) : StepGraph::kWarmUpSteps + 1;
+  step.time(warm_up);
+  const std::vector<double> times = step.time(options.steps);
 
   StepBenchResult result;
   result.batch = step.batch();
   result.length = step.length();
   result.min_ms = *std::min_element(times.begin(), times.end());
   result.median_ms = median(times);
-  result.tokens_per_s = 1e3 * static_cast<double>(step.batch() * step.length()) / result.median_ms;
+  result.tokens_per_s = 1e3 *
+                        static_cast<double>(step.batch() * step.length() * options.accumulate) /
+                        result.median_ms;
   result.peak_tensor_bytes = memory.peak_bytes();
   result.peak_rss_bytes = peak_rss_bytes();
+  result.note = step.note();
   return result;
 }
 

@@ -1,20 +1,22 @@
 #include "mezzo/train/run_optimizer.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/optim/parameter_groups.h"
 
 namespace mezzo::train {
 namespace {
 
 optim::CompactAdamWOptions compact_options(const optim::AdamWOptions& options,
-                                           const PrecisionMode& mode, bool is_cpu) {
+                                           const PrecisionMode& mode, bool splits) {
   optim::CompactAdamWOptions compact(options.lr());
   compact.betas(options.betas())
       .eps(options.eps())
       .weight_decay(options.weight_decay())
-      .split_weights(mode.splits_weights && is_cpu)
+      .split_weights(mode.splits_weights && splits)
       .moment_bits(mode.moment_bits);
   return compact;
 }
@@ -51,9 +53,10 @@ void fitting(const std::string& source, Load load) {
 RunOptimizer::RunOptimizer(models::GPT2& model, const PrecisionMode& mode,
                            const optim::AdamWOptions& options, bool accumulates)
     : model_(model) {
-  const bool is_cpu = model->parameters().front().is_cpu();
+  const at::Tensor first = model->parameters().front();
+  const bool splits = first.is_cpu() || (kernels::kHasCuda && first.is_cuda());
   if (mode.splits_weights || mode.moment_bits == 8) {
-    const auto compact = compact_options(options, mode, is_cpu);
+    const auto compact = compact_options(options, mode, splits);
     auto made =
         std::make_unique<optim::CompactAdamW>(groups_with_wide_embeddings(model, compact), compact);
     compact_ = made.get();
@@ -67,6 +70,21 @@ RunOptimizer::RunOptimizer(models::GPT2& model, const PrecisionMode& mode,
     plain_ = made.get();
     scaled_step_ = made.get();
     optimizer_ = std::move(made);
+  }
+}
+
+void RunOptimizer::set_lr(double lr) {
+  optim::set_lr(*optimizer_, lr);
+  if (lr_.defined()) lr_.fill_(lr);
+}
+
+void RunOptimizer::keep_lr_on_device() {
+  lr_ =
+      at::zeros({}, model_->parameters().front().options().dtype(at::kFloat).requires_grad(false));
+  if (compact_ != nullptr) {
+    compact_->set_lr_tensor(lr_);
+  } else {
+    plain_->set_lr_tensor(lr_);
   }
 }
 

@@ -30,6 +30,11 @@ class RunOptimizer {
 
   torch::optim::Optimizer& optimizer() const { return *optimizer_; }
   ScaledStep& scaled_step() const { return *scaled_step_; }
+  /// The learning rate of the next steps.
+  void set_lr(double lr);
+  /// From now on it also lies on the device, where a CUDA graph reads it (FusedOptimizer's
+  /// set_lr_tensor()).
+  void keep_lr_on_device();
   /// Null where the mode neither splits weights nor has 8-bit moments.
   optim::CompactAdamW* compact() const { return compact_; }
 
@@ -54,6 +59,7 @@ class RunOptimizer {
   optim::AdamW* plain_ = nullptr;
   optim::CompactAdamW* compact_ = nullptr;
   ScaledStep* scaled_step_ = nullptr;
+  at::Tensor lr_;  // 0-dim fp32 on the device, where it is kept there
 };
 
 /// Copies `tensors` into the model's parameters. Throws Error, and changes nothing, unless names,

@@ -10,6 +10,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/report/json_number.h"
+#include "mezzo/train/device.h"
 #include "mezzo/train/run_optimizer.h"
 #include "mezzo/train/trainer.h"
 
@@ -136,7 +137,7 @@ RunConfig config_for(const SavedStep& step, const GivenOptions& given) {
 ExaminedStep examine(const SavedStep& step, const RunConfig& config) {
   const CastPolicyGuard policy(cast_policy_of(config));
   const PrecisionMode& mode = precision_mode(config.precision);
-  const at::Device device = device_of(config);
+  const at::Device device = ready_device(config.device);
   models::GPT2 model = make_model(config, mode, device);
   RunOptimizer optimizer(model, mode, optim::AdamWOptions(config.lr), config.accumulate > 1);
   TensorMap weights;

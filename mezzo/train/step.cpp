@@ -11,7 +11,6 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/optim/clip.h"
-#include "mezzo/optim/parameter_groups.h"
 
 namespace mezzo::train {
 
@@ -40,7 +39,7 @@ Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
 StepResult Step::run(const std::vector<Batch>& batches, double lr) {
   if (release_.has_value())
     optim::check_gradient_release({.accumulate = static_cast<int64_t>(batches.size())});
-  optim::set_lr(optimizer_.optimizer(), lr);
+  optimizer_.set_lr(lr);
   StepResult result = attempt(batches);
   int64_t retries = 0;
   while (result.is_skipped && retries < options_.max_retries) {

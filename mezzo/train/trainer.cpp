@@ -14,7 +14,9 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/base/median.h"
+#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/report/format.h"
+#include "mezzo/train/device.h"
 #include "mezzo/train/saved_step.h"
 
 namespace mezzo::train {
@@ -67,14 +69,6 @@ models::GPT2Config model_config(const RunConfig& config) {
   return shape;
 }
 
-at::Device device_of(const RunConfig& config) {
-  const at::Device device(config.device);
-  MEZZO_CHECK_USAGE(
-      device.is_cpu() || at::globalContext().hasCUDA(), "train",
-      "--device is cuda, but this build or this machine has no usable GPU. Hint: --device cpu");
-  return device;
-}
-
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
   models::GPT2 model(model_config(config), static_cast<uint64_t>(config.seed));
   model->to(device, mode.weights);
@@ -105,13 +99,15 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       tokens_(tokens),
       sinks_(sinks),
       mode_(precision_mode(config.precision)),
-      device_(device_of(config)),
+      device_(ready_device(config.device)),
       memory_(device_),
       model_(make_model(config, mode_, device_)),
       optimizer_(model_, mode_, optimizer_options(config), config.accumulate > 1),
       scaler_(device_, scaler_options(config)),
       statistics_(memory_, model_, optimizer_),
       train_step_(model_, optimizer_, scaler_, mode_, step_options(config), &statistics_),
+      triage_(scaler_.is_dynamic(), float_format(mode_.compute()).max,
+              scaler_.get_growth_interval()),
       schedule_(make_schedule(config)),
       sampler_(tokens.split(data::Split::train).size(), model_->config().context,
                static_cast<uint64_t>(config.seed)),
@@ -125,6 +121,10 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
   default_generator(at::kCPU).set_current_seed(static_cast<uint64_t>(config.seed));
   default_generator(device_).set_current_seed(static_cast<uint64_t>(config.seed));
 
+  if constexpr (kernels::kHasCuda) {
+    if (device_.is_cuda() && !config.release_gradients && config.on_overflow != "retry")
+      device_step_ = std::make_shared<DeviceStep>(model_, optimizer_, scaler_, mode_, config.clip);
+  }
   if (config.diagnose > 0)
     train_step_.on_failure([this](const FailedStep& failed) { look_into(failed); });
 
@@ -156,20 +156,27 @@ void Trainer::resume(const fs::path& folder) {
   if (fs::exists(checkpoint_folder(run_dir_, step_))) checkpointed_at_ = step_;
   skipped_steps_ = checkpoint.skipped_steps;
   explained_skips_ = checkpoint.explained_skips;
-  if (skipped_steps_ < step_) train_step_.resume();
+  if (skipped_steps_ < step_) resume_triage();
   evaluated_at_ = checkpoint.step;
   evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
   losses_ = {checkpoint.train_loss};
+}
+
+void Trainer::resume_triage() {
+  train_step_.resume();
+  triage_.on_good_step(scaler_.get_scale(), std::nullopt);
 }
 
 report::Summary Trainer::run(const std::atomic<bool>& stop) {
   sinks_.on_start(info());
   while (step_ < config_.steps && !stop && diverged_because_.empty()) {
     take_step();
+    if (is_due(config_.eval_every) || is_due(config_.checkpoint_every)) finish_enqueued();
     if (!diverged_because_.empty()) break;
     if (is_due(config_.eval_every)) evaluate_if_needed();
     if (is_due(config_.checkpoint_every)) write_checkpoint();
   }
+  finish_enqueued();
   report::Status status = report::Status::kDone;
   if (!diverged_because_.empty()) {
     status = report::Status::kDiverged;
@@ -189,6 +196,7 @@ ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
     if (!examined.has_value()) examined = diagnose(failed);
   });
   sinks_.on_start(info());
+  device_step_.reset();  // a step that fails is looked into while it can be
   while (step_ + 1 < config_.steps && !stop && !examined.has_value()) take_step();
   if (!examined.has_value()) train_step_.examine(next_batches());
   return *examined;
@@ -233,9 +241,13 @@ bool Trainer::attempt(const std::string& what, const std::function<void()>& acti
 
 void Trainer::take_step() {
   const int64_t next = step_ + 1;
-  if ((config_.eval_every > 0 && next % config_.eval_every == 0) || next == config_.steps)
-    statistics_.want_gradients();
-  if (config_.watch > 0 && next % config_.watch == 0) statistics_.want_health();
+  const bool wants_gradients =
+      (config_.eval_every > 0 && next % config_.eval_every == 0) || next == config_.steps;
+  const bool wants_health = config_.watch > 0 && next % config_.watch == 0;
+  if (device_step_ != nullptr && !wants_gradients && !wants_health) return enqueue_step();
+  finish_enqueued();
+  if (wants_gradients) statistics_.want_gradients();
+  if (wants_health) statistics_.want_health();
   const auto begin = std::chrono::steady_clock::now();
   const double lr = schedule_.lr_at(step_);
   const StepResult result = train_step_.run(next_batches(), lr);
@@ -246,6 +258,49 @@ void Trainer::take_step() {
   const std::optional<StepStatistics::MeasuredHealth> health = statistics_.take_health();
   if (health.has_value()) step_ms -= health->measuring_ms;
   ++step_;
+  report_step(step_, result, lr, step_ms);
+  if (gradients.has_value()) report_gradients(*gradients, result.scale);
+  if (health.has_value()) report_health(health->health, result);
+}
+
+// A GPU is given the next step before the last one's result is read: it never waits.
+void Trainer::enqueue_step() {
+  if constexpr (kernels::kHasCuda) {
+    if (enqueued_.empty()) finished_at_ = std::chrono::steady_clock::now();
+    const double lr = schedule_.lr_at(step_);
+    device_step_->run(next_batches(), lr);
+    enqueued_.push_back({++step_, lr});
+    if (enqueued_.size() > 1) finish_oldest();
+  }
+}
+
+void Trainer::finish_enqueued() {
+  while (!enqueued_.empty()) finish_oldest();
+}
+
+void Trainer::finish_oldest() {
+  if constexpr (kernels::kHasCuda) {
+    const DeviceStepResult taken = device_step_->take();
+    const auto now = std::chrono::steady_clock::now();
+    const double step_ms = std::chrono::duration<double, std::milli>(now - finished_at_).count();
+    finished_at_ = now;
+    StepResult result;
+    result.loss = taken.loss;
+    result.grad_norm = taken.grad_norm;
+    result.scale = taken.scale;
+    result.is_skipped = taken.is_skipped;
+    if (result.is_skipped) {
+      result.skip_cause = triage_.on_skip(result.scale, std::isfinite(result.loss));
+    } else {
+      triage_.on_good_step(result.scale, std::nullopt);
+    }
+    const auto [step, lr] = enqueued_.front();
+    enqueued_.pop_front();
+    report_step(step, result, lr, step_ms);
+  }
+}
+
+void Trainer::report_step(int64_t step, const StepResult& result, double lr, double step_ms) {
   const bool is_explained = result.is_skipped && result.skip_cause != SkipCause::kUnexplained;
   skipped_steps_ += result.is_skipped ? 1 : 0;
   explained_skips_ += is_explained ? 1 : 0;
@@ -254,7 +309,7 @@ void Trainer::take_step() {
   if (losses_.size() > kTrainLossWindow) losses_.erase(losses_.begin());
 
   report::StepRecord record;
-  record.step = step_;
+  record.step = step;
   record.loss = result.loss;
   record.lr = lr;
   record.grad_norm = result.grad_norm;
@@ -266,22 +321,20 @@ void Trainer::take_step() {
   record.tokens_per_s = 1e3 * static_cast<double>(info().tokens_per_step) / step_ms;
   record.peak_tensor_bytes = memory_.peak_bytes();
   sinks_.on_step(record);
-  if (gradients.has_value()) report_gradients(*gradients, result.scale);
-  if (health.has_value()) report_health(health->health, result);
-  if (config_.watch > 0) warn(loss_warning_.observe(step_, result.loss, result.grad_norm));
-  note_overflow(result);
+  if (config_.watch > 0) warn(loss_warning_.observe(step, result.loss, result.grad_norm));
+  note_overflow(step, result);
   diverged_because_ = divergence_.observe(result);
 }
 
 // A skipped step is told of each time. One that was taken with gradients that are not finite is the
 // first of many: it alone is.
-void Trainer::note_overflow(const StepResult& result) {
+void Trainer::note_overflow(int64_t step, const StepResult& result) {
   std::string name = name_overflow(result.gradients);
   std::string remark = describe(result.skip_cause);
   if (remark.empty()) remark = overflow_origin(result.gradients, std::isfinite(result.loss));
   if (result.is_skipped) {
     if (name.empty()) name = "overflow";  // on another rank
-    sinks_.on_note(report::format_skip_note(step_, config_.steps, name, result.scale,
+    sinks_.on_note(report::format_skip_note(step, config_.steps, name, result.scale,
                                             scaler_.get_scale(), remark));
   } else if (!name.empty() && !has_told_overflow_) {
     if (config_.release_gradients)
@@ -289,7 +342,7 @@ void Trainer::note_overflow(const StepResult& result) {
           "{}with its gradients released it cannot be run again here. Hint: mezzo doctor --resume "
           "{}",
           remark.empty() ? "" : "; ", run_dir_.string());
-    sinks_.on_note(report::format_overflow_note(step_, config_.steps, name, remark));
+    sinks_.on_note(report::format_overflow_note(step, config_.steps, name, remark));
   }
   has_told_overflow_ = !result.is_skipped && !name.empty();
 }
@@ -387,13 +440,14 @@ void Trainer::begin_at(const Checkpoint& snapshot) {
     default_generator(at::Device(device)).set_state(state);
   if (snapshot.scaler.has_value() && scaler_.is_enabled()) {
     scaler_.load_state_dict(*snapshot.scaler);
-    train_step_.resume();
+    resume_triage();
   }
   step_ = snapshot.step;
 }
 
 void Trainer::advance(int64_t steps, const std::atomic<bool>& stop) {
   while (step_ < steps && !stop && diverged_because_.empty()) take_step();
+  finish_enqueued();
 }
 
 report::RunInfo Trainer::info() const {

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +20,7 @@
 #include "mezzo/optim/schedule.h"
 #include "mezzo/report/sink.h"
 #include "mezzo/train/checkpoint.h"
+#include "mezzo/train/device_step.h"
 #include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/divergence.h"
 #include "mezzo/train/evaluate.h"
@@ -32,8 +36,6 @@ namespace mezzo::train {
 /// The model that a configuration names: the preset with the overrides applied.
 models::GPT2Config model_config(const RunConfig& config);
 
-/// Throws UsageError for a GPU that is not there.
-at::Device device_of(const RunConfig& config);
 /// With its first weights, in the mode's dtype.
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device);
 GradScalerOptions scaler_options(const RunConfig& config);
@@ -76,10 +78,15 @@ class Trainer {
  private:
   std::vector<Batch> next_batches();
   void take_step();
+  void enqueue_step();
+  void finish_enqueued();
+  void finish_oldest();
+  void report_step(int64_t step, const StepResult& result, double lr, double step_ms);
+  void resume_triage();
   void look_into(const FailedStep& failed);
   ExaminedStep diagnose(const FailedStep& failed);
   bool attempt(const std::string& what, const std::function<void()>& action);
-  void note_overflow(const StepResult& result);
+  void note_overflow(int64_t step, const StepResult& result);
   void report_health(const Health& health, const StepResult& result);
   void warn(const std::vector<std::string>& warnings);
   void report_gradients(const StepStatistics::Gradients& gradients, double scale);
@@ -103,6 +110,16 @@ class Trainer {
   GradScaler scaler_;
   StepStatistics statistics_;
   Step train_step_;
+  // On a GPU that the build has kernels for: what is not looked into while it runs. Shared, as
+  // other builds know nothing of its end.
+  std::shared_ptr<DeviceStep> device_step_;
+  struct Enqueued {
+    int64_t step;
+    double lr;
+  };
+  std::deque<Enqueued> enqueued_;                      // whose results are still to be taken
+  std::chrono::steady_clock::time_point finished_at_;  // the last one of them before
+  SkipTriage triage_;                                  // of its skips
   optim::Schedule schedule_;
   data::Sampler sampler_;
   std::vector<Batch> eval_batches_;

@@ -1,0 +1,155 @@
+#include "mezzo/train/device_step.h"
+
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include "mezzo/amp/autocast.h"
+#include "mezzo/base/check.h"
+#include "mezzo/kernels/cuda/graph.h"
+#include "mezzo/optim/clip.h"
+
+namespace mezzo::train {
+namespace {
+
+using kernels::cuda::Event;
+using kernels::cuda::Graph;
+using kernels::cuda::Stream;
+
+class RecordedGraph : public Recording {
+ public:
+  explicit RecordedGraph(const std::function<void()>& work) { graph_.capture(work); }
+  void launch() override { graph_.replay(); }
+
+ private:
+  Graph graph_;
+};
+
+std::string shape_of(const std::vector<Batch>& batches) {
+  std::string shape;
+  for (const Batch& batch : batches)
+    shape += fmt::format("{} ", fmt::join(batch.tokens.sizes(), "x"));
+  return shape;
+}
+
+}  // namespace
+
+// Everything runs on one stream of its own: the default stream cannot be recorded.
+struct DeviceStep::Device {
+  Stream stream;
+};
+
+struct DeviceStep::Pending {
+  at::Tensor values;  // pinned, on the host
+  Event is_copied;
+};
+
+DeviceStep::DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
+                       const PrecisionMode& mode, double clip)
+    : model_(model),
+      optimizer_(optimizer),
+      scaler_(scaler),
+      mode_(mode),
+      clip_(clip),
+      parameters_(model->parameters()),
+      device_(std::make_unique<Device>(Stream(parameters_.front().device()))),
+      graph_(
+          [](const std::function<void()>& work) { return std::make_unique<RecordedGraph>(work); }) {
+  const auto fp32 = at::TensorOptions(at::kFloat).device(parameters_.front().device());
+  computed_ = at::zeros({4}, fp32);
+  optimizer_.keep_lr_on_device();
+}
+
+DeviceStep::~DeviceStep() = default;
+
+void DeviceStep::run(const std::vector<Batch>& batches, double lr) {
+  device_->stream.wait_for_current();
+  device_->stream.run([&] {
+    load(batches, lr);
+    graph_.run(shape_of(batches), [this] { compute(); });
+    auto pending = std::make_unique<Pending>();
+    pending->values = kernels::cuda::pinned(computed_.numel());
+    pending->values.copy_(computed_, /*non_blocking=*/true);
+    pending->is_copied.record();
+    results_.push_back(std::move(pending));
+  });
+  device_->stream.let_current_wait();
+}
+
+DeviceStepResult DeviceStep::take() {
+  MEZZO_CHECK(!results_.empty(), "DeviceStep.take", "every step's result has been taken");
+  const std::unique_ptr<Pending> pending = std::move(results_.front());
+  results_.pop_front();
+  pending->is_copied.wait();
+  const float* values = pending->values.const_data_ptr<float>();
+  return {values[0], values[1], values[2], values[3] != 0.0f};
+}
+
+void DeviceStep::load(const std::vector<Batch>& batches, double lr) {
+  const at::NoGradGuard no_grad;
+  optimizer_.set_lr(lr);
+  batches_.resize(batches.size());
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const auto load_into = [&](at::Tensor& own, const at::Tensor& given) {
+      if (!own.defined() || own.sizes() != given.sizes())
+        own = at::empty(given.sizes(), computed_.options().dtype(given.scalar_type()));
+      own.copy_(given, /*non_blocking=*/true);
+    };
+    load_into(batches_[i].tokens, batches[i].tokens);
+    load_into(batches_[i].targets, batches[i].targets);
+  }
+}
+
+void DeviceStep::compute() {
+  const at::Tensor loss = forward_backward();
+  const at::Tensor rest = scaler_.is_enabled() ? step_scaled() : step_unscaled();
+  computed_.select(0, 0).copy_(loss);
+  computed_.slice(0, 1, 4).copy_(rest);
+  optimizer_.optimizer().zero_grad();
+}
+
+// Leaves the scaled gradients in the parameters; returns the unscaled mean loss.
+at::Tensor DeviceStep::forward_backward() {
+  at::Tensor total;
+  for (const Batch& batch : batches_) {
+    at::Tensor loss;
+    {
+      const Autocast autocast(computed_.device().type(), mode_.autocast,
+                              /*enabled=*/mode_.autocast.has_value());
+      loss = model_->loss(batch.tokens, batch.targets) / static_cast<double>(batches_.size());
+    }
+    scaler_.scale(loss).backward();
+    const at::Tensor part = loss.detach().to(at::kFloat);
+    total = total.defined() ? total + part : part;
+  }
+  return total;
+}
+
+// The clipping factor is folded into the optimizer's own pass.
+at::Tensor DeviceStep::step_unscaled() {
+  const at::Tensor norm = optim::grad_norm(parameters_), zero = at::zeros_like(norm);
+  std::optional<at::Tensor> divisor;
+  if (clip_ > 0.0) divisor = (norm / clip_).clamp_min(1.0);
+  optimizer_.scaled_step().scaled_step(divisor, zero);
+  return at::stack({norm, zero + 1.0, zero});
+}
+
+at::Tensor DeviceStep::step_scaled() {
+  torch::optim::Optimizer& optimizer = optimizer_.optimizer();
+  const at::Tensor scale = scaler_.scale_tensor().clone();
+  scaler_.unscale_(optimizer);
+  const at::Tensor found_inf = scaler_.found_inf_tensor(optimizer);
+  const at::Tensor norm = optim::grad_norm(parameters_);
+  if (clip_ > 0.0) optim::clip_to_norm_(parameters_, norm, clip_);
+  scaler_.step(optimizer);
+  scaler_.update();
+  return at::stack({norm, scale.reshape({}), found_inf.reshape({})});
+}
+
+}  // namespace mezzo::train

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mezzo/amp/grad_scaler.h"
+#include "mezzo/amp/precision.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/train/batch.h"
+#include "mezzo/train/run_optimizer.h"
+#include "mezzo/train/step_graph.h"
+
+namespace mezzo::train {
+
+/// What a step left on the device, read when it was done.
+struct DeviceStepResult {
+  double loss = 0.0;       // mean over the step's batches, unscaled
+  double grad_norm = 0.0;  // before clipping, unscaled
+  double scale = 1.0;      // that this step's gradients were computed with
+  bool is_skipped = false;
+};
+
+/// The step of mixed-precision training on a GPU, without a word from the GPU to the host: forward,
+/// backward, unscaling, clipping, the optimizer's step or its being skipped, the loss scale's
+/// update and the learning rate are all on the device. From the fourth step of a shape on, the
+/// whole of it is one CUDA graph. The host runs ahead; it reads a result when it asks for one. Only
+/// where kernels::kHasCuda. Owns none of its parts, which outlive it.
+class DeviceStep {
+ public:
+  /// clip: largest global gradient norm; 0: gradients are not clipped.
+  DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
+             const PrecisionMode& mode, double clip);
+  ~DeviceStep();
+
+  /// Enqueues one optimizer step at the learning rate `lr` on the mean loss over `batches`, which
+  /// may lie on the host (pinned memory is copied while the GPU computes) or on the device.
+  void run(const std::vector<Batch>& batches, double lr);
+
+  /// Steps that were enqueued and whose results were not taken.
+  size_t pending() const { return results_.size(); }
+  /// The result of the oldest of them; waits for that step alone.
+  DeviceStepResult take();
+
+  bool is_recorded() const { return graph_.is_recorded(); }
+  /// Why steps run op by op; empty where they do not.
+  const std::string& refusal() const { return graph_.refusal(); }
+
+ private:
+  struct Device;
+  struct Pending;
+
+  void load(const std::vector<Batch>& batches, double lr);
+  void compute();
+  at::Tensor forward_backward();
+  at::Tensor step_scaled();
+  at::Tensor step_unscaled();
+
+  models::GPT2& model_;
+  RunOptimizer& optimizer_;
+  GradScaler& scaler_;
+  const PrecisionMode& mode_;
+  double clip_;
+  std::vector<at::Tensor> parameters_;
+  std::unique_ptr<Device> device_;
+  StepGraph graph_;
+
+  // At the addresses that the graph knows.
+  std::vector<Batch> batches_;
+  at::Tensor computed_;  // fp32: loss, norm, scale, 1 where the step was skipped
+  std::deque<std::unique_ptr<Pending>> results_;
+};
+
+}  // namespace mezzo::train

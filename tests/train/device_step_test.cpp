@@ -1,0 +1,213 @@
+#include "mezzo/train/device_step.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#ifndef MEZZO_EMULATED_GPU
+#include <c10/cuda/CUDAFunctions.h>
+#endif
+
+#include "mezzo/train/device.h"
+#include "mezzo/train/step.h"
+#include "tests/testing.h"
+
+namespace mezzo::train {
+namespace {
+
+// Without a GPU the CPU stands for one (tests/emulated_gpu/): what a step computes and when it is
+// recorded are tested everywhere, streams and graphs on a GPU.
+#ifdef MEZZO_EMULATED_GPU
+bool has_gpu() { return true; }
+at::Device gpu() { return at::kCPU; }
+#else
+bool has_gpu() { return at::hasCUDA(); }
+at::Device gpu() { return ready_device("cuda"); }
+#endif
+
+constexpr int64_t kVocabulary = 128, kLength = 32;
+constexpr double kLr = 1e-3;
+
+models::GPT2Config config() {
+  return {.layers = 2, .heads = 4, .width = 64, .context = kLength, .vocab_size = kVocabulary};
+}
+
+/// The n-th step's batches, on the CPU: text of a kind that can be learned, each token the last
+/// one's successor.
+std::vector<Batch> batches(int64_t n, int64_t count, int64_t rows = 4) {
+  std::vector<Batch> result;
+  for (int64_t i = 0; i < count; ++i) {
+    const at::Tensor start = at::arange(rows).view({rows, 1}) * 37 + n * 11 + i * 5;
+    const at::Tensor windows = (start + at::arange(kLength + 1)).remainder(kVocabulary);
+    result.push_back(
+        {windows.narrow(1, 0, kLength).contiguous(), windows.narrow(1, 1, kLength).contiguous()});
+  }
+  return result;
+}
+
+std::vector<Batch> on(at::Device device, std::vector<Batch> batches) {
+  for (Batch& batch : batches) batch = {batch.tokens.to(device), batch.targets.to(device)};
+  return batches;
+}
+
+struct Training {
+  Training(const std::string& precision, at::Device device, GradScalerOptions scaling = {},
+           bool accumulates = false)
+      : mode(precision_mode(precision)),
+        model(on_device(device, mode)),
+        optimizer(model, mode, optim::AdamWOptions(kLr).weight_decay(0.1), accumulates),
+        scaler(device, with_default(scaling, mode)) {}
+
+  static models::GPT2 on_device(at::Device device, const PrecisionMode& mode) {
+    models::GPT2 model(config(), 7);
+    model->to(device, mode.weights);
+    return model;
+  }
+  static GradScalerOptions with_default(GradScalerOptions options, const PrecisionMode& mode) {
+    options.enabled = mode.scales_loss;
+    options.error_at_min_scale = false;
+    return options;
+  }
+
+  const PrecisionMode& mode;
+  models::GPT2 model;
+  RunOptimizer optimizer;
+  GradScaler scaler;
+};
+
+std::vector<DeviceStepResult> losses_on_gpu(Training& training, int64_t steps, int64_t accumulate) {
+  DeviceStep step(training.model, training.optimizer, training.scaler, training.mode, 1.0);
+  std::vector<DeviceStepResult> results;
+  for (int64_t n = 0; n < steps; ++n) {
+    step.run(batches(n, accumulate), kLr);
+    if (step.pending() > 1) results.push_back(step.take());
+  }
+  while (step.pending() > 0) results.push_back(step.take());
+  EXPECT_EQ(step.refusal(), "");
+  EXPECT_TRUE(step.is_recorded());
+  return results;
+}
+
+class DeviceStepOnGpu : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (!has_gpu()) GTEST_SKIP() << "no GPU here";
+    device = gpu();
+  }
+  at::Device device = at::kCPU;
+};
+
+// The same arithmetic op by op on the host's word, and as one graph: what differs is where the
+// clipping factor is multiplied in, and the last bits of the betas' powers.
+TEST_P(DeviceStepOnGpu, GivesTheLossesOfStepsThatAreRunOpByOp) {
+  constexpr int64_t kSteps = 12;
+  Training graphed(GetParam(), device), plain(GetParam(), device);
+  const auto got = losses_on_gpu(graphed, kSteps, 1);
+  Step step(plain.model, plain.optimizer, plain.scaler, plain.mode, {.clip = 1.0});
+  // Differences grow from step to step; the first steps' losses are equal up to the dtype.
+  for (int64_t n = 0; n < kSteps; ++n) {
+    const StepResult want = step.run(on(device, batches(n, 1)), kLr);
+    const auto& result = got[static_cast<size_t>(n)];
+    EXPECT_NEAR(result.loss, want.loss, 0x1p-7 * want.loss) << n;
+    EXPECT_EQ(result.is_skipped, want.is_skipped) << n;
+    EXPECT_EQ(result.scale, want.scale) << n;
+  }
+}
+
+TEST_P(DeviceStepOnGpu, Learns) {
+  Training training(GetParam(), device);
+  const auto results = losses_on_gpu(training, 60, 1);
+  double first = 0.0;
+  for (const auto& result : results) {
+    if (!result.is_skipped && first == 0.0) first = result.loss;
+  }
+  EXPECT_LT(results.back().loss, 0.8 * first);
+}
+
+TEST_P(DeviceStepOnGpu, TakesSeveralBatchesAStep) {
+  Training one(GetParam(), device), two(GetParam(), device, {}, /*accumulates=*/true);
+  DeviceStep whole(one.model, one.optimizer, one.scaler, one.mode, 1.0);
+  DeviceStep parts(two.model, two.optimizer, two.scaler, two.mode, 1.0);
+  const std::vector<Batch> halves = batches(0, 2);
+  whole.run({{at::cat({halves[0].tokens, halves[1].tokens}),
+              at::cat({halves[0].targets, halves[1].targets})}},
+            kLr);
+  parts.run(halves, kLr);
+  const double loss = whole.take().loss;
+  EXPECT_NEAR(parts.take().loss, loss, 0x1p-7 * loss);
+}
+
+#ifndef MEZZO_EMULATED_GPU
+// libtorch throws at every wait of the host for the device.
+TEST_P(DeviceStepOnGpu, NeverWaitsForTheDevice) {
+  struct NoWaiting {
+    NoWaiting() {
+      c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR);
+    }
+    ~NoWaiting() {
+      c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED);
+    }
+  };
+  Training training(GetParam(), device);
+  DeviceStep step(training.model, training.optimizer, training.scaler, training.mode, 1.0);
+  const std::vector<Batch> given = on(device, batches(0, 1));
+  step.run(given, kLr);  // the first one makes the optimizer's state
+  const NoWaiting no_waiting;
+  EXPECT_ANY_THROW(given[0].tokens.max().item<int64_t>());
+  for (int n = 0; n < 2; ++n) EXPECT_NO_THROW(step.run(given, kLr));
+}
+#endif
+
+INSTANTIATE_TEST_SUITE_P(Modes, DeviceStepOnGpu,
+                         ::testing::Values("fp32", "amp-bf16", "amp-fp16", "lean", "pure-bf16"),
+                         [](const auto& param) {
+                           std::string name = param.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(DeviceStepScaleOnGpu, AnOverflowSkipsTheStepAndHalvesTheScaleInsideTheGraph) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU here";
+  const at::Device device = gpu();
+  Training training("amp-fp16", device, {.init_scale = 0x1p40, .max_scale = 0x1p40});
+  const auto results = losses_on_gpu(training, 40, 1);
+  EXPECT_TRUE(results.front().is_skipped);
+  EXPECT_EQ(results[1].scale, 0x1p39);
+  EXPECT_FALSE(results.back().is_skipped);
+  for (size_t n = 1; n < results.size(); ++n)
+    EXPECT_EQ(results[n].scale, results[n - 1].scale * (results[n - 1].is_skipped ? 0.5 : 1.0));
+}
+
+TEST(DeviceStepShapeOnGpu, AnotherShapeIsRecordedAnew) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU here";
+  Training training("amp-bf16", gpu());
+  DeviceStep step(training.model, training.optimizer, training.scaler, training.mode, 1.0);
+  for (const int64_t rows : {4, 2, 4}) {
+    for (int64_t n = 0; n <= StepGraph::kWarmUpSteps; ++n) {
+      step.run(batches(n, 1, rows), kLr);
+      EXPECT_TRUE(std::isfinite(step.take().loss));
+    }
+    EXPECT_TRUE(step.is_recorded()) << rows;
+  }
+}
+
+TEST(DeviceStepRateOnGpu, TheLearningRateOfEachStepIsTheOneThatWasGiven) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU here";
+  Training training("amp-bf16", gpu());
+  DeviceStep step(training.model, training.optimizer, training.scaler, training.mode, 1.0);
+  for (int64_t n = 0; n <= StepGraph::kWarmUpSteps; ++n) step.run(batches(n, 1), kLr);
+  ASSERT_TRUE(step.is_recorded());
+  while (step.pending() > 0) step.take();
+  const at::Tensor before = training.model->ln_f->weight.detach().clone();
+  step.run(batches(0, 1), 0.0);
+  step.take();
+  EXPECT_TRUE(at::equal(training.model->ln_f->weight, before));
+  step.run(batches(0, 1), kLr);
+  step.take();
+  EXPECT_FALSE(at::equal(training.model->ln_f->weight, before));
+}
+
+}  // namespace
+}  // namespace mezzo::train
