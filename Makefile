@@ -6,6 +6,7 @@
 #   make test                               build and run all tests
 #   make bench                              time a training step against Python PyTorch
 #   make bench-library                      time what autocast and the optimizers themselves cost
+#   make bundle                             the CUDA flavour in one archive, for a machine with a GPU and no compiler
 #   make sanitize                           run the tests under the sanitizers (half an hour)
 #   make docs                               the library's reference, from its headers
 #
@@ -19,7 +20,7 @@ export CUDA
 BUILD := build/release
 MEZZO := $(BUILD)/bin/mezzo
 
-.PHONY: train compare test sanitize bench bench-library docs build format clean
+.PHONY: train compare test sanitize bench bench-library bundle docs build format clean
 
 train: build
 	@$(MEZZO) train $(ARGS)
@@ -52,13 +53,19 @@ bench-library: build
 	@cmake --build --preset release --target library_bench
 	@$(BUILD)/bin/library_bench
 
+bundle:
+	@scripts/setup.sh tests
+	@cmake -S . -B build/cuda -G Ninja -DCMAKE_BUILD_TYPE=Release -DMEZZO_CUDA=ON -DMEZZO_TESTS=ON
+	@cmake --build build/cuda --target mezzo gpu_pieces_bench kernels_test train_test
+	@scripts/bundle.sh build/cuda build/mezzo-cuda.tar.gz
+
 docs:
 	@scripts/setup.sh docs
 	@{ cat docs/Doxyfile; sed -n 's/^#include "\(.*\)"/INPUT += \1/p' mezzo/mezzo.h; } | doxygen -
 	@echo "build/docs/html/index.html"
 
 format:
-	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
+	@git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format -i
 
 clean:
 	rm -rf build

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Times training steps on a GPU: PyTorch's AMP as its users write it, the same under torch.compile, and Mezzo's.
+
+One process a measurement, the sides in turn, so that a GPU whose clock drifts harms all alike; the figure of a side is its
+best median over the rounds. bench/gpu.sh starts it.
+
+MFU is tokens/s x (6 N + 6 L T d) over the GPU's dense rate in the precision's type: N all parameters, the tied table once;
+the attention of L layers of width d over T tokens by its causal half, which is what the kernels compute.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PEER = ROOT / "bench/peers/pytorch_step.py"
+
+
+@dataclasses.dataclass
+class Row:
+    model: str
+    precision: str
+    batch: int
+    length: int
+    sides: tuple = ("mezzo", "eager", "compile")
+
+
+ROWS = {
+    "124M": Row("gpt2", "amp-bf16", 64, 1024, ("mezzo", "eager", "compile", "compile+cudnn")),
+    "1.5B": Row("gpt2-xl", "amp-bf16", 16, 1024, ("mezzo", "eager", "compile", "compile+cudnn")),
+    "nano": Row("nano", "amp-bf16", 8, 256),
+    "124M fp16": Row("gpt2", "amp-fp16", 64, 1024, ("mezzo", "eager")),
+    "124M fp32": Row("gpt2", "fp32", 64, 1024, ("mezzo",)),
+    "124M lean": Row("gpt2", "lean", 64, 1024, ("mezzo",)),
+    "1.5B lean": Row("gpt2-xl", "lean", 16, 1024, ("mezzo",)),
+    "1.5B fp8": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",)),
+}
+SHAPES = {"gpt2": (12, 768, 1024), "gpt2-xl": (48, 1600, 1024), "nano": (4, 256, 256)}  # layers, width, context
+VOCABULARY = {"nano": 4096}
+# Dense FLOP/s of one GPU by its data sheet: of 16-bit types, fp32 outside the Tensor Cores, fp8.
+PEAKS = {"H100": (989e12, 67e12, 1979e12), "H200": (989e12, 67e12, 1979e12), "A100": (312e12, 19.5e12, None)}
+
+
+def flop_per_token(row):
+    layers, width, context = SHAPES[row.model]
+    parameters = 12 * layers * width**2 + 13 * layers * width + (VOCABULARY.get(row.model, 50304) + context + 2) * width
+    return 6 * parameters + 6 * layers * row.length * width
+
+
+def mfu(row, tokens_per_s, gpu):
+    for name, (bits16, fp32, fp8) in PEAKS.items():
+        if name in gpu:
+            peak = {"fp32": fp32, "fp8": fp8}.get(row.precision, bits16)
+            return tokens_per_s * flop_per_token(row) / peak if peak else None
+    return None
+
+
+def command(row, side, options):
+    shared = ["--model", row.model, "--device", "cuda", "--batch", str(row.batch), "--length", str(row.length),
+              "--steps", str(options.steps), "--json", "--precision", row.precision]
+    if side == "mezzo":
+        return [*options.mezzo.split(), "bench", "step", *shared]
+    extra = (["--compile"] if "compile" in side else []) + (["--cudnn"] if "cudnn" in side else [])
+    return [sys.executable, str(PEER), *shared, *extra]
+
+
+def measure(row, side, options):
+    try:
+        done = subprocess.run(command(row, side, options), capture_output=True, text=True, timeout=options.limit)
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return {"failed": f"more than {options.limit} s"}
+    except (IndexError, ValueError):
+        return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][-300:]}
+
+
+def best(samples):
+    good = [sample for sample in samples if "median_ms" in sample]
+    return min(good, key=lambda sample: sample["median_ms"]) if good else None
+
+
+def print_table(results, gpu):
+    print(f"{'':<10} {'side':<14} {'ms':>9} {'tokens/s':>10} {'MFU':>6} {'GiB':>6}  Mezzo is")
+    for name, sides in results.items():
+        ours = best(sides.get("mezzo", []))
+        for side, samples in sides.items():
+            figure = best(samples)
+            if figure is None:
+                print(f"{name:<10} {side:<14} {samples[-1].get('failed', samples[-1])}")
+                continue
+            use = mfu(ROWS[name], figure["tokens_per_s"], gpu)
+            line = (f"{name:<10} {side:<14} {figure['median_ms']:>9.2f} {figure['tokens_per_s']:>10.0f} "
+                    f"{f'{100 * use:.1f}%' if use else '-':>6} {figure['peak_tensor_bytes'] / 2**30:>6.2f}")
+            if ours and side != "mezzo":
+                line += (f"  {figure['median_ms'] / ours['median_ms']:.2f}x as fast in "
+                         f"{ours['peak_tensor_bytes'] / figure['peak_tensor_bytes']:.2f} of the memory")
+            print(line + (f"  ({figure['note']})" if figure.get("note") else ""))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(ROWS), help="rows, by name")
+    parser.add_argument("--sides", default="", help="these sides alone")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--mezzo", default=str(ROOT / "build/cuda/bin/mezzo"), help="how Mezzo is started")
+    parser.add_argument("--limit", type=float, default=300, help="seconds for one measurement")
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which none is begun")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/gpu.json", help="every sample")
+    options = parser.parse_args()
+
+    import torch
+    gpu = torch.cuda.get_device_name()
+    began = time.monotonic()
+    results = {}
+    for _ in range(options.rounds):
+        for name in options.only.split(","):
+            for side in ROWS[name].sides:
+                if (options.sides and side not in options.sides.split(",")) or time.monotonic() - began > options.budget:
+                    continue
+                results.setdefault(name, {}).setdefault(side, []).append(measure(ROWS[name], side, options))
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps({"gpu": gpu, "samples": results}, indent=1) + "\n")
+    print(gpu)
+    print_table(results, gpu)
+
+
+main()

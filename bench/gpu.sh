@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# PyTorch's AMP, torch.compile's and Mezzo's training step on this machine's GPU; bench/gpu.py says what is measured.
+#
+#   bench/gpu.sh                                      all rows
+#   bench/gpu.sh --only 124M,nano --rounds 3          some
+#   bench/gpu.sh --mezzo "mezzo-cuda/run bin/mezzo"   from an unpacked bundle
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv-peers/bin/python}
+[ -x "$python" ] || python=python3
+"$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
+  echo "gpu.sh: $python has no PyTorch that sees a GPU here. Hint: scripts/setup.sh peers, or PYTHON=<one that does>" >&2
+  exit 1
+}
+exec "$python" bench/gpu.py "$@"

@@ -1,0 +1,149 @@
+// Times the pieces of a GPT-2 step on a GPU, forward and backward, beside what the GPU's memory and
+// products allow.
+//
+//   gpu_pieces_bench [gpt2|gpt2-xl]     65,536 tokens of width 768, or 16,384 of 1600
+
+#include <chrono>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "mezzo/kernels/adamw/adamw.h"
+#include "mezzo/kernels/cuda/device.h"
+#include "mezzo/kernels/fused_linear/attention_linear.h"
+#include "mezzo/kernels/gelu/gelu.h"
+#include "mezzo/kernels/linear_cross_entropy/chunked.h"
+#include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
+#include "mezzo/train/device.h"
+
+namespace {
+
+using namespace mezzo;
+
+struct Shape {
+  int64_t B, T, C, H, V;
+  int64_t tokens() const { return B * T; }
+};
+
+double milliseconds_of(const std::function<void()>& work) {
+  constexpr int kTimes = 10;
+  const at::Tensor last = at::zeros({1}, at::kCUDA);
+  const auto run = [&](int times) {
+    for (int i = 0; i < times; ++i) work();
+    last.item<float>();  // waits
+  };
+  run(3);
+  const auto begin = std::chrono::steady_clock::now();
+  run(kTimes);
+  const std::chrono::duration<double, std::milli> all = std::chrono::steady_clock::now() - begin;
+  return all.count() / kTimes;
+}
+
+void print_bytes(std::string_view name, double bytes, const std::function<void()>& work) {
+  const double ms = milliseconds_of(work);
+  fmt::print("{:<28}{:>9.3f} ms {:>8.0f} GB/s\n", name, ms, 1e-6 * bytes / ms);
+}
+
+void print_operations(std::string_view name, double operations, const std::function<void()>& work) {
+  const double ms = milliseconds_of(work);
+  fmt::print("{:<28}{:>9.3f} ms {:>8.1f} TFLOP/s\n", name, ms, 1e-9 * operations / ms);
+}
+
+at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype) {
+  return at::randn(sizes, at::TensorOptions(at::kCUDA).dtype(at::kFloat)).to(dtype);
+}
+
+void elementwise(const Shape& s) {
+  const auto N = static_cast<double>(s.tokens() * s.C);
+  const at::Tensor x = random({s.tokens(), s.C}, at::kFloat), y = at::empty_like(x);
+  const at::Tensor branch = random({s.tokens(), s.C}, at::kBFloat16),
+                   weight = random({s.C}, at::kFloat);
+  print_bytes("copy", 8 * N, [&] { y.copy_(x); });
+  const auto norm = kernels::residual_norm(x, branch, weight, weight, 1e-5, at::kBFloat16);
+  print_bytes("residual + norm", 12 * N,
+              [&] { kernels::residual_norm(x, branch, weight, weight, 1e-5, at::kBFloat16); });
+  print_bytes("norm again", 6 * N, [&] {
+    kernels::norm_again(norm.sum, norm.mean, norm.rstd, weight, weight, at::kBFloat16);
+  });
+  print_bytes("residual + norm, backward", 16 * N, [&] {
+    kernels::residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight, true);
+  });
+  const at::Tensor hidden = random({s.tokens(), 4 * s.C}, at::kBFloat16);
+  print_bytes("gelu", 16 * N, [&] { kernels::tanh_gelu(hidden); });
+  print_bytes("gelu, backward", 24 * N, [&] { kernels::tanh_gelu_backward(hidden, hidden); });
+  print_bytes("bias gradient", 8 * N, [&] { kernels::sum_of_rows(hidden); });
+}
+
+void products(const Shape& s) {
+  const at::Tensor x = random({s.tokens(), s.C}, at::kBFloat16),
+                   w = random({4 * s.C, s.C}, at::kBFloat16);
+  const at::Tensor hidden = random({s.tokens(), 4 * s.C}, at::kBFloat16),
+                   bias = random({4 * s.C}, at::kBFloat16);
+  const double operations = 8.0 * static_cast<double>(s.tokens() * s.C * s.C);
+  print_operations("x w^T + b", operations, [&] { at::linear(x, w, bias); });
+  print_operations("grad w", operations, [&] { at::mm(hidden.t(), x); });
+  print_operations("grad x", operations, [&] { at::mm(hidden, w); });
+}
+
+void attention(const Shape& s) {
+  const at::Tensor qkv = random({s.B, s.T, 3 * s.C}, at::kBFloat16).requires_grad_();
+  const at::Tensor w = random({s.C, s.C}, at::kBFloat16);
+  const double operations = 2.0 * static_cast<double>(s.B * s.T * s.T * s.C);  // causal
+  const at::Tensor y = kernels::attention_linear(qkv, s.H, w, {}), grad = at::ones_like(y);
+  print_operations("attention + linear",
+                   operations + 2.0 * static_cast<double>(s.tokens() * s.C * s.C),
+                   [&] { kernels::attention_linear(qkv, s.H, w, {}); });
+  print_operations("  and backward",
+                   3.5 * operations + 4.0 * static_cast<double>(s.tokens() * s.C * s.C), [&] {
+                     const at::Tensor out = kernels::attention_linear(qkv, s.H, w, {});
+                     torch::autograd::grad({out}, {qkv}, {grad});
+                   });
+}
+
+void head(const Shape& s) {
+  const at::Tensor x = random({s.tokens(), s.C}, at::kBFloat16),
+                   w = random({s.V, s.C}, at::kBFloat16);
+  const at::Tensor targets =
+      at::randint(s.V, {s.tokens()}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
+  print_operations(
+      "head and loss, 3 products", 6.0 * static_cast<double>(s.tokens() * s.C * s.V),
+      [&] { kernels::linear_cross_entropy_cuda(x, w, targets, {}, {.x = true, .weight = true}); });
+}
+
+void optimizer(bool is_8bit) {
+  const int64_t N = int64_t{1} << 27;
+  kernels::AdamWParam p;
+  p.weight = random({N}, at::kBFloat16);
+  p.grad = random({N}, at::kBFloat16);
+  const auto gpu = at::TensorOptions(at::kCUDA);
+  p.remainder = at::zeros({N}, gpu.dtype(at::kShort));
+  p.exp_avg = at::zeros({N}, gpu.dtype(is_8bit ? at::kChar : at::kFloat));
+  p.exp_avg_sq = at::zeros({N}, gpu.dtype(is_8bit ? at::kByte : at::kFloat));
+  if (is_8bit) {
+    p.exp_avg_scale = at::zeros({kernels::moment_blocks(N)}, gpu.dtype(at::kFloat));
+    p.exp_avg_sq_scale = p.exp_avg_scale.clone();
+  }
+  p.numbers = kernels::adamw_numbers({3e-4, 0.9, 0.95, 1e-8, 0.1}, 3);
+  print_bytes(is_8bit ? "adamw, split, 8-bit moments" : "adamw, split",
+              static_cast<double>(N) * (is_8bit ? 14.0 : 26.0), [&] { kernels::adamw_({p}); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool is_xl = argc > 1 && std::string_view(argv[1]) == "gpt2-xl";
+  const Shape shape = is_xl ? Shape{16, 1024, 1600, 25, 50304} : Shape{64, 1024, 768, 12, 50304};
+  const at::Device device = train::ready_device("cuda");
+  fmt::print("{}\n", kernels::cuda::gpu_of(device).name);
+  elementwise(shape);
+  products(shape);
+  attention(shape);
+  head(shape);
+  for (const bool is_8bit : {false, true}) optimizer(is_8bit);
+}

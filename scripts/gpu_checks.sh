@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The checks that need a GPU, from an unpacked bundle (scripts/bundle.sh): all tests that have a GPU's side, then the
+# kernels' under compute-sanitizer.
+#
+#   mezzo-cuda/gpu_checks.sh                 tests, then memcheck, racecheck, initcheck and synccheck of the kernels
+#   mezzo-cuda/gpu_checks.sh quick           tests alone
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+failed=0
+
+check() {
+  local name=$1
+  shift
+  echo "== $name"
+  timeout "${LIMIT:-300}" "$@" || { echo "== FAILED: $name"; failed=1; }
+}
+
+on_gpu='*cuda*:*Cuda*:*OnGpu*'
+for program in kernels_test train_test; do
+  check "$program" "$here/run" "bin/$program" --gtest_filter="$on_gpu" --gtest_brief=1
+done
+if [ "${1:-}" != quick ]; then
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer)
+  for tool in memcheck racecheck initcheck synccheck; do
+    # libtorch's own kernels are not ours to check: the filter names those of the namespace mezzo. The twins' tests run
+  # each of Mezzo's once; all of the tests would take an hour there.
+    check "compute-sanitizer $tool" "$sanitizer" --tool $tool --kernel-regex kns=mezzo --error-exitcode 9 \
+      "$here/run" bin/kernels_test --gtest_filter="${SANITIZED:-*Twin*}" --gtest_brief=1
+  done
+fi
+exit $failed
