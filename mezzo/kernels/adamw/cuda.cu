@@ -1,10 +1,9 @@
 // Compiled with --fmad=false: products and sums are rounded where the source says so, as on a CPU.
-#include <algorithm>
-
 #include "mezzo/kernels/adamw/cuda.h"
 #include "mezzo/kernels/adamw/moment8.h"
 #include "mezzo/kernels/adamw/moved.h"
 #include "mezzo/kernels/adamw/split.h"
+#include "mezzo/kernels/cuda/batch.cuh"
 #include "mezzo/kernels/cuda/numbers.cuh"
 
 // A warp takes a block of moments, four numbers to a lane; a block of threads takes a tile of a
@@ -17,14 +16,7 @@ constexpr int kThreads = 256;
 constexpr int kEach = 4;
 static_assert(kEach * kWarp == kMomentBlock);
 constexpr int64_t kTile = 64 * kMomentBlock;
-constexpr int kMostTensors = 28;  // a kernel's arguments are at most 4 KiB
-
-struct Batch {
-  AdamWTensor tensors[kMostTensors];
-  int first_tile[kMostTensors + 1];
-  AdamWShared shared;
-};
-static_assert(sizeof(Batch) <= 4096);
+using AdamWBatch = Batch<AdamWTensor, AdamWShared, 28>;
 
 /// Numbers [at, at + 4) of a tensor, of which `count` are there.
 struct Place {
@@ -171,12 +163,10 @@ __device__ AdamWNumbers numbers_of(const AdamWTensor& t, const AdamWShared& shar
   return adamw_numbers_at(shared.settings, lr, static_cast<uint32_t>(*t.step), grad_scale);
 }
 
-__global__ void __launch_bounds__(kThreads) adamw(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads) adamw(const __grid_constant__ AdamWBatch batch) {
   if (batch.shared.found_inf != nullptr && *batch.shared.found_inf != 0.0f) return;
-  const int tile = static_cast<int>(blockIdx.x);
-  int place = 0;
-  while (batch.first_tile[place + 1] <= tile) ++place;
-  const AdamWTensor& t = batch.tensors[place];
+  const int tile = static_cast<int>(blockIdx.x), place = batch.item_of(tile);
+  const AdamWTensor& t = batch.items[place];
   __shared__ AdamWNumbers numbers;
   if (threadIdx.x == 0) numbers = numbers_of(t, batch.shared);
   __syncthreads();
@@ -209,18 +199,7 @@ __global__ void __launch_bounds__(kThreads) adamw(const __grid_constant__ Batch 
 
 void launch_adamw(const AdamWTensor* tensors, int64_t count, const AdamWShared& shared,
                   void* stream) {
-  for (int64_t begin = 0; begin < count; begin += kMostTensors) {
-    Batch batch{};
-    batch.shared = shared;
-    const auto here = static_cast<int>(std::min<int64_t>(kMostTensors, count - begin));
-    for (int i = 0; i < here; ++i) {
-      batch.tensors[i] = tensors[begin + i];
-      batch.first_tile[i + 1] =
-          batch.first_tile[i] + static_cast<int>(ceil_div(tensors[begin + i].N, kTile));
-    }
-    const int tiles = batch.first_tile[here];
-    if (tiles > 0) launch(adamw, tiles, kThreads, stream, batch);
-  }
+  launch_batches(&adamw, tensors, count, shared, kTile, kThreads, stream);
 }
 
 }  // namespace mezzo::kernels::cuda

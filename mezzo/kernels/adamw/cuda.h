@@ -31,7 +31,7 @@ struct AdamWShared {
   const float* found_inf;
 };
 
-/// Any number of tensors; kernels of kMostTensors each, whose arguments the tensors are.
+/// Any number of tensors.
 void launch_adamw(const AdamWTensor* tensors, int64_t count, const AdamWShared& shared,
                   void* stream);
 

@@ -1,5 +1,4 @@
-#include <algorithm>
-
+#include "mezzo/kernels/cuda/batch.cuh"
 #include "mezzo/kernels/cuda/numbers.cuh"
 #include "mezzo/kernels/grad_check/cuda.h"
 
@@ -11,14 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kTile = 16384;
-constexpr int kMostGradients = 64;
-
-struct Batch {
-  Gradient gradients[kMostGradients];
-  int first_tile[kMostGradients + 1];
-  CheckOptions options;
-};
-static_assert(sizeof(Batch) <= 4096);
+using GradientBatch = Batch<Gradient, CheckOptions, 64>;
 
 /// Of a thread's numbers.
 struct Facts {
@@ -93,36 +85,23 @@ __device__ Facts check_tile(const Gradient& gradient, int64_t begin, int64_t end
   return check_tile<Half>(gradient, begin, end, factor, smallest_normal);
 }
 
-__global__ void __launch_bounds__(kThreads) check(const __grid_constant__ Batch batch, int base) {
-  const int tile = static_cast<int>(blockIdx.x);
-  int place = 0;
-  while (batch.first_tile[place + 1] <= tile) ++place;
-  const Gradient& gradient = batch.gradients[place];
-  const CheckOptions& options = batch.options;
+__global__ void __launch_bounds__(kThreads) check(const __grid_constant__ GradientBatch batch) {
+  const int tile = static_cast<int>(blockIdx.x), place = batch.item_of(tile);
+  const Gradient& gradient = batch.items[place];
+  const CheckOptions& options = batch.shared;
   const float factor = options.inv_scale != nullptr ? *options.inv_scale : options.factor;
   const int64_t begin = (tile - batch.first_tile[place]) * kTile;
   const Facts facts =
       check_tile(gradient, begin, min(begin + kTile, gradient.N), factor, options.smallest_normal);
   if (options.found_inf != nullptr && facts.is_bad()) *options.found_inf = 1.0f;
-  if (options.facts != nullptr) add_to(options.facts[base + place], facts);
+  if (options.facts != nullptr) add_to(options.facts[batch.before + place], facts);
 }
 
 }  // namespace
 
 void launch_check_and_unscale(const Gradient* gradients, int64_t count, const CheckOptions& options,
                               void* stream) {
-  for (int64_t begin = 0; begin < count; begin += kMostGradients) {
-    Batch batch{};
-    batch.options = options;
-    const auto here = static_cast<int>(std::min<int64_t>(kMostGradients, count - begin));
-    for (int i = 0; i < here; ++i) {
-      batch.gradients[i] = gradients[begin + i];
-      batch.first_tile[i + 1] =
-          batch.first_tile[i] + static_cast<int>(ceil_div(gradients[begin + i].N, kTile));
-    }
-    const int tiles = batch.first_tile[here];
-    if (tiles > 0) launch(check, tiles, kThreads, stream, batch, static_cast<int>(begin));
-  }
+  launch_batches(&check, gradients, count, options, kTile, kThreads, stream);
 }
 
 }  // namespace mezzo::kernels::cuda
