@@ -37,12 +37,11 @@ ROWS = {
     "124M fp32": Row("gpt2", "fp32", 64, 1024, ("mezzo",)),
     "124M lean": Row("gpt2", "lean", 64, 1024, ("mezzo",)),
     "1.5B lean": Row("gpt2-xl", "lean", 16, 1024, ("mezzo",)),
-    "1.5B fp8": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",)),
 }
 SHAPES = {"gpt2": (12, 768, 1024), "gpt2-xl": (48, 1600, 1024), "nano": (4, 256, 256)}  # layers, width, context
 VOCABULARY = {"nano": 4096}
-# Dense FLOP/s of one GPU by its data sheet: of 16-bit types, fp32 outside the Tensor Cores, fp8.
-PEAKS = {"H100": (989e12, 67e12, 1979e12), "H200": (989e12, 67e12, 1979e12), "A100": (312e12, 19.5e12, None)}
+# Dense FLOP/s of one GPU by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores.
+PEAKS = {"H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12)}
 
 
 def flop_per_token(row):
@@ -52,10 +51,9 @@ def flop_per_token(row):
 
 
 def mfu(row, tokens_per_s, gpu):
-    for name, (bits16, fp32, fp8) in PEAKS.items():
+    for name, (bits16, fp32) in PEAKS.items():
         if name in gpu:
-            peak = {"fp32": fp32, "fp8": fp8}.get(row.precision, bits16)
-            return tokens_per_s * flop_per_token(row) / peak if peak else None
+            return tokens_per_s * flop_per_token(row) / (fp32 if row.precision == "fp32" else bits16)
     return None
 
 
