@@ -3,11 +3,13 @@
 #
 #   bench/gpu.sh                                      all rows
 #   bench/gpu.sh --only 124M,nano --rounds 3          some
-#   bench/gpu.sh --mezzo "mezzo-cuda/run bin/mezzo"   from an unpacked bundle
+#   bench/gpu.sh --mezzo "./run bin/mezzo"            in an unpacked bundle
+#
+# PYTHON=.venv-peers/bin/python  whose PyTorch is measured; where that is not there, python3
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv-peers/bin/python}
-[ -x "$python" ] || python=python3
+[ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
   echo "gpu.sh: $python has no PyTorch that sees a GPU here. Hint: scripts/setup.sh peers, or PYTHON=<one that does>" >&2
   exit 1

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Packs the CUDA flavour for a machine with a GPU and PyTorch but without a compiler or a network: programs, tests, a
-# token file and the benchmark, in one archive.
+# Packs the CUDA flavour for a machine with a GPU and PyTorch but without a compiler or a network: programs, tests and
+# the benchmark, in one archive.
 #
 #   scripts/bundle.sh [BUILD [ARCHIVE]]        build/cuda, build/mezzo-cuda.tar.gz
+#
+# TOKENS=FILE  a token file to go with them
 #
 # There: tar xf mezzo-cuda.tar.gz && mezzo-cuda/run bin/mezzo info
 set -euo pipefail

@@ -42,7 +42,7 @@ kernels::AdamWSettings settings_of(const CompactAdamWOptions& options) {
           .weight_decay = options.weight_decay()};
 }
 
-/// On a GPU that has a kernel: nobody waits for it.
+/// On a GPU that has a kernel: nobody waits for it. Only there is it called, and so linked.
 [[maybe_unused]] void update_on_device(const Bucket<CompactAdamWState>& bucket,
                                        const CompactAdamWOptions& options,
                                        const ScaleOfStep& scale) {
@@ -52,13 +52,11 @@ kernels::AdamWSettings settings_of(const CompactAdamWOptions& options) {
     params.push_back(kernel_param(bucket.params[i], bucket.grads[i], *bucket.states[i]));
   const auto steps = bucket.all(&CompactAdamWState::step);
   detail::count_steps(steps);
-  if constexpr (kernels::kHasCuda) {
-    kernels::cuda::adamw_on_device_(params, steps,
-                                    {.settings = settings_of(options),
-                                     .lr = scale.lr,
-                                     .grad_scale = scale.grad_scale.value_or(at::Tensor()),
-                                     .found_inf = scale.found_inf.value_or(at::Tensor())});
-  }
+  kernels::cuda::adamw_on_device_(params, steps,
+                                  {.settings = settings_of(options),
+                                   .lr = scale.lr,
+                                   .grad_scale = scale.grad_scale.value_or(at::Tensor()),
+                                   .found_inf = scale.found_inf.value_or(at::Tensor())});
   detail::take_back_skipped(steps, scale.found_inf);
 }
 

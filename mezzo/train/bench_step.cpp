@@ -113,13 +113,19 @@ std::vector<double> BenchStep::time(int64_t steps) {
         while (device_step_->pending() > 0) device_step_->take();
       });
       times.assign(static_cast<size_t>(steps), all / static_cast<double>(steps));
-      note_ = device_step_->refusal();
       return times;
     }
   }
   for (int64_t i = 0; i < steps; ++i)
     times.push_back(milliseconds_of([&] { step_->run(batches_, kLr); }));
   return times;
+}
+
+std::string BenchStep::note() const {
+  if constexpr (kernels::kHasCuda) {
+    if (device_step_ != nullptr) return device_step_->refusal();
+  }
+  return "";
 }
 
 StepBenchResult bench_step(const StepBenchOptions& options) {

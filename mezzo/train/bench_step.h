@@ -32,7 +32,7 @@ struct StepBenchResult {
   double tokens_per_s = 0.0;  // at the median
   int64_t peak_tensor_bytes = 0;
   int64_t peak_rss_bytes = 0;
-  std::string note;  // why a GPU's steps are not one graph; empty where they are
+  std::string note;  // BenchStep::note()
 };
 
 /// A training step (forward, backward, clip, optimizer) on random tokens, with the shapes of
@@ -46,7 +46,8 @@ class BenchStep {
   /// Runs `steps` and says how long one took, in ms: each of them on a CPU; on a GPU, which is
   /// waited for at the end alone, their mean.
   std::vector<double> time(int64_t steps);
-  const std::string& note() const { return note_; }
+  /// Why a GPU's steps are not one graph; empty where they are.
+  std::string note() const;
   int64_t batch() const { return batch_; }
   int64_t length() const { return length_; }
 
@@ -63,7 +64,6 @@ class BenchStep {
   // On a GPU that the build has kernels for. Shared, as other builds know nothing of its end.
   std::shared_ptr<DeviceStep> device_step_;
   std::vector<Batch> batches_;
-  std::string note_;
 };
 
 /// Times such steps; three of warm-up (as many as are timed, if fewer) do not count. Throws as

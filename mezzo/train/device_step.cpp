@@ -6,21 +6,16 @@
 #include <fmt/ranges.h>
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
-#include "mezzo/amp/autocast.h"
 #include "mezzo/base/check.h"
-#include "mezzo/kernels/cuda/graph.h"
 #include "mezzo/optim/clip.h"
+#include "mezzo/train/forward_backward.h"
 
 namespace mezzo::train {
 namespace {
-
-using kernels::cuda::Event;
-using kernels::cuda::Graph;
-using kernels::cuda::Stream;
 
 class RecordedGraph : public Recording {
  public:
@@ -28,7 +23,7 @@ class RecordedGraph : public Recording {
   void launch() override { graph_.replay(); }
 
  private:
-  Graph graph_;
+  kernels::cuda::Graph graph_;
 };
 
 std::string shape_of(const std::vector<Batch>& batches) {
@@ -40,16 +35,6 @@ std::string shape_of(const std::vector<Batch>& batches) {
 
 }  // namespace
 
-// Everything runs on one stream of its own: the default stream cannot be recorded.
-struct DeviceStep::Device {
-  Stream stream;
-};
-
-struct DeviceStep::Pending {
-  at::Tensor values;  // pinned, on the host
-  Event is_copied;
-};
-
 DeviceStep::DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
                        const PrecisionMode& mode, double clip)
     : model_(model),
@@ -58,7 +43,7 @@ DeviceStep::DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler&
       mode_(mode),
       clip_(clip),
       parameters_(model->parameters()),
-      device_(std::make_unique<Device>(Stream(parameters_.front().device()))),
+      stream_(parameters_.front().device()),
       graph_(
           [](const std::function<void()>& work) { return std::make_unique<RecordedGraph>(work); }) {
   const auto fp32 = at::TensorOptions(at::kFloat).device(parameters_.front().device());
@@ -66,29 +51,31 @@ DeviceStep::DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler&
   optimizer_.keep_lr_on_device();
 }
 
-DeviceStep::~DeviceStep() = default;
-
 void DeviceStep::run(const std::vector<Batch>& batches, double lr) {
-  device_->stream.wait_for_current();
-  device_->stream.run([&] {
+  stream_.wait_for_current();
+  stream_.run([&] {
     load(batches, lr);
     graph_.run(shape_of(batches), [this] { compute(); });
-    auto pending = std::make_unique<Pending>();
-    pending->values = kernels::cuda::pinned(computed_.numel());
-    pending->values.copy_(computed_, /*non_blocking=*/true);
-    pending->is_copied.record();
-    results_.push_back(std::move(pending));
+    Pending& pending = results_.emplace_back();
+    pending.values = kernels::cuda::pinned(computed_.numel());
+    pending.values.copy_(computed_, /*non_blocking=*/true);
+    pending.is_copied.record();
   });
-  device_->stream.let_current_wait();
+  stream_.let_current_wait();
 }
 
-DeviceStepResult DeviceStep::take() {
+StepResult DeviceStep::take() {
   MEZZO_CHECK(!results_.empty(), "DeviceStep.take", "every step's result has been taken");
-  const std::unique_ptr<Pending> pending = std::move(results_.front());
+  const Pending pending = std::move(results_.front());
   results_.pop_front();
-  pending->is_copied.wait();
-  const float* values = pending->values.const_data_ptr<float>();
-  return {values[0], values[1], values[2], values[3] != 0.0f};
+  pending.is_copied.wait();
+  const float* values = pending.values.const_data_ptr<float>();
+  StepResult result;
+  result.loss = values[0];
+  result.grad_norm = values[1];
+  result.scale = values[2];
+  result.is_skipped = values[3] != 0.0f;
+  return result;
 }
 
 void DeviceStep::load(const std::vector<Batch>& batches, double lr) {
@@ -107,28 +94,11 @@ void DeviceStep::load(const std::vector<Batch>& batches, double lr) {
 }
 
 void DeviceStep::compute() {
-  const at::Tensor loss = forward_backward();
+  const at::Tensor loss = forward_backward(model_, scaler_, mode_, batches_);
   const at::Tensor rest = scaler_.is_enabled() ? step_scaled() : step_unscaled();
   computed_.select(0, 0).copy_(loss);
   computed_.slice(0, 1, 4).copy_(rest);
   optimizer_.optimizer().zero_grad();
-}
-
-// Leaves the scaled gradients in the parameters; returns the unscaled mean loss.
-at::Tensor DeviceStep::forward_backward() {
-  at::Tensor total;
-  for (const Batch& batch : batches_) {
-    at::Tensor loss;
-    {
-      const Autocast autocast(computed_.device().type(), mode_.autocast,
-                              /*enabled=*/mode_.autocast.has_value());
-      loss = model_->loss(batch.tokens, batch.targets) / static_cast<double>(batches_.size());
-    }
-    scaler_.scale(loss).backward();
-    const at::Tensor part = loss.detach().to(at::kFloat);
-    total = total.defined() ? total + part : part;
-  }
-  return total;
 }
 
 // The clipping factor is folded into the optimizer's own pass.

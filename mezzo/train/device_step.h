@@ -1,27 +1,19 @@
 #pragma once
 
 #include <deque>
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/amp/precision.h"
+#include "mezzo/kernels/cuda/graph.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/run_optimizer.h"
+#include "mezzo/train/step.h"
 #include "mezzo/train/step_graph.h"
 
 namespace mezzo::train {
-
-/// What a step left on the device, read when it was done.
-struct DeviceStepResult {
-  double loss = 0.0;       // mean over the step's batches, unscaled
-  double grad_norm = 0.0;  // before clipping, unscaled
-  double scale = 1.0;      // that this step's gradients were computed with
-  bool is_skipped = false;
-};
 
 /// The step of mixed-precision training on a GPU, without a word from the GPU to the host: forward,
 /// backward, unscaling, clipping, the optimizer's step or its being skipped, the loss scale's
@@ -33,7 +25,6 @@ class DeviceStep {
   /// clip: largest global gradient norm; 0: gradients are not clipped.
   DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
              const PrecisionMode& mode, double clip);
-  ~DeviceStep();
 
   /// Enqueues one optimizer step at the learning rate `lr` on the mean loss over `batches`, which
   /// may lie on the host (pinned memory is copied while the GPU computes) or on the device.
@@ -41,20 +32,22 @@ class DeviceStep {
 
   /// Steps that were enqueued and whose results were not taken.
   size_t pending() const { return results_.size(); }
-  /// The result of the oldest of them; waits for that step alone.
-  DeviceStepResult take();
+  /// The result of the oldest of them: loss, norm, scale and whether it was skipped. Waits for that
+  /// step alone.
+  StepResult take();
 
   bool is_recorded() const { return graph_.is_recorded(); }
   /// Why steps run op by op; empty where they do not.
   const std::string& refusal() const { return graph_.refusal(); }
 
  private:
-  struct Device;
-  struct Pending;
+  struct Pending {
+    at::Tensor values;  // computed_, pinned on the host
+    kernels::cuda::Event is_copied;
+  };
 
   void load(const std::vector<Batch>& batches, double lr);
   void compute();
-  at::Tensor forward_backward();
   at::Tensor step_scaled();
   at::Tensor step_unscaled();
 
@@ -64,13 +57,13 @@ class DeviceStep {
   const PrecisionMode& mode_;
   double clip_;
   std::vector<at::Tensor> parameters_;
-  std::unique_ptr<Device> device_;
+  kernels::cuda::Stream stream_;  // of its own: the default stream cannot be recorded
   StepGraph graph_;
 
   // At the addresses that the graph knows.
   std::vector<Batch> batches_;
   at::Tensor computed_;  // fp32: loss, norm, scale, 1 where the step was skipped
-  std::deque<std::unique_ptr<Pending>> results_;
+  std::deque<Pending> results_;
 };
 
 }  // namespace mezzo::train

@@ -7,10 +7,10 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
-#include "mezzo/amp/autocast.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/optim/clip.h"
+#include "mezzo/train/forward_backward.h"
 
 namespace mezzo::train {
 
@@ -24,7 +24,6 @@ Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
       watch_(watch),
       triage_(scaler.is_dynamic(), float_format(mode.compute()).max, scaler.get_growth_interval()),
       parameters_(model->parameters()) {
-  device_ = parameters_.front().device().type();
   scaler_.name_parameters(model->named_parameters());
   if (!options_.releases_gradients) return;
   MEZZO_CHECK_USAGE(optimizer_.compact() != nullptr, "gradient release",
@@ -55,7 +54,7 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   result.scale = scaler_.get_scale();
   if (on_failure_ != nullptr) random_.emplace(parameters_.front().device());
   if (release_.has_value()) released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
-  const at::Tensor loss = forward_backward(batches);
+  const at::Tensor loss = forward_backward(model_, scaler_, mode_, batches, watch_);
   if (release_.has_value()) {
     result.grad_norm = end_released(result);
   } else if (scaler_.is_enabled()) {
@@ -71,6 +70,14 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
     if (result.skip_cause == SkipCause::kUnexplained) hand_over(batches, result.scale);
   }
   return result;
+}
+
+void Step::explain(StepResult& result) {
+  if (result.is_skipped) {
+    result.skip_cause = triage_.on_skip(result.scale, std::isfinite(result.loss));
+  } else {
+    triage_.on_good_step(result.scale, std::nullopt);
+  }
 }
 
 // The step may go on afterwards: gradients and generators are as they were.
@@ -150,25 +157,6 @@ double Step::end_released(StepResult& result) {
   for (const auto& item : model_->named_parameters())
     result.gradients.push_back({item.key(), released_.facts[place++]});
   return norm;
-}
-
-// Leaves the scaled gradients in the parameters; returns the unscaled mean loss.
-at::Tensor Step::forward_backward(const std::vector<Batch>& batches) {
-  at::Tensor total;
-  for (const Batch& batch : batches) {
-    at::Tensor loss;
-    if (watch_ != nullptr) watch_->before_forward();
-    {
-      const Autocast autocast(device_, mode_.autocast, /*enabled=*/mode_.autocast.has_value());
-      loss = model_->loss(batch.tokens, batch.targets) / static_cast<double>(batches.size());
-    }
-    if (watch_ != nullptr) watch_->after_forward();
-    scaler_.scale(loss).backward();
-    // Summed in fp32: with pure 16-bit losses the mean of many would lose its last digits.
-    const at::Tensor part = loss.detach().to(at::kFloat);
-    total = total.defined() ? total + part : part;
-  }
-  return total;
 }
 
 }  // namespace mezzo::train

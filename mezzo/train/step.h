@@ -77,6 +77,10 @@ class Step {
   /// Hands the handler that step, whatever comes of it.
   void examine(const std::vector<Batch>& batches) { hand_over(batches, scaler_.get_scale()); }
 
+  /// Says of a step that was taken elsewhere, on this scaler's scale, why it was skipped: the
+  /// search for the scale is one, whoever takes the steps.
+  void explain(StepResult& result);
+
   /// The scaler's scale is one that has worked, in the run that goes on here.
   void resume() { triage_.on_good_step(scaler_.get_scale(), std::nullopt); }
 
@@ -88,7 +92,6 @@ class Step {
   double end_released(StepResult& result);
   void on_released(const at::Tensor& parameter);
   void show_gradients();
-  at::Tensor forward_backward(const std::vector<Batch>& batches);
 
   models::GPT2& model_;
   RunOptimizer& optimizer_;
@@ -99,7 +102,6 @@ class Step {
   SkipTriage triage_;
   std::function<void(const FailedStep&)> on_failure_;
   std::optional<RandomState> random_;  // when the attempt began, where there is a handler
-  c10::DeviceType device_;
   std::vector<at::Tensor> parameters_;
 
   /// Of the step in hand, where gradients are released.

@@ -106,8 +106,6 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       scaler_(device_, scaler_options(config)),
       statistics_(memory_, model_, optimizer_),
       train_step_(model_, optimizer_, scaler_, mode_, step_options(config), &statistics_),
-      triage_(scaler_.is_dynamic(), float_format(mode_.compute()).max,
-              scaler_.get_growth_interval()),
       schedule_(make_schedule(config)),
       sampler_(tokens.split(data::Split::train).size(), model_->config().context,
                static_cast<uint64_t>(config.seed)),
@@ -156,15 +154,10 @@ void Trainer::resume(const fs::path& folder) {
   if (fs::exists(checkpoint_folder(run_dir_, step_))) checkpointed_at_ = step_;
   skipped_steps_ = checkpoint.skipped_steps;
   explained_skips_ = checkpoint.explained_skips;
-  if (skipped_steps_ < step_) resume_triage();
+  if (skipped_steps_ < step_) train_step_.resume();
   evaluated_at_ = checkpoint.step;
   evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
   losses_ = {checkpoint.train_loss};
-}
-
-void Trainer::resume_triage() {
-  train_step_.resume();
-  triage_.on_good_step(scaler_.get_scale(), std::nullopt);
 }
 
 report::Summary Trainer::run(const std::atomic<bool>& stop) {
@@ -280,20 +273,11 @@ void Trainer::finish_enqueued() {
 
 void Trainer::finish_oldest() {
   if constexpr (kernels::kHasCuda) {
-    const DeviceStepResult taken = device_step_->take();
+    StepResult result = device_step_->take();
     const auto now = std::chrono::steady_clock::now();
     const double step_ms = std::chrono::duration<double, std::milli>(now - finished_at_).count();
     finished_at_ = now;
-    StepResult result;
-    result.loss = taken.loss;
-    result.grad_norm = taken.grad_norm;
-    result.scale = taken.scale;
-    result.is_skipped = taken.is_skipped;
-    if (result.is_skipped) {
-      result.skip_cause = triage_.on_skip(result.scale, std::isfinite(result.loss));
-    } else {
-      triage_.on_good_step(result.scale, std::nullopt);
-    }
+    train_step_.explain(result);
     const auto [step, lr] = enqueued_.front();
     enqueued_.pop_front();
     report_step(step, result, lr, step_ms);
@@ -440,7 +424,7 @@ void Trainer::begin_at(const Checkpoint& snapshot) {
     default_generator(at::Device(device)).set_state(state);
   if (snapshot.scaler.has_value() && scaler_.is_enabled()) {
     scaler_.load_state_dict(*snapshot.scaler);
-    resume_triage();
+    train_step_.resume();
   }
   step_ = snapshot.step;
 }

@@ -82,7 +82,6 @@ class Trainer {
   void finish_enqueued();
   void finish_oldest();
   void report_step(int64_t step, const StepResult& result, double lr, double step_ms);
-  void resume_triage();
   void look_into(const FailedStep& failed);
   ExaminedStep diagnose(const FailedStep& failed);
   bool attempt(const std::string& what, const std::function<void()>& action);
@@ -119,7 +118,6 @@ class Trainer {
   };
   std::deque<Enqueued> enqueued_;                      // whose results are still to be taken
   std::chrono::steady_clock::time_point finished_at_;  // the last one of them before
-  SkipTriage triage_;                                  // of its skips
   optim::Schedule schedule_;
   data::Sampler sampler_;
   std::vector<Batch> eval_batches_;

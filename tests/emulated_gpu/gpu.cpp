@@ -21,7 +21,6 @@ struct Fiber {
   ucontext_t context{};
   std::unique_ptr<char[]> stack = std::make_unique<char[]>(kStackBytes);
   bool is_done = false;
-  int64_t waits = 0;  // how often it has waited
 };
 
 struct Block {
@@ -43,7 +42,6 @@ void begin() {
 
 /// The other threads run up to where they wait, or end.
 void yield() {
-  ++running().waits;
   const Index own = thread_index;
   swapcontext(&running().context, &block.scheduler);
   thread_index = own;
@@ -52,7 +50,6 @@ void yield() {
 void run_block(int threads) {
   for (Fiber& fiber : block.fibers) {
     fiber.is_done = false;
-    fiber.waits = 0;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;

@@ -27,12 +27,5 @@ TEST(RowLayout, RefusesRowsThatDoNotFit) {
   for (const int64_t C : {-4, 0, 1, 6, 771, 8196}) EXPECT_EQ(row_layout(C).threads, 0) << C;
 }
 
-TEST(GridOf, CoversAllWithAtLeastOneBlockAndAtMostTheMost) {
-  EXPECT_EQ(grid_of(0, 256), 1);
-  EXPECT_EQ(grid_of(256, 256), 1);
-  EXPECT_EQ(grid_of(257, 256), 2);
-  EXPECT_EQ(grid_of(1 << 20, 256, 528), 528);
-}
-
 }  // namespace
 }  // namespace mezzo::kernels::cuda

@@ -1,5 +1,7 @@
 #include "mezzo/kernels/adamw/adamw.h"
 
+#include <map>
+
 #include <fmt/ranges.h>
 
 #include "mezzo/base/check.h"
@@ -79,21 +81,17 @@ bool has_gpu_kernel(const AdamWParam& p) {
 }  // namespace
 
 AdamWPointers adamw_pointers(const AdamWParam& p) {
-  return {.N = p.weight.numel(),
-          .weight_dtype = p.weight.scalar_type(),
-          .grad_dtype = p.grad.scalar_type(),
-          .weight = address(p.weight),
-          .remainder = static_cast<int16_t*>(address(p.remainder)),
-          .grad = p.grad.const_data_ptr(),
-          .exp_avg = address(p.exp_avg),
-          .exp_avg_sq = address(p.exp_avg_sq),
-          .exp_avg_scale = static_cast<float*>(address(p.exp_avg_scale)),
-          .exp_avg_sq_scale = static_cast<float*>(address(p.exp_avg_sq_scale)),
-          .numbers = p.numbers};
-}
-
-AdamWNumbers adamw_numbers(const AdamWSettings& s, uint32_t step, float grad_scale) {
-  return adamw_numbers_at(s, s.lr, step, grad_scale);
+  const AdamWAddresses addresses{
+      .N = p.weight.numel(),
+      .weight = address(p.weight),
+      .remainder = static_cast<int16_t*>(address(p.remainder)),
+      .grad = p.grad.const_data_ptr(),
+      .exp_avg = address(p.exp_avg),
+      .exp_avg_sq = address(p.exp_avg_sq),
+      .exp_avg_scale = static_cast<float*>(address(p.exp_avg_scale)),
+      .exp_avg_sq_scale = static_cast<float*>(address(p.exp_avg_sq_scale)),
+      .numbers = p.numbers};
+  return {addresses, p.weight.scalar_type(), p.grad.scalar_type()};
 }
 
 int64_t moment_blocks(int64_t N) { return (N + kMomentBlock - 1) / kMomentBlock; }
@@ -109,20 +107,22 @@ void check_adamw(const std::vector<AdamWParam>& params) {
 void adamw_(const std::vector<AdamWParam>& params) {
   check_adamw(params);
   std::vector<AdamWPointers> on_cpu;
-  std::vector<AdamWParam> on_gpu;
+  std::map<c10::DeviceIndex, std::vector<AdamWParam>> on_gpu;
   on_cpu.reserve(params.size());
   for (const AdamWParam& p : params) {
     p.weight.unsafeGetTensorImpl()->bump_version();  // as any op that works in place
     if (p.weight.is_cpu()) {
       on_cpu.push_back(adamw_pointers(p));
     } else if (has_gpu_kernel(p)) {
-      on_gpu.push_back(p);
+      on_gpu[p.weight.device().index()].push_back(p);
     } else {
       adamw_reference_(p);
     }
   }
   adamw_cpu(on_cpu);
-  if constexpr (kHasCuda) cuda::adamw_(on_gpu);
+  if constexpr (kHasCuda) {
+    for (const auto& [device, own] : on_gpu) cuda::adamw_(own);
+  }
 }
 
 }  // namespace mezzo::kernels

@@ -10,8 +10,6 @@
 
 namespace mezzo::kernels {
 
-AdamWNumbers adamw_numbers(const AdamWSettings& settings, uint32_t step, float grad_scale = 1.0f);
-
 /// How many scales the 8-bit moments of N numbers have.
 int64_t moment_blocks(int64_t N);
 
@@ -55,12 +53,14 @@ namespace cuda {
 
 /// Whether this GPU's tensors are stepped by its kernel (mezzo/kernels/cuda/flavour.h).
 bool takes_adamw(const at::Tensor& weight);
+/// kernels::adamw_() of parameters on one GPU, which have been checked.
 void adamw_(const std::vector<AdamWParam>& params);
 
 /// The same, with what `shared` says in place of each parameter's `numbers`. steps: one of each
 /// parameter, 0-dim fp32 on the device, this step counted already. The host reads nothing: a graph
-/// can hold it. As the powers of the betas are found on the device, a step may differ from
-/// adamw_() in the last bit of step_size and root_correction.
+/// can hold it. Throws Error for parameters that cannot be stepped. As the powers of the betas are
+/// found on the device, a step may differ from adamw_() in the last bit of step_size and
+/// root_correction.
 void adamw_on_device_(const std::vector<AdamWParam>& params, const std::vector<at::Tensor>& steps,
                       const AdamWOnDevice& shared);
 

@@ -8,7 +8,7 @@
 namespace mezzo::kernels::cuda {
 namespace {
 
-bool is_aligned(const AdamWPointers& p) {
+bool is_aligned(const AdamWAddresses& p) {
   for (const void* address :
        {static_cast<const void*>(p.weight), static_cast<const void*>(p.remainder), p.grad,
         static_cast<const void*>(p.exp_avg), static_cast<const void*>(p.exp_avg_sq)})
@@ -16,20 +16,9 @@ bool is_aligned(const AdamWPointers& p) {
   return true;
 }
 
-AdamWTensor tensor_of(const AdamWPointers& p) {
-  return {.N = p.N,
-          .weight = p.weight,
-          .remainder = p.remainder,
-          .grad = p.grad,
-          .exp_avg = p.exp_avg,
-          .exp_avg_sq = p.exp_avg_sq,
-          .exp_avg_scale = p.exp_avg_scale,
-          .exp_avg_sq_scale = p.exp_avg_sq_scale,
-          .step = nullptr,
-          .weight_number = number_of(p.weight_dtype),
-          .grad_number = number_of(p.grad_dtype),
-          .is_aligned = is_aligned(p),
-          .numbers = p.numbers};
+AdamWTensor tensor_of(const AdamWParam& param, const float* step) {
+  const AdamWPointers p = adamw_pointers(param);
+  return {p, number_of(p.weight_dtype), number_of(p.grad_dtype), is_aligned(p), step};
 }
 
 const float* address(const at::Tensor& number) {
@@ -45,7 +34,7 @@ void adamw_(const std::vector<AdamWParam>& params) {
   const Launch launch(params.front().weight);
   std::vector<AdamWTensor> tensors;
   tensors.reserve(params.size());
-  for (const AdamWParam& p : params) tensors.push_back(tensor_of(adamw_pointers(p)));
+  for (const AdamWParam& p : params) tensors.push_back(tensor_of(p, nullptr));
   launch_adamw(tensors.data(), static_cast<int64_t>(tensors.size()), {}, launch.stream());
 }
 
@@ -58,8 +47,7 @@ void adamw_on_device_(const std::vector<AdamWParam>& params, const std::vector<a
   tensors.reserve(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
     params[i].weight.unsafeGetTensorImpl()->bump_version();  // as any op that works in place
-    tensors.push_back(tensor_of(adamw_pointers(params[i])));
-    tensors.back().step = address(steps[i]);
+    tensors.push_back(tensor_of(params[i], address(steps[i])));
   }
   launch_adamw(tensors.data(), static_cast<int64_t>(tensors.size()),
                {.settings = shared.settings,

@@ -118,9 +118,7 @@ __device__ __forceinline__ void step_fp32(const AdamWTensor& t, Place p, const A
 __device__ __forceinline__ float largest(const float (&x)[kEach], int count) {
   unsigned most = 0;
   for (int k = 0; k < count; ++k) most = max(most, __float_as_uint(x[k]) & 0x7fffffffu);
-  for (int step = kWarp / 2; step > 0; step /= 2)
-    most = max(most, __shfl_xor_sync(0xffffffffu, most, step));
-  return __uint_as_float(most);
+  return __uint_as_float(warp_max(most));
 }
 
 __device__ __forceinline__ void step_8bit(const AdamWTensor& t, Place p, const AdamWNumbers& a,
@@ -158,9 +156,10 @@ __device__ __forceinline__ void step_8bit(const AdamWTensor& t, Place p, const A
 /// From what only the device knows, where there is any of it.
 __device__ AdamWNumbers numbers_of(const AdamWTensor& t, const AdamWShared& shared) {
   if (t.step == nullptr) return t.numbers;
-  const double lr = shared.lr != nullptr ? *shared.lr : shared.settings.lr;
+  AdamWSettings settings = shared.settings;
+  if (shared.lr != nullptr) settings.lr = *shared.lr;
   const float grad_scale = shared.grad_scale != nullptr ? *shared.grad_scale : 1.0f;
-  return adamw_numbers_at(shared.settings, lr, static_cast<uint32_t>(*t.step), grad_scale);
+  return adamw_numbers(settings, static_cast<uint32_t>(*t.step), grad_scale);
 }
 
 __global__ void __launch_bounds__(kThreads) adamw(const __grid_constant__ AdamWBatch batch) {

@@ -2,25 +2,16 @@
 
 #include <cstdint>
 
-#include "mezzo/kernels/adamw/numbers.h"
+#include "mezzo/kernels/adamw/addresses.h"
 #include "mezzo/kernels/cuda/number.h"
 
 namespace mezzo::kernels::cuda {
 
-/// An AdamWParam by its addresses, on a GPU; null for what is undefined.
-struct AdamWTensor {
-  int64_t N;
-  void* weight;
-  int16_t* remainder;
-  const void* grad;
-  void* exp_avg;     // float, or int8_t where there is a scale
-  void* exp_avg_sq;  // float, or uint8_t
-  float* exp_avg_scale;
-  float* exp_avg_sq_scale;
-  const float* step;  // of the parameter, this one counted; null: `numbers` says all
+/// An AdamWParam on a GPU.
+struct AdamWTensor : AdamWAddresses {
   Number weight_number, grad_number;
-  bool is_aligned;  // all at multiples of 16 bytes
-  AdamWNumbers numbers;
+  bool is_aligned;    // all at multiples of 16 bytes
+  const float* step;  // of the parameter, this one counted; null: `numbers` says all
 };
 
 /// AdamWOnDevice by its addresses; null for what is not there.

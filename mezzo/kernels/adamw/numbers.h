@@ -26,18 +26,19 @@ struct AdamWSettings {
 };
 
 /// Found in fp64 and rounded once to fp32, as in at::_fused_adamw_. step: counted from 1.
-MEZZO_INLINE AdamWNumbers adamw_numbers_at(const AdamWSettings& s, double lr, uint32_t step,
-                                           float grad_scale) {
-  return {.grad_scale = grad_scale,
-          .decay = static_cast<float>(1 - lr * s.weight_decay),
-          .beta1_rest = static_cast<float>(1 - s.beta1),
-          .beta2 = static_cast<float>(s.beta2),
-          .beta2_rest = static_cast<float>(1 - s.beta2),
-          .step_size = static_cast<float>(lr / (1 - std::pow(s.beta1, static_cast<double>(step)))),
-          .root_correction =
-              static_cast<float>(std::sqrt(1 - std::pow(s.beta2, static_cast<double>(step)))),
-          .eps = static_cast<float>(s.eps),
-          .step = step};
+MEZZO_INLINE AdamWNumbers adamw_numbers(const AdamWSettings& s, uint32_t step,
+                                        float grad_scale = 1.0f) {
+  return {
+      .grad_scale = grad_scale,
+      .decay = static_cast<float>(1 - s.lr * s.weight_decay),
+      .beta1_rest = static_cast<float>(1 - s.beta1),
+      .beta2 = static_cast<float>(s.beta2),
+      .beta2_rest = static_cast<float>(1 - s.beta2),
+      .step_size = static_cast<float>(s.lr / (1 - std::pow(s.beta1, static_cast<double>(step)))),
+      .root_correction =
+          static_cast<float>(std::sqrt(1 - std::pow(s.beta2, static_cast<double>(step)))),
+      .eps = static_cast<float>(s.eps),
+      .step = step};
 }
 
 }  // namespace mezzo::kernels

@@ -7,12 +7,9 @@
 #include "tests/emulated_gpu/gpu.h"
 #else
 
-#include <cstdint>
+#include "mezzo/kernels/cuda/launch.h"
 
 namespace mezzo::kernels::cuda {
-
-/// Throws Error.
-[[noreturn]] void launch_failed(const char* reason);
 
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void* stream,

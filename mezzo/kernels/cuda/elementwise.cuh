@@ -30,7 +30,7 @@ void elementwise(F f, T* to, int64_t N, void* stream, const From*... from) {
   constexpr int kThreads = 256;
   constexpr int64_t kPerBlock = kThreads * (16 / sizeof(T));
   if (N == 0) return;
-  launch(elementwise_loop<F, T, From...>, grid_of(N, kPerBlock), kThreads, stream, f, to, N,
+  launch(elementwise_loop<F, T, From...>, ceil_div(N, kPerBlock), kThreads, stream, f, to, N,
          from...);
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 namespace mezzo::kernels::cuda {
@@ -28,9 +27,7 @@ constexpr RowLayout row_layout(int64_t C) {
   return {static_cast<int>(ceil_div(ceil_div(C / 4, items), kWarp) * kWarp), items};
 }
 
-/// Blocks for N numbers at `per_block` each; a kernel strides over what is left from `most` on.
-constexpr int grid_of(int64_t N, int64_t per_block, int64_t most = int64_t{1} << 30) {
-  return static_cast<int>(std::clamp<int64_t>(ceil_div(N, per_block), 1, most));
-}
+/// Of a kernel that could not be launched. Throws Error.
+[[noreturn]] void launch_failed(const char* reason);
 
 }  // namespace mezzo::kernels::cuda

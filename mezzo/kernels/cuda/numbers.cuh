@@ -53,30 +53,31 @@ void with_number(Number number, F&& f) {
   }
 }
 
+/// The sum over the warp's lanes, on each of them; float or unsigned.
+template <class T>
+__device__ __forceinline__ T warp_sum(T x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+/// The largest of the warp's, on each of them. Floats that are not negative go in as their bits,
+/// which are in their order, NaN's above all.
+__device__ __forceinline__ unsigned warp_max(unsigned x) {
+  for (int step = kWarp / 2; step > 0; step /= 2) x = max(x, __shfl_xor_sync(0xffffffffu, x, step));
+  return x;
+}
+
 /// The sum over the block's threads, on each of them; a multiple of kWarp of them, all of which
 /// call it. `scratch`: one float a warp, free to be used again when all have returned.
 __device__ __forceinline__ float block_sum(float x, float* scratch) {
-  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
   const int warps = static_cast<int>(blockDim.x) / kWarp,
-            warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+            warp = static_cast<int>(threadIdx.x) / kWarp,
+            lane = static_cast<int>(threadIdx.x) % kWarp;
+  x = warp_sum(x);
   __syncthreads();
   if (lane == 0) scratch[warp] = x;
   __syncthreads();
-  x = lane < warps ? scratch[lane] : 0.0f;
-  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-  return x;
-}
-
-__device__ __forceinline__ float warp_max(float x) {
-  for (int step = kWarp / 2; step > 0; step /= 2)
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
-  return x;
-}
-
-__device__ __forceinline__ float warp_sum(float x) {
-  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-  return x;
+  return warp_sum(lane < warps ? scratch[lane] : 0.0f);
 }
 
 }  // namespace mezzo::kernels::cuda

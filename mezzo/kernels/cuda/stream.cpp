@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/cuda/launch.h"
 
 namespace mezzo::kernels::cuda {
 
@@ -18,8 +19,6 @@ Launch::~Launch() { c10::cuda::MaybeExchangeDevice(before_); }
 int Launch::multiprocessors() const {
   return at::cuda::getDeviceProperties(device_)->multiProcessorCount;
 }
-
-[[noreturn]] void launch_failed(const char* reason);
 
 void launch_failed(const char* reason) {
   detail::fail<Error>("a kernel's launch", "failed: {}", reason);

@@ -26,6 +26,8 @@ class Launch {
 
 /// Whether kernels take this dtype: fp32, bf16 or fp16.
 bool is_number(at::ScalarType dtype);
+/// Whether they take this tensor: of such a dtype, on a GPU.
+bool takes(const at::Tensor& x);
 /// For one that they take.
 Number number_of(at::ScalarType dtype);
 

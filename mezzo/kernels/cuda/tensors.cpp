@@ -8,6 +8,8 @@ bool is_number(at::ScalarType dtype) {
   return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
 }
 
+bool takes(const at::Tensor& x) { return x.is_cuda() && is_number(x.scalar_type()); }
+
 Number number_of(at::ScalarType dtype) {
   if (dtype == at::kFloat) return Number::kFloat;
   return dtype == at::kBFloat16 ? Number::kBFloat16 : Number::kHalf;

@@ -77,7 +77,7 @@ at::Tensor sums_by_id(const RowsOfIds& rows, const at::Tensor& grad) {
 
 at::Tensor table_gradient(const at::Tensor& tokens, const at::Tensor& grad, const at::Tensor& table,
                           bool sparse) {
-  // A GPU sums rows by sorted ids, in the dtype of grad; the host is not asked.
+  // A GPU sums rows by sorted ids, in fp32; the host is not asked.
   if (tokens.is_cuda())
     return at::embedding_dense_backward(grad.to(at::kFloat), tokens, table.size(0),
                                         /*padding_idx=*/-1, /*scale_grad_by_freq=*/false)

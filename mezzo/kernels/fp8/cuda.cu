@@ -83,8 +83,7 @@ __global__ void __launch_bounds__(kThreads) cast_tiles(Fp8Rows a) {
                 column0 = int64_t{blockIdx.x % across} * kTile;
   constexpr int kWidth = Vectors ? 16 / sizeof(T) : 1;
   unsigned amax = cast_tile<T, F, kWidth>(a, row0, column0, tile);
-  for (int step = kWarp / 2; step > 0; step /= 2)
-    amax = max(amax, __shfl_xor_sync(0xffffffffu, amax, step));
+  amax = warp_max(amax);
   if (threadIdx.x % kWarp == 0) atomicMax(&tile.amax, amax);
   __syncthreads();
   if (a.transposed != nullptr) write_transposed<Vectors ? 16 : 1>(a, row0, column0, tile);

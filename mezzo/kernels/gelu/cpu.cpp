@@ -4,6 +4,7 @@
 #include <ATen/ops/gelu_backward.h>
 
 #include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/cuda/stream.h"
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
@@ -39,7 +40,7 @@ MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, int64_
 
 at::Tensor tanh_gelu(const at::Tensor& x_in) {
   if constexpr (kHasCuda) {
-    if (cuda::takes_gelu(x_in)) return cuda::tanh_gelu(x_in);
+    if (cuda::takes(x_in)) return cuda::tanh_gelu(x_in);
   }
   const at::Tensor x = x_in.contiguous();
   at::Tensor y = at::empty_like(x);
@@ -54,7 +55,7 @@ at::Tensor tanh_gelu(const at::Tensor& x_in) {
 
 at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in) {
   if constexpr (kHasCuda) {
-    if (cuda::takes_gelu(x_in)) return cuda::tanh_gelu_backward(grad_in, x_in);
+    if (cuda::takes(x_in)) return cuda::tanh_gelu_backward(grad_in, x_in);
   }
   const at::Tensor x = x_in.contiguous(), grad = grad_in.contiguous();
   at::Tensor grad_x = at::empty_like(x);

@@ -9,8 +9,6 @@
 
 namespace mezzo::kernels::cuda {
 
-bool takes_gelu(const at::Tensor& x) { return x.is_cuda() && is_number(x.scalar_type()); }
-
 at::Tensor tanh_gelu(const at::Tensor& x_in) {
   const Launch launch(x_in);
   const at::Tensor x = aligned(x_in);

@@ -15,10 +15,9 @@ at::Tensor tanh_gelu(const at::Tensor& x);
 /// The gradient of x, in its dtype: grad * d gelu(x)/dx. grad has shape and dtype of x.
 at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x);
 
-/// The same by a GPU's kernels, where `takes_gelu` says so (mezzo/kernels/cuda/flavour.h).
+/// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/stream.h).
 namespace cuda {
 
-bool takes_gelu(const at::Tensor& x);
 at::Tensor tanh_gelu(const at::Tensor& x);
 at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x);
 

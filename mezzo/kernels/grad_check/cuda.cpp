@@ -33,7 +33,7 @@ void mark_changed(const std::vector<at::Tensor>& grads) {
 }  // namespace
 
 bool takes_check(const at::Tensor& grad) {
-  return grad.is_cuda() && is_number(grad.scalar_type()) && grad.is_non_overlapping_and_dense();
+  return takes(grad) && grad.is_non_overlapping_and_dense();
 }
 
 std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,

@@ -29,24 +29,18 @@ struct Facts {
   __device__ bool is_bad() const { return nans + plus_infs + minus_infs > 0; }
 };
 
-__device__ __forceinline__ unsigned warp_total(unsigned x) {
-  for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-  return x;
-}
-
 __device__ void add_to(DeviceFacts& all, const Facts& own) {
-  const unsigned nans = warp_total(own.nans), plus_infs = warp_total(own.plus_infs),
-                 minus_infs = warp_total(own.minus_infs), zeros = warp_total(own.zeros),
-                 subnormals = warp_total(own.subnormals);
-  const float largest = warp_max(own.largest);
+  const unsigned nans = warp_sum(own.nans), plus_infs = warp_sum(own.plus_infs),
+                 minus_infs = warp_sum(own.minus_infs), zeros = warp_sum(own.zeros),
+                 subnormals = warp_sum(own.subnormals);
+  const unsigned largest = warp_max(__float_as_uint(own.largest));
   if (threadIdx.x % kWarp != 0) return;
   if (nans > 0) atomicAdd(&all.nans, nans);
   if (plus_infs > 0) atomicAdd(&all.plus_infs, plus_infs);
   if (minus_infs > 0) atomicAdd(&all.minus_infs, minus_infs);
   if (zeros > 0) atomicAdd(&all.zeros, zeros);
   if (subnormals > 0) atomicAdd(&all.subnormals, subnormals);
-  // The bits of numbers that are not negative are in the order of the numbers.
-  atomicMax(&all.largest_bits, static_cast<unsigned long long>(__float_as_uint(largest)));
+  atomicMax(&all.largest_bits, static_cast<unsigned long long>(largest));
 }
 
 template <class T>

@@ -35,8 +35,8 @@ at::Tensor statistics_like(const at::Tensor& x) {
 
 bool takes_norm(const at::Tensor& x, at::ScalarType out) {
   const at::ScalarType stream = x.scalar_type();
-  return x.is_cuda() && x.numel() > 0 && is_number(stream) && is_number(out) &&
-         (stream == at::kFloat || stream == out) && row_layout(x.size(-1)).threads > 0;
+  return takes(x) && x.numel() > 0 && is_number(out) && (stream == at::kFloat || stream == out) &&
+         row_layout(x.size(-1)).threads > 0;
 }
 
 ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,

@@ -10,6 +10,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/cuda/stream.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
 #include "mezzo/kernels/swiglu/swiglu.h"
@@ -73,7 +74,7 @@ void over_rows(int64_t rows, int64_t C, const Work& work) {
 at::Tensor swiglu(const at::Tensor& gate_up_in) {
   const int64_t C = channels_of(gate_up_in);
   if constexpr (kHasCuda) {
-    if (cuda::takes_swiglu(gate_up_in)) return cuda::swiglu(gate_up_in);
+    if (cuda::takes(gate_up_in)) return cuda::swiglu(gate_up_in);
   }
   const at::Tensor gate_up = gate_up_in.contiguous();
   std::vector<int64_t> sizes = gate_up.sizes().vec();
@@ -91,7 +92,7 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
 at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in) {
   const int64_t C = channels_of(gate_up_in);
   if constexpr (kHasCuda) {
-    if (cuda::takes_swiglu(gate_up_in)) return cuda::swiglu_backward(grad_in, gate_up_in);
+    if (cuda::takes(gate_up_in)) return cuda::swiglu_backward(grad_in, gate_up_in);
   }
   const at::Tensor gate_up = gate_up_in.contiguous(), grad = grad_in.contiguous();
   at::Tensor grad_gate_up = at::empty_like(gate_up);

@@ -12,10 +12,6 @@
 
 namespace mezzo::kernels::cuda {
 
-bool takes_swiglu(const at::Tensor& gate_up) {
-  return gate_up.is_cuda() && is_number(gate_up.scalar_type());
-}
-
 at::Tensor swiglu(const at::Tensor& gate_up_in) {
   const Launch launch(gate_up_in);
   const at::Tensor gate_up = aligned(gate_up_in);

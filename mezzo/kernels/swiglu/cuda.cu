@@ -58,7 +58,7 @@ void launch_swiglu(const void* gate_up, void* y, int64_t rows, int64_t C, Number
                    void* stream) {
   if (rows * C == 0) return;
   with_width(number, C, [&]<class T, int Width>(T, std::integral_constant<int, Width>) {
-    launch(swiglu_loop<T, Width>, grid_of(rows * C, Width * kThreads), kThreads, stream,
+    launch(swiglu_loop<T, Width>, ceil_div(rows * C, Width * kThreads), kThreads, stream,
            static_cast<const T*>(gate_up), static_cast<T*>(y), rows * C, C);
   });
 }
@@ -67,7 +67,7 @@ void launch_swiglu_backward(const void* grad, const void* gate_up, void* grad_ga
                             int64_t C, Number number, void* stream) {
   if (rows * C == 0) return;
   with_width(number, C, [&]<class T, int Width>(T, std::integral_constant<int, Width>) {
-    launch(swiglu_grad_loop<T, Width>, grid_of(rows * C, Width * kThreads), kThreads, stream,
+    launch(swiglu_grad_loop<T, Width>, ceil_div(rows * C, Width * kThreads), kThreads, stream,
            static_cast<const T*>(grad), static_cast<const T*>(gate_up),
            static_cast<T*>(grad_gate_up), rows * C, C);
   });

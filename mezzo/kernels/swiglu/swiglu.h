@@ -18,10 +18,9 @@ at::Tensor swiglu(const at::Tensor& gate_up);
 /// silu'(g) = s + g s (1 - s), s = sigmoid(g). grad [..., C] has the dtype of gate_up.
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up);
 
-/// The same by a GPU's kernels, where `takes_swiglu` says so (mezzo/kernels/cuda/flavour.h).
+/// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/stream.h).
 namespace cuda {
 
-bool takes_swiglu(const at::Tensor& gate_up);
 at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up);
 

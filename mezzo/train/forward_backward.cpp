@@ -1,0 +1,28 @@
+#include "mezzo/train/forward_backward.h"
+
+#include "mezzo/amp/autocast.h"
+#include "mezzo/train/step.h"
+
+namespace mezzo::train {
+
+at::Tensor forward_backward(models::GPT2& model, GradScaler& scaler, const PrecisionMode& mode,
+                            const std::vector<Batch>& batches, StepWatch* watch) {
+  at::Tensor total;
+  for (const Batch& batch : batches) {
+    at::Tensor loss;
+    if (watch != nullptr) watch->before_forward();
+    {
+      const Autocast autocast(batch.tokens.device().type(), mode.autocast,
+                              /*enabled=*/mode.autocast.has_value());
+      loss = model->loss(batch.tokens, batch.targets) / static_cast<double>(batches.size());
+    }
+    if (watch != nullptr) watch->after_forward();
+    scaler.scale(loss).backward();
+    // Summed in fp32: with pure 16-bit losses the mean of many would lose its last digits.
+    const at::Tensor part = loss.detach().to(at::kFloat);
+    total = total.defined() ? total + part : part;
+  }
+  return total;
+}
+
+}  // namespace mezzo::train
