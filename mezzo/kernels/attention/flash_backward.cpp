@@ -237,8 +237,8 @@ class Differentiation {
   void store_queries(const Head<T>& head, int64_t q, int64_t slot) {
     const int64_t first = q * kQueries, count = std::min(kQueries, g_.Tq - first);
     const float* sums = grad_query_.get() + slot * kQueries * g_.padded_E;
-    simd<transpose>(reinterpret_cast<const Word*>(sums), g_.padded_E, kQueries,
-                    reinterpret_cast<Word*>(rows_.get()));
+    simd<brgemm::transpose<float>>(static_cast<const float*>(sums), kQueries, g_.padded_E, kQueries,
+                                   rows_.get(), g_.padded_E);
     store(rows_.get(), count, head.grad_query, first);
   }
 

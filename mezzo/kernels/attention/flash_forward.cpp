@@ -157,8 +157,8 @@ class QueryTile {
 
   void store_out(Rows<T> out, Rows<float> logsumexp, int64_t first) {
     const int64_t queries = std::min(kQueries, g_.Tq - first);
-    simd<transpose>(reinterpret_cast<const Word*>(out_.get()), g_.padded_E, kQueries,
-                    reinterpret_cast<Word*>(out_rows_.get()));
+    simd<brgemm::transpose<float>>(static_cast<const float*>(out_.get()), kQueries, g_.padded_E,
+                                   kQueries, out_rows_.get(), g_.padded_E);
     for (int64_t q = 0; q < queries; ++q) {
       const float* row = out_rows_.get() + q * g_.padded_E;
       simd<store_row<T>>(row, 1.0f / running_.sum[q], g_.E, out.at(first + q));

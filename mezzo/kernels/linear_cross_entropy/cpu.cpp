@@ -22,8 +22,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // memory.
 constexpr int64_t kChunkBytes = int64_t{64} << 20;
 
-// Several chunks keep an fp32 sum [V, C] of grad weight beside the part that is added to it. Where
-// all logits take no more than that sum, one chunk is both smaller and faster.
+// Several chunks sum grad weight [V, C] in fp32. Where all logits take no more than that sum, one
+// chunk, whose grad weight has the products' dtype, is both smaller and faster.
 int64_t chunk_bytes_for(const at::Tensor& rows, int64_t V, bool wants_weight) {
   const int64_t all = rows.size(0) * V * rows.element_size();
   const int64_t sum = V * rows.size(1) * static_cast<int64_t>(sizeof(float));
@@ -61,17 +61,16 @@ void rows_loss(const at::Tensor& logits, const int64_t* targets, int64_t ignore_
   });
 }
 
-// sum [V, C] += grad_logits^T x, in fp32 unless there is one chunk only. In one piece: blocks of
-// 4 MiB, added while they lie in the cache, took twice the time (2 AMX cores, bf16, [256, 50304]^T
-// [256, 768]), for many products are slower than one.
+// sum [V, C] += grad_logits^T x, in fp32 unless there is one chunk only.
 void add_product(at::Tensor& sum, const at::Tensor& grad_logits, const at::Tensor& x,
                  bool is_only_chunk) {
-  const at::Tensor part = kernels::mm(grad_logits.t(), x);
-  if (sum.defined()) {
-    add_into(sum, part);
-  } else {
-    sum = is_only_chunk ? part : part.to(at::kFloat);
+  if (is_only_chunk) {
+    sum = kernels::mm(grad_logits.t(), x);
+    return;
   }
+  if (!sum.defined())
+    sum = at::zeros({grad_logits.size(1), x.size(1)}, x.options().dtype(at::kFloat));
+  kernels::add_mm(sum, grad_logits.t(), x);
 }
 
 }  // namespace

@@ -8,7 +8,9 @@
 #include <ATen/ops/mm_cpu_dispatch.h>
 
 #include "mezzo/base/log.h"
+#include "mezzo/kernels/matmul/add_into.h"
 #include "mezzo/kernels/matmul/onednn.h"
+#include "mezzo/kernels/matmul/tiled.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -26,15 +28,33 @@ bool forms_product(const at::Tensor& a, const at::Tensor& b) {
   return a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0) && a.numel() > 0 && b.numel() > 0;
 }
 
-bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
-  if (!forms_product(a, b)) return false;
-  const std::string refusal = onednn::refusal(a, b);
+/// Whether `kernel`, whose refusal this is, takes the product; says so where it is asked for.
+bool takes(const char* kernel, const at::Tensor& a, const at::Tensor& b,
+           const std::string& refusal) {
   if (log_enabled("dispatch")) {
-    log("dispatch",
-        fmt::format("fp32 mm {}x{}x{}: {}", a.size(0), b.size(1), a.size(1),
-                    refusal.empty() ? "oneDNN" : "libtorch, for oneDNN declined: " + refusal));
+    log("dispatch", fmt::format("{} product {}x{}x{}: {} {}", c10::toString(a.scalar_type()),
+                                a.size(0), b.size(1), a.size(1), kernel,
+                                refusal.empty() ? "takes it" : "declines: " + refusal));
   }
   return refusal.empty();
+}
+
+bool takes_tiles(const at::Tensor& a, const at::Tensor& b) {
+  const at::ScalarType dtype = a.scalar_type();
+  const bool has_tiles = dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
+  return has_tiles && both_are(a, b, dtype) && forms_product(a, b) &&
+         takes("Mezzo's tiles", a, b, tiled::refusal(a, b));
+}
+
+bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
+  return forms_product(a, b) && takes("oneDNN", a, b, onednn::refusal(a, b));
+}
+
+/// What a linear layer with a bias computes: self, a row, in the dtype of the product.
+bool is_linear(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
+               const at::Scalar& beta, const at::Scalar& alpha) {
+  return forms_product(a, b) && self.scalar_type() == a.scalar_type() && self.dim() == 1 &&
+         self.size(0) == b.size(1) && beta.toDouble() == 1.0 && alpha.toDouble() == 1.0;
 }
 
 at::Tensor widened(const at::Tensor& x) { return x.to(at::kFloat); }
@@ -44,8 +64,7 @@ at::Tensor addmm_fp32(const at::Tensor& self, const at::Tensor& a, const at::Ten
                       const at::Scalar& beta, const at::Scalar& alpha) {
   if (!takes_onednn(a, b) || self.scalar_type() != at::kFloat)
     return at::cpu::addmm(self, a, b, beta, alpha);
-  const bool is_plain_sum = beta.toDouble() == 1.0 && alpha.toDouble() == 1.0;
-  if (is_plain_sum && self.dim() == 1 && self.size(0) == b.size(1)) return onednn::mm(a, b, self);
+  if (is_linear(self, a, b, beta, alpha)) return onednn::mm(a, b, self);
   at::Tensor product = onednn::mm(a, b);
   if (alpha.toDouble() != 1.0) product.mul_(alpha);
   if (beta.toDouble() != 0.0) product.add_(self, beta);
@@ -56,18 +75,10 @@ at::Tensor addmm_fp32(const at::Tensor& self, const at::Tensor& a, const at::Ten
 // to read again. oneDNN's product adds it as it writes; both round once.
 at::Tensor addmm_bf16(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                       const at::Scalar& beta, const at::Scalar& alpha) {
-  const bool is_linear = forms_product(a, b) && self.scalar_type() == at::kBFloat16 &&
-                         self.dim() == 1 && self.size(0) == b.size(1) && beta.toDouble() == 1.0 &&
-                         alpha.toDouble() == 1.0;
-  const std::string refusal =
-      is_linear ? onednn::bf16_linear_refusal(a, b) : "not a linear layer with a bias";
-  if (log_enabled("dispatch")) {
-    log("dispatch",
-        "bf16 addmm: " + (refusal.empty()
-                              ? "oneDNN's linear layer"
-                              : "libtorch, for oneDNN's linear layer declined: " + refusal));
-  }
-  return refusal.empty() ? onednn::mm(a, b, self) : at::cpu::addmm(self, a, b, beta, alpha);
+  if (is_linear(self, a, b, beta, alpha) &&
+      takes("oneDNN's linear layer", a, b, onednn::bf16_linear_refusal(a, b)))
+    return onednn::mm(a, b, self);
+  return at::cpu::addmm(self, a, b, beta, alpha);
 }
 
 at::Tensor mm_fp32(const at::Tensor& a, const at::Tensor& b) {
@@ -81,6 +92,7 @@ bool widens(at::ScalarType dtype) {
 }
 
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b) {
+  if (takes_tiles(a, b)) return tiled::mm(a, b);
   if (both_widen(a, b)) return mm_fp32(widened(a), widened(b)).to(a.scalar_type());
   if (both_are(a, b, at::kFloat)) return mm_fp32(a, b);
   return at::cpu::mm(a, b);
@@ -88,12 +100,18 @@ at::Tensor mm(const at::Tensor& a, const at::Tensor& b) {
 
 at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                  const at::Scalar& beta, const at::Scalar& alpha) {
+  if (is_linear(self, a, b, beta, alpha) && takes_tiles(a, b)) return tiled::mm(a, b, self);
   if (both_widen(a, b) && self.scalar_type() == a.scalar_type()) {
     return addmm_fp32(widened(self), widened(a), widened(b), beta, alpha).to(a.scalar_type());
   }
   if (both_are(a, b, at::kFloat)) return addmm_fp32(self, a, b, beta, alpha);
   if (both_are(a, b, at::kBFloat16)) return addmm_bf16(self, a, b, beta, alpha);
   return at::cpu::addmm(self, a, b, beta, alpha);
+}
+
+void add_mm(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  if (takes_tiles(a, b)) return tiled::add_mm(sum, a, b);
+  add_into(sum, both_widen(a, b) ? mm_fp32(widened(a), widened(b)) : kernels::mm(a, b));
 }
 
 at::Tensor bmm(const at::Tensor& a, const at::Tensor& b) {

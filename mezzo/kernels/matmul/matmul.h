@@ -13,10 +13,11 @@ namespace mezzo::kernels {
 //   bf16  in a scalar loop too, where oneDNN has no bf16 for the CPU (no AVX512): 1 GFLOP/s where
 //         fp32 reached 129 (2 Zen 3 cores). Here widened as fp16 is.
 //   fp32  through MKL, which takes a slow path on AMD: 190 GFLOP/s where oneDNN reaches 440 (2 Zen
-//         5 cores). Here through oneDNN's strict fp32 on AMD: as exact as MKL, never bf16 inside.
-//   bf16  with a row bias, where oneDNN has bf16: it writes the bias over the result first and has
-//         the product add to it. Here oneDNN adds it before the one rounding, where b is a
-//         transposed weight.
+//         5 cores). Here, on AMD, in tiles of its own over oneDNN's micro-kernel (tiled.h), small
+//         ones through oneDNN's strict fp32: as exact as MKL, never bf16 inside.
+//   bf16  where the CPU has arithmetic for it but no tiles (AMX): in tiles of its own too. With a
+//         row bias, libtorch writes the bias over the result first and has the product add to it.
+//         Here it is added before the one rounding.
 // All other dtypes, and shapes that do not fit, go to libtorch's own kernel, which also makes the
 // error messages.
 //
@@ -35,6 +36,11 @@ at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& 
                  const at::Scalar& beta, const at::Scalar& alpha);
 at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                    const at::Scalar& beta, const at::Scalar& alpha);
+
+/// sum += a x b. sum: [M, N] fp32, contiguous; a, b fp32, fp16 or bf16. In tiles the
+/// product is never there by itself, nor rounded; elsewhere it is rounded to its dtype first, if
+/// that is not widened.
+void add_mm(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 
 /// Whether products of `dtype` widen their operands to fp32 in this process: fp16 always, bf16
 /// where the CPU or the settings leave oneDNN no bf16.

@@ -6,6 +6,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/matmul/matmul.h"
 #include "mezzo/kernels/matmul/onednn.h"
+#include "mezzo/kernels/matmul/tiled.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -13,7 +14,11 @@ namespace {
 constexpr auto kWidened =
     "operands widened to fp32 and the sum rounded once: saves memory, not time";
 
+constexpr auto kTiles = "Mezzo's tiles over oneDNN's micro-kernel";
+
 ProductRoute fp32_route() {
+  if (tiled::process_refusal(at::kFloat).empty())
+    return {kTiles, "AMD CPU: MKL's fp32 product takes a slow path here"};
   const std::string refusal = onednn::process_refusal();
   if (refusal.empty())
     return {"oneDNN, strict fp32", "AMD CPU: MKL's fp32 product takes a slow path here"};
@@ -25,6 +30,8 @@ ProductRoute bf16_route() {
     return {fp32_route().kernel + ", widened from bf16", refusal + ": " + kWidened};
   if (__builtin_cpu_supports("amx-bf16"))
     return {"oneDNN", "the CPU multiplies bf16 in tiles (AMX)"};
+  if (tiled::process_refusal(at::kBFloat16).empty())
+    return {kTiles, "the CPU has bf16 arithmetic (AVX512-BF16)"};
   if (__builtin_cpu_supports("avx512bf16"))
     return {"oneDNN", "the CPU has bf16 arithmetic (AVX512-BF16)"};
   return {"libtorch's default", "the CPU has no bf16 arithmetic: it is emulated, slower than fp32"};

@@ -1,0 +1,159 @@
+#include "mezzo/kernels/matmul/tiled.h"
+
+#include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "mezzo/kernels/matmul/matmul.h"
+#include "tests/close.h"
+#include "tests/kernels/product.h"
+#include "tests/testing.h"
+
+namespace mezzo::kernels {
+namespace {
+
+using mezzo::testing::is_within;
+using product::error_bound;
+using product::is_product;
+using product::random;
+using product::transposed;
+
+// Rims of tiles on every side; K over one depth; rows over one panel's share; K over what is packed
+// at once where columns are dense.
+using Shape = std::tuple<int64_t, int64_t, int64_t>;
+const std::vector<Shape> kShapes = {{64, 64, 1024},   {65, 127, 1030}, {130, 64, 1602},
+                                    {2050, 66, 34},   {66, 70, 4098},  {191, 320, 98},
+                                    {128, 128, 3072}, {64, 1100, 70}};
+
+class Tiled : public ::testing::TestWithParam<std::tuple<Shape, at::ScalarType>> {
+ protected:
+  void SetUp() override {
+    const auto& [shape, dtype] = GetParam();
+    std::tie(m_, n_, k_) = shape;
+    dtype_ = dtype;
+    a_ = random({m_, k_}, dtype);
+    b_ = random({k_, n_}, dtype);
+    const std::string refusal = tiled::refusal(a_, b_);
+    if (!refusal.empty()) GTEST_SKIP() << refusal;
+  }
+
+  /// Both factors, with rows dense or columns.
+  std::vector<std::pair<at::Tensor, at::Tensor>> layouts() const {
+    return {{a_, b_}, {a_, transposed(b_)}, {transposed(a_), b_}, {transposed(a_), transposed(b_)}};
+  }
+
+  int64_t m_ = 0, n_ = 0, k_ = 0;
+  at::ScalarType dtype_ = at::kFloat;
+  at::Tensor a_, b_;
+};
+
+TEST_P(Tiled, IsWithinTheErrorBoundOfAProductInEveryLayout) {
+  for (const auto& [a, b] : layouts())
+    EXPECT_TRUE(is_product(tiled::mm(a, b), a, b)) << a.strides() << " x " << b.strides();
+}
+
+TEST_P(Tiled, AddsABiasBeforeTheOneRounding) {
+  const at::Tensor bias = random({n_}, dtype_);
+  const at::Tensor wide_a = a_.to(at::kDouble), wide_b = b_.to(at::kDouble),
+                   wide_bias = bias.to(at::kDouble);
+  const at::Tensor exact = at::addmm(wide_bias, wide_a, wide_b);
+  const at::Tensor magnitude = at::addmm(wide_bias.abs(), wide_a.abs(), wide_b.abs());
+  for (const auto& [a, b] : layouts())
+    EXPECT_TRUE(
+        is_within(tiled::mm(a, b, bias), exact, error_bound(exact, magnitude, k_ + 1, dtype_)));
+}
+
+// One sum more than a product has, and no rounding to 16 bits.
+TEST_P(Tiled, AddsToAnFp32Sum) {
+  const at::Tensor before = random({m_, n_}, at::kFloat);
+  const at::Tensor wide_a = a_.to(at::kDouble), wide_b = b_.to(at::kDouble),
+                   wide_before = before.to(at::kDouble);
+  const at::Tensor exact = at::addmm(wide_before, wide_a, wide_b);
+  const at::Tensor magnitude = at::addmm(wide_before.abs(), wide_a.abs(), wide_b.abs());
+  for (const auto& [a, b] : layouts()) {
+    const at::Tensor sum = before.clone();
+    tiled::add_mm(sum, a, b);
+    EXPECT_TRUE(is_within(sum, exact, error_bound(exact, magnitude, k_ + 1, at::kFloat)));
+  }
+}
+
+TEST_P(Tiled, ReadsNothingBesideItsFactors) {
+  const auto inside = [&](const at::Tensor& x) {  // of a larger matrix, NaN all around
+    const at::Tensor room =
+        at::full({x.size(0) + 2, x.size(1) + 4}, std::numeric_limits<double>::quiet_NaN(), dtype_);
+    const at::Tensor view = room.slice(0, 1, -1).slice(1, 2, -2);
+    view.copy_(x);
+    return view;
+  };
+  for (const auto& [a, b] : layouts()) {
+    const at::Tensor framed_a = a.is_contiguous() ? inside(a) : inside(a.t()).t(),
+                     framed_b = b.is_contiguous() ? inside(b) : inside(b.t()).t();
+    EXPECT_BIT_EQUAL(tiled::mm(framed_a, framed_b), tiled::mm(a, b));
+  }
+}
+
+TEST_P(Tiled, IsTheSameOnOneTwoAndFiveThreads) {
+  const int before = at::get_num_threads();
+  for (const auto& [a, b] : layouts()) {
+    at::set_num_threads(1);
+    const at::Tensor expected = tiled::mm(a, b);
+    for (const int threads : {2, 5}) {
+      at::set_num_threads(threads);
+      EXPECT_BIT_EQUAL(tiled::mm(a, b), expected) << threads;
+    }
+  }
+  at::set_num_threads(before);
+}
+
+std::string case_name(const ::testing::TestParamInfo<Tiled::ParamType>& param) {
+  const auto& [shape, dtype] = param.param;
+  const auto [m, n, k] = shape;
+  return fmt::format("{}x{}x{}_{}", m, n, k, c10::toString(dtype));
+}
+
+INSTANTIATE_TEST_SUITE_P(ShapesAndDtypes, Tiled,
+                         ::testing::Combine(::testing::ValuesIn(kShapes),
+                                            ::testing::Values(at::kFloat, at::kBFloat16,
+                                                              at::kHalf)),
+                         case_name);
+
+TEST(TiledRefusal, NamesWhatItDoesNotTake) {
+  const at::Tensor a = random({128, 1025}, at::kBFloat16), b = random({1025, 128}, at::kBFloat16);
+  EXPECT_EQ(tiled::refusal(a, b), "K is odd");
+  EXPECT_EQ(tiled::refusal(a.slice(0, 0, 63), b), "small product");
+  const at::Tensor sparse = random({128, 2048}, at::kFloat).slice(1, 0, 2048, 2);
+  EXPECT_EQ(tiled::refusal(sparse, random({1024, 128}, at::kFloat)),
+            "neither rows nor columns are dense");
+}
+
+TEST(TiledRefusal, IsLibtorchsSettingsWhereTheyAskForAnotherProduct) {
+  at::globalContext().setFloat32MatmulPrecision("medium");
+  EXPECT_NE(tiled::process_refusal(at::kFloat), "");
+  at::globalContext().setFloat32MatmulPrecision("highest");
+  at::globalContext().setUserEnabledMkldnn(false);
+  EXPECT_EQ(tiled::process_refusal(at::kFloat), "oneDNN is switched off");
+  at::globalContext().setUserEnabledMkldnn(true);
+}
+
+TEST(AddMm, AddsWhateverKernelMultiplies) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+    for (const int64_t size : {33, 257}) {  // too small for tiles, and not
+      const at::Tensor a = random({size, 1024}, dtype), b = random({1024, size}, dtype),
+                       sum = random({size, size}, at::kFloat);
+      const at::Tensor wide_a = a.to(at::kDouble), wide_b = b.to(at::kDouble);
+      const at::Tensor exact = at::addmm(sum.to(at::kDouble), wide_a, wide_b);
+      const at::Tensor magnitude = at::addmm(sum.to(at::kDouble).abs(), wide_a.abs(), wide_b.abs());
+      kernels::add_mm(sum, a, b);
+      EXPECT_TRUE(is_within(sum, exact, error_bound(exact, magnitude, 1025, dtype)));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mezzo::kernels
