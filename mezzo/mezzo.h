@@ -33,6 +33,7 @@
 #include "mezzo/kernels/cpu_kernels.h"
 #include "mezzo/kernels/embed/embed.h"
 #include "mezzo/kernels/fused_linear/attention_linear.h"
+#include "mezzo/kernels/fused_linear/fused_accumulation.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/fused_linear/swiglu_linear.h"

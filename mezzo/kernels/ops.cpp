@@ -4,6 +4,7 @@
 
 #include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/linear_cross_entropy/select.h"
+#include "mezzo/kernels/matmul/matmul.h"
 
 // Note [Ops in a static library]
 // The dispatcher learns of the ops before main() from the static object behind TORCH_LIBRARY. A
@@ -15,6 +16,7 @@ TORCH_LIBRARY(mezzo, m) {
       "linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int ignore_index=-100, "
       "float label_smoothing=0., float z_loss=0.) -> Tensor",
       &mezzo::kernels::select_linear_cross_entropy);
+  m.def("add_mm_(Tensor(a!) sum, Tensor a, Tensor b) -> ()", &mezzo::kernels::add_mm);
   // What is named wide_ is not cast by autocast: the stream and its norm stay as they are.
   m.def(
       "residual_norm_linear(Tensor wide_x, Tensor? wide_branch, Tensor wide_norm_weight, "

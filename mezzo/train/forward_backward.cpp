@@ -1,6 +1,9 @@
 #include "mezzo/train/forward_backward.h"
 
+#include <optional>
+
 #include "mezzo/amp/autocast.h"
+#include "mezzo/kernels/fused_linear/fused_accumulation.h"
 #include "mezzo/train/step.h"
 
 namespace mezzo::train {
@@ -17,6 +20,8 @@ at::Tensor forward_backward(models::GPT2& model, GradScaler& scaler, const Preci
       loss = model->loss(batch.tokens, batch.targets) / static_cast<double>(batches.size());
     }
     if (watch != nullptr) watch->after_forward();
+    std::optional<kernels::FusedAccumulation> accumulation;
+    if (batches.size() > 1) accumulation.emplace();
     scaler.scale(loss).backward();
     // Summed in fp32: with pure 16-bit losses the mean of many would lose its last digits.
     const at::Tensor part = loss.detach().to(at::kFloat);

@@ -4,6 +4,7 @@
 #include <ATen/ops/mm.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/fused_linear/fused_accumulation.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {
@@ -16,7 +17,8 @@ LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
   grads.x = at::mm(rows, weight.to(dtype)).view(input.sizes()).to(input.scalar_type());
   if (weight.requires_grad()) {
     const at::Tensor inputs = input.reshape({-1, input.size(-1)}).to(dtype);
-    grads.weight = at::mm(rows.t(), inputs).to(weight.scalar_type());
+    if (!accumulate_fused(weight, rows, inputs))
+      grads.weight = at::mm(rows.t(), inputs).to(weight.scalar_type());
   }
   if (bias.defined()) grads.bias = sum_of_rows(rows).to(bias.scalar_type());
   return grads;

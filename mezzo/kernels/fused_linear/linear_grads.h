@@ -7,7 +7,7 @@
 namespace mezzo::kernels {
 
 /// What a linear layer y = x W^T + b hands back; undefined where there is no bias, or the weight
-/// takes no gradient.
+/// takes no gradient or has been given it (fused_accumulation.h).
 struct LinearGrads {
   at::Tensor x, weight, bias;
 };
