@@ -174,6 +174,7 @@ constexpr CastTableRow kRows[] = {
     {"mezzo::gelu_linear", kNone, kNone, kLower},
     {"mezzo::linear_cross_entropy", kNone, kNone, kLower},
     {"mezzo::residual_norm_linear", kNone, kNone, kLower},
+    {"mezzo::residual_rms_norm_linear", kNone, kNone, kLower},
     {"mezzo::swiglu_linear", kNone, kNone, kLower},
     {"mkldnn_rnn_layer", kNone, kLower, kLower},
     {"mm", kLower, kLower, kLower},

@@ -23,6 +23,10 @@ TORCH_LIBRARY(mezzo, m) {
       "Tensor? wide_norm_bias, Tensor weight, Tensor? wide_bias, float eps, bool recompute) -> "
       "(Tensor, Tensor)",
       &mezzo::kernels::residual_norm_linear_autograd);
+  m.def(
+      "residual_rms_norm_linear(Tensor wide_x, Tensor? wide_branch, Tensor wide_norm_weight, "
+      "Tensor weight, Tensor? wide_bias, float eps, bool recompute) -> (Tensor, Tensor)",
+      &mezzo::kernels::residual_rms_norm_linear_autograd);
   m.def("attention_linear(Tensor qkv, int heads, Tensor weight, Tensor? wide_bias) -> Tensor",
         &mezzo::kernels::attention_linear_autograd);
   m.def("gelu_linear(Tensor x, Tensor weight, Tensor? wide_bias, bool recompute) -> Tensor",

@@ -31,7 +31,7 @@ at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device =
   return at::randn(sizes, generator).to(device, dtype).requires_grad_();
 }
 
-/// All inputs of residual_norm_linear.
+/// All inputs of residual_norm_linear; residual_rms_norm_linear takes no norm_bias.
 struct Inputs {
   explicit Inputs(at::ScalarType stream, at::ScalarType product, at::Device device = at::kCPU)
       : x(leaf({3, 5, 24}, stream, device)),
@@ -41,15 +41,19 @@ struct Inputs {
         weight(leaf({40, 24}, product, device)),
         bias(leaf({40}, stream, device)) {}
   std::vector<at::Tensor> all() const { return {x, branch, norm_weight, norm_bias, weight, bias}; }
+  std::vector<at::Tensor> without_norm_bias() const {
+    return {x, branch, norm_weight, weight, bias};
+  }
   at::Tensor x, branch, norm_weight, norm_bias, weight, bias;
 };
 
-/// Gradients of all inputs, for fixed gradients of both outputs.
-std::vector<at::Tensor> gradients(const Inputs& in, const at::Tensor& sum, const at::Tensor& y) {
+/// Gradients of the inputs, for fixed gradients of both outputs.
+std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& inputs, const at::Tensor& sum,
+                                  const at::Tensor& y) {
   const auto ramp = [](const at::Tensor& like) {
     return at::linspace(-1, 1, like.numel(), at::kDouble).view(like.sizes()).to(like.options());
   };
-  return torch::autograd::grad({sum, y}, in.all(), {ramp(sum), ramp(y)});
+  return torch::autograd::grad({sum, y}, inputs, {ramp(sum), ramp(y)});
 }
 
 class ResidualNormLinearOn : public mezzo::testing::OnDevice<> {};
@@ -64,7 +68,7 @@ TEST_P(ResidualNormLinearOn, IsItsOpsOneAfterTheOther) {
   const at::Tensor plain_y = at::linear(plain_norm, in.weight.cpu(), in.bias.cpu());
   EXPECT_CLOSE(here(sum), plain_sum, 0.0);
   EXPECT_CLOSE(here(y), plain_y, kFp64Tolerance);
-  const auto got = gradients(in, sum, y), want = gradients(in, plain_sum, plain_y);
+  const auto got = gradients(in.all(), sum, y), want = gradients(in.all(), plain_sum, plain_y);
   for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], kFp64Tolerance) << i;
 }
 
@@ -76,7 +80,7 @@ TEST_P(ResidualNormLinearOn, RecomputesToTheSameBits) {
                                                in.weight, in.bias, kEps, recompute);
     EXPECT_EQ(sum.scalar_type(), at::kFloat);
     EXPECT_EQ(y.scalar_type(), at::kBFloat16);
-    results.push_back(gradients(in, sum, y));
+    results.push_back(gradients(in.all(), sum, y));
     results.back().push_back(y);
   }
   for (size_t i = 0; i < results[0].size(); ++i) EXPECT_BIT_EQUAL(results[1][i], results[0][i]);
@@ -86,7 +90,7 @@ TEST_P(ResidualNormLinearOn, GradientsHaveTheDtypesOfTheInputs) {
   const Inputs in(at::kFloat, at::kHalf, device);
   const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
                                              in.weight, in.bias, kEps, true);
-  const auto grads = gradients(in, sum, y);
+  const auto grads = gradients(in.all(), sum, y);
   for (size_t i = 0; i < grads.size(); ++i)
     EXPECT_EQ(grads[i].scalar_type(), in.all()[i].scalar_type()) << i;
 }
@@ -116,12 +120,60 @@ TEST_P(ResidualNormLinearOn, GoesWithoutBranchAndBiases) {
 INSTANTIATE_TEST_SUITE_P(Devices, ResidualNormLinearOn, mezzo::testing::on_devices(),
                          mezzo::testing::device_alone);
 
+class ResidualRmsNormLinearOn : public mezzo::testing::OnDevice<> {};
+
+TEST_P(ResidualRmsNormLinearOn, IsItsOpsOneAfterTheOther) {
+  const Inputs in(at::kDouble, at::kDouble, device);
+  const auto [sum, y] = residual_rms_norm_linear(in.x, in.branch, in.norm_weight, in.weight,
+                                                 in.bias, kEps, /*recompute=*/true);
+  const at::Tensor plain_sum = in.x.cpu() + in.branch.cpu();
+  const at::Tensor plain_norm = at::rms_norm(plain_sum, {24}, in.norm_weight.cpu(), kEps);
+  const at::Tensor plain_y = at::linear(plain_norm, in.weight.cpu(), in.bias.cpu());
+  EXPECT_CLOSE(here(sum), plain_sum, 0.0);
+  EXPECT_CLOSE(here(y), plain_y, kFp64Tolerance);
+  const auto got = gradients(in.without_norm_bias(), sum, y),
+             want = gradients(in.without_norm_bias(), plain_sum, plain_y);
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_CLOSE(got[i], want[i], kFp64Tolerance) << i;
+}
+
+TEST_P(ResidualRmsNormLinearOn, RecomputesToTheSameBitsAndGivesEachGradientItsDtype) {
+  const Inputs in(at::kFloat, at::kBFloat16, device);
+  std::vector<std::vector<at::Tensor>> results;
+  for (const bool recompute : {false, true}) {
+    const auto [sum, y] = residual_rms_norm_linear(in.x, in.branch, in.norm_weight, in.weight,
+                                                   in.bias, kEps, recompute);
+    EXPECT_EQ(sum.scalar_type(), at::kFloat);
+    EXPECT_EQ(y.scalar_type(), at::kBFloat16);
+    results.push_back(gradients(in.without_norm_bias(), sum, y));
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    EXPECT_BIT_EQUAL(results[1][i], results[0][i]);
+    EXPECT_EQ(results[0][i].scalar_type(), in.without_norm_bias()[i].scalar_type()) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, ResidualRmsNormLinearOn, mezzo::testing::on_devices(),
+                         mezzo::testing::device_alone);
+
+TEST(ResidualRmsNormLinear, KeepsTheSumAndOneNumberARowWhereItRecomputes) {
+  const at::Tensor x = leaf({64, 24}, at::kFloat), branch = leaf({64, 24}, at::kBFloat16),
+                   ones = at::ones({24}), weight = leaf({9, 24}, at::kBFloat16);
+  const TensorMemoryMeter meter;
+  const auto [sum, y] =
+      residual_rms_norm_linear(x, branch, ones, weight, std::nullopt, kEps, /*recompute=*/true);
+  EXPECT_EQ(meter.current_bytes() - static_cast<int64_t>(sum.nbytes() + y.nbytes()), 64 * 4);
+}
+
 TEST(ResidualNormLinear, RefusesASecondDifferentiation) {
   const Inputs in(at::kFloat, at::kFloat);
   const auto [sum, y] = residual_norm_linear(in.x, in.branch, in.norm_weight, in.norm_bias,
                                              in.weight, in.bias, kEps, true);
   EXPECT_THROW_WITH(torch::autograd::grad({y.sum()}, {in.x}, {}, true, /*create_graph=*/true),
-                    "cannot be differentiated again");
+                    "[residual_norm_linear] its gradient cannot be differentiated again");
+  const auto [rms_sum, rms_y] =
+      residual_rms_norm_linear(in.x, in.branch, in.norm_weight, in.weight, in.bias, kEps, true);
+  EXPECT_THROW_WITH(torch::autograd::grad({rms_y.sum()}, {in.x}, {}, true, /*create_graph=*/true),
+                    "[residual_rms_norm_linear] its gradient cannot be differentiated again");
 }
 
 class AttentionLinear : public ::testing::TestWithParam<at::ScalarType> {};

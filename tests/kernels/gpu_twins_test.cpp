@@ -67,7 +67,7 @@ const auto kDtypes = ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf);
 /// Stream and output.
 using Streams = std::tuple<at::ScalarType, at::ScalarType>;
 
-class NormTwin : public TwinTestOf<std::tuple<Streams, int64_t>> {
+class NormTwin : public TwinTestOf<std::tuple<Streams, NormKind, int64_t>> {
  protected:
   static double bound(at::ScalarType dtype, int64_t fp32_roundings, double magnitude) {
     return tolerance_for(at::kFloat, fp32_roundings, magnitude) +
@@ -76,18 +76,19 @@ class NormTwin : public TwinTestOf<std::tuple<Streams, int64_t>> {
 };
 
 TEST_P(NormTwin, StaysWithinTheBoundOfFp64) {
-  const auto [streams, C] = GetParam();
+  const auto [streams, kind, C] = GetParam();
   const auto [stream, out] = streams;
   const int64_t rows = 61;
   const at::Tensor x = random({rows, C}, stream), branch = random({rows, C}, out),
                    weight = random({C}, at::kFloat), bias = random({C}, at::kFloat),
                    grad = random({rows, C}, out), grad_sum = random({rows, C}, stream);
-  const ResidualNorm got =
-      tested::residual_norm(on_gpu(x), on_gpu(branch), on_gpu(weight), on_gpu(bias), kEps, out);
+  const ResidualNorm got = tested::residual_norm(on_gpu(x), on_gpu(branch), on_gpu(weight),
+                                                 on_gpu(bias), kEps, out, kind);
   EXPECT_BIT_EQUAL(got.sum.cpu(), (x + branch).to(stream));
   const at::Tensor leaf = exact(got.sum).requires_grad_(), w = exact(weight).requires_grad_(),
                    b = exact(bias).requires_grad_();
-  const at::Tensor want = at::layer_norm(leaf, {C}, w, b, kEps);
+  const at::Tensor want = kind == NormKind::kLayer ? at::layer_norm(leaf, {C}, w, b, kEps)
+                                                   : at::rms_norm(leaf, {C}, w, kEps) + b;
   const double magnitude =
       4 * mezzo::testing::magnitude_of(want.detach()) + mezzo::testing::magnitude_of(bias);
   EXPECT_CLOSE(got.normed.cpu(), want.detach(), bound(out, C + 4, magnitude));
@@ -110,16 +111,19 @@ TEST_P(NormTwin, StaysWithinTheBoundOfFp64) {
 }
 
 std::string norm_name(const ::testing::TestParamInfo<NormTwin::ParamType>& param) {
-  const auto& [streams, C] = param.param;
-  return fmt::format("{}_{}_{}", name_of(std::get<0>(streams)), name_of(std::get<1>(streams)), C);
+  const auto& [streams, kind, C] = param.param;
+  return fmt::format("{}_{}_{}_{}", kind == NormKind::kLayer ? "layer" : "rms",
+                     name_of(std::get<0>(streams)), name_of(std::get<1>(streams)), C);
 }
 
+const auto kStreams =
+    ::testing::Values(Streams{at::kFloat, at::kFloat}, Streams{at::kFloat, at::kBFloat16},
+                      Streams{at::kFloat, at::kHalf}, Streams{at::kBFloat16, at::kBFloat16},
+                      Streams{at::kHalf, at::kHalf});
+
 INSTANTIATE_TEST_SUITE_P(Twins, NormTwin,
-                         ::testing::Combine(::testing::Values(Streams{at::kFloat, at::kFloat},
-                                                              Streams{at::kFloat, at::kBFloat16},
-                                                              Streams{at::kFloat, at::kHalf},
-                                                              Streams{at::kBFloat16, at::kBFloat16},
-                                                              Streams{at::kHalf, at::kHalf}),
+                         ::testing::Combine(kStreams,
+                                            ::testing::Values(NormKind::kLayer, NormKind::kRms),
                                             ::testing::Values(4, 256, 768, 1600, 8192)),
                          norm_name);
 

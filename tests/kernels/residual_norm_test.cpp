@@ -31,13 +31,22 @@ double bound(at::ScalarType dtype, int64_t fp32_roundings, double magnitude) {
   return tolerance_for(at::kFloat, fp32_roundings, magnitude) + tolerance_for(dtype, 1, magnitude);
 }
 
+/// libtorch's op, which knows nothing of ours.
+at::Tensor plain_norm(NormKind kind, const at::Tensor& x, const at::Tensor& weight,
+                      const at::Tensor& bias) {
+  if (kind == NormKind::kLayer) return at::layer_norm(x, weight.sizes(), weight, bias, kEps);
+  const at::Tensor normed = at::rms_norm(x, weight.sizes(), weight, kEps);
+  return bias.defined() ? normed + bias : normed;
+}
+
 /// Dtypes of stream and of what is normalised; rows; C.
-using Case = std::tuple<at::ScalarType, at::ScalarType, int64_t, int64_t>;
+using Shape = std::tuple<at::ScalarType, at::ScalarType, int64_t, int64_t>;
+using Case = std::tuple<Shape, NormKind>;
 
 class ResidualNormOf : public mezzo::testing::OnDevice<Case> {
  protected:
   ResidualNormOf() {
-    const auto [stream, out, rows, C] = GetParam();
+    std::tie(stream, out, rows, C) = std::get<Shape>(GetParam());
     x = random({rows, C}, stream);
     branch = random({rows, C}, out);
     weight = random({C}, at::kFloat);
@@ -47,50 +56,58 @@ class ResidualNormOf : public mezzo::testing::OnDevice<Case> {
   }
 
   ResidualNorm norm_of_all() const {
-    return residual_norm(there(x), there(branch), there(weight), there(bias), kEps,
-                         std::get<1>(GetParam()));
+    return residual_norm(there(x), there(branch), there(weight), there(bias), kEps, out, kind);
   }
 
+  double magnitude_of_terms(const at::Tensor& normed) const {
+    return 4 * mezzo::testing::magnitude_of(normed) + mezzo::testing::magnitude_of(bias);
+  }
+
+  const NormKind kind = std::get<NormKind>(GetParam());
+  at::ScalarType stream, out;
+  int64_t rows, C;
   at::Tensor x, branch, weight, bias, grad, grad_sum;
 };
 
 TEST_P(ResidualNormOf, SumIsRoundedOnceAndTheNormIsWithinItsBound) {
-  const auto [stream, out, rows, C] = GetParam();
   const ResidualNorm got = norm_of_all();
   EXPECT_BIT_EQUAL(here(got.sum), (x + branch).to(stream));
   EXPECT_EQ(got.normed.scalar_type(), out);
-  const ResidualNorm want =
-      reference::residual_norm(exact(got.sum), {}, exact(weight), exact(bias), kEps, at::kDouble);
-  const double magnitude =
-      4 * mezzo::testing::magnitude_of(want.normed) + mezzo::testing::magnitude_of(bias);
-  EXPECT_CLOSE(here(got.normed), want.normed, bound(out, C + 4, magnitude));
-  EXPECT_CLOSE(here(got.mean), want.mean, bound(at::kFloat, C, 4.0));
+  const at::Tensor want = plain_norm(kind, exact(got.sum), exact(weight), exact(bias));
+  EXPECT_CLOSE(here(got.normed), want, bound(out, C + 4, magnitude_of_terms(want)));
+  if (kind == NormKind::kLayer) {
+    EXPECT_CLOSE(here(got.mean), exact(got.sum).mean(-1), bound(at::kFloat, C, 4.0));
+  } else {
+    EXPECT_FALSE(got.mean.defined());
+  }
+}
+
+TEST_P(ResidualNormOf, TheReferenceIsLibtorchsNorm) {
+  const ResidualNorm got = reference::residual_norm(exact(x), exact(branch), exact(weight),
+                                                    exact(bias), kEps, at::kDouble, kind);
+  const at::Tensor want = plain_norm(kind, exact(x) + exact(branch), exact(weight), exact(bias));
+  EXPECT_CLOSE(got.normed, want, 2 * tolerance_for(at::kDouble, C + 4, magnitude_of_terms(want)));
 }
 
 TEST_P(ResidualNormOf, WithoutABranchTheSumIsTheStreamItself) {
-  const auto [stream, out, rows, C] = GetParam();
   const at::Tensor stream_there = there(x);
-  const ResidualNorm got = residual_norm(stream_there, {}, there(weight), {}, kEps, out);
+  const ResidualNorm got = residual_norm(stream_there, {}, there(weight), {}, kEps, out, kind);
   EXPECT_TRUE(got.sum.is_same(stream_there));
-  const ResidualNorm want =
-      reference::residual_norm(exact(x), {}, exact(weight), {}, kEps, at::kDouble);
-  EXPECT_CLOSE(got.normed, want.normed,
-               bound(out, C + 4, 4 * mezzo::testing::magnitude_of(want.normed)));
+  const at::Tensor want = plain_norm(kind, exact(x), exact(weight), {});
+  EXPECT_CLOSE(got.normed, want, bound(out, C + 4, 4 * mezzo::testing::magnitude_of(want)));
 }
 
 TEST_P(ResidualNormOf, TheNormMadeAgainHasTheSameBits) {
-  const auto [stream, out, rows, C] = GetParam();
   const ResidualNorm got = norm_of_all();
   EXPECT_BIT_EQUAL(norm_again(got.sum, got.mean, got.rstd, there(weight), there(bias), out),
                    got.normed);
 }
 
 TEST_P(ResidualNormOf, GradientsAreThoseOfTheDefinitionInFp64) {
-  const auto [stream, out, rows, C] = GetParam();
   const ResidualNorm norm = norm_of_all();
   const at::Tensor leaf = exact(norm.sum).requires_grad_();
   const at::Tensor w = exact(weight).requires_grad_(), b = exact(bias).requires_grad_();
-  const at::Tensor y = at::layer_norm(leaf, {C}, w, b, kEps);
+  const at::Tensor y = plain_norm(kind, leaf, w, b);
   ((y * exact(grad)).sum() + (leaf * exact(grad_sum)).sum()).backward();
   const ResidualNormGrads got =
       residual_norm_backward(there(grad), there(grad_sum), norm.sum, norm.mean, norm.rstd,
@@ -109,21 +126,28 @@ TEST_P(ResidualNormOf, GradientsAreThoseOfTheDefinitionInFp64) {
 }
 
 std::string case_name(const ::testing::TestParamInfo<Case>& param) {
-  const auto& [stream, out, rows, C] = param.param;
-  return fmt::format("{}_{}_{}x{}", c10::toString(stream), c10::toString(out), rows, C);
+  const auto& [shape, kind] = param.param;
+  const auto& [stream, out, rows, C] = shape;
+  return fmt::format("{}_{}_{}_{}x{}", kind == NormKind::kRms ? "rms" : "layer",
+                     c10::toString(stream), c10::toString(out), rows, C);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Types, ResidualNormOf,
-    mezzo::testing::on_devices(::testing::Values(
-        Case{at::kFloat, at::kFloat, 33, 257}, Case{at::kFloat, at::kBFloat16, 257, 31},
-        Case{at::kFloat, at::kHalf, 1, 768}, Case{at::kBFloat16, at::kBFloat16, 33, 33},
-        Case{at::kHalf, at::kHalf, 130, 64}, Case{at::kFloat, at::kBFloat16, 31, 1})),
-    mezzo::testing::device_and(case_name));
+INSTANTIATE_TEST_SUITE_P(Types, ResidualNormOf,
+                         mezzo::testing::on_devices(::testing::Combine(
+                             ::testing::Values(Shape{at::kFloat, at::kFloat, 33, 257},
+                                               Shape{at::kFloat, at::kBFloat16, 257, 31},
+                                               Shape{at::kFloat, at::kHalf, 1, 768},
+                                               Shape{at::kBFloat16, at::kBFloat16, 33, 33},
+                                               Shape{at::kHalf, at::kHalf, 130, 64},
+                                               Shape{at::kFloat, at::kBFloat16, 31, 1}),
+                             ::testing::Values(NormKind::kLayer, NormKind::kRms))),
+                         mezzo::testing::device_and(case_name));
 
 class ResidualNormOn : public mezzo::testing::OnDevice<> {};
 
-TEST(ResidualNorm, HasTheSameBitsForAnyNumberOfThreads) {
+class ResidualNormThreads : public ::testing::TestWithParam<NormKind> {};
+
+TEST_P(ResidualNormThreads, HasTheSameBitsForAnyNumber) {
   const at::Tensor x = random({333, 96}, at::kFloat), branch = random({333, 96}, at::kBFloat16),
                    weight = random({96}, at::kFloat), bias = random({96}, at::kFloat);
   std::vector<ResidualNormGrads> grads;
@@ -131,7 +155,8 @@ TEST(ResidualNorm, HasTheSameBitsForAnyNumberOfThreads) {
   const int before = at::get_num_threads();
   for (const int threads : {1, 2, 5}) {
     at::set_num_threads(threads);
-    const ResidualNorm norm = residual_norm(x, branch, weight, bias, kEps, at::kBFloat16);
+    const ResidualNorm norm =
+        residual_norm(x, branch, weight, bias, kEps, at::kBFloat16, GetParam());
     normed.push_back(norm.normed);
     grads.push_back(residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight));
   }
@@ -143,6 +168,11 @@ TEST(ResidualNorm, HasTheSameBitsForAnyNumberOfThreads) {
     EXPECT_BIT_EQUAL(grads[i].bias, grads[0].bias);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Kinds, ResidualNormThreads,
+                         ::testing::Values(NormKind::kLayer, NormKind::kRms), [](const auto& kind) {
+                           return kind.param == NormKind::kRms ? "rms" : "layer";
+                         });
 
 TEST_P(ResidualNormOn, TakesStridedRowsAndMoreDimensions) {
   const at::Tensor x = there(random({5, 7, 3}, at::kFloat)).transpose(0, 2),
@@ -189,6 +219,22 @@ TEST(ResidualNorm, RefusesShapesThatDisagree) {
   EXPECT_THROW_WITH(residual_norm(x, {}, at::ones({7}), {}, kEps, at::kFloat), "[4, 8]");
   EXPECT_THROW_WITH(residual_norm(x, at::ones({4, 7}), at::ones({8}), {}, kEps, at::kFloat),
                     "branch must have the shape of x");
+  EXPECT_THROW_WITH(residual_norm(x, {}, at::ones({8}), at::ones({7}), kEps, at::kFloat),
+                    "bias must have the shape of weight, [8], but has [7]");
+}
+
+TEST(ResidualNorm, RefusesTensorsOfSeveralDevices) {
+  const at::Tensor x = random({4, 8}, at::kFloat), elsewhere = at::ones({8}, at::kMeta);
+  EXPECT_THROW_WITH(residual_norm(x, {}, elsewhere, {}, kEps, at::kFloat, NormKind::kRms),
+                    "weight must be on the device of x, cpu, but is on meta");
+}
+
+// A mean beside which the variance is small: what LayerNorm takes away, RMSNorm keeps.
+TEST(ResidualNorm, OfRmsSubtractsNoMean) {
+  const at::Tensor x = at::full({2, 64}, 3.0), ones = at::ones({64});
+  const ResidualNorm norm = residual_norm(x, {}, ones, {}, 0.0, at::kFloat, NormKind::kRms);
+  EXPECT_BIT_EQUAL(norm.normed, at::ones({2, 64}));
+  EXPECT_BIT_EQUAL(residual_norm(x, {}, ones, {}, kEps, at::kFloat).normed, at::zeros({2, 64}));
 }
 
 }  // namespace

@@ -55,6 +55,11 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
          kernels::residual_norm_linear(at::ones({1, 2, 8}), {}, at::ones({8}), {}, weight(4, 8), {},
                                        1e-5, false);
        }},
+      {"mezzo::residual_rms_norm_linear",
+       [=] {
+         kernels::residual_rms_norm_linear(at::ones({1, 2, 8}), {}, at::ones({8}), weight(4, 8), {},
+                                           1e-5, false);
+       }},
       {"mezzo::swiglu_linear",
        [=] {
          kernels::swiglu_linear(at::ones({2, 16}), weight(4, 8), {}, false);

@@ -15,6 +15,10 @@ std::tuple<at::Tensor, at::Tensor> residual_norm_linear_autograd(
     const std::optional<at::Tensor>& norm_bias, const at::Tensor& weight,
     const std::optional<at::Tensor>& bias, double eps, bool recompute);
 
+std::tuple<at::Tensor, at::Tensor> residual_rms_norm_linear_autograd(
+    const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& norm_weight,
+    const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps, bool recompute);
+
 at::Tensor attention_linear_autograd(const at::Tensor& qkv, int64_t heads, const at::Tensor& weight,
                                      const std::optional<at::Tensor>& bias);
 

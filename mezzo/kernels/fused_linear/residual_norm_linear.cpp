@@ -20,12 +20,13 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x,
                                const OptionalTensor& maybe_branch, const at::Tensor& norm_weight,
                                const OptionalTensor& maybe_norm_bias, const at::Tensor& weight,
-                               const OptionalTensor& maybe_bias, double eps, bool recompute) {
+                               const OptionalTensor& maybe_bias, double eps, bool recompute,
+                               NormKind kind) {
     const at::Tensor branch = maybe_branch.value_or(at::Tensor());
     const at::Tensor norm_bias = maybe_norm_bias.value_or(at::Tensor());
     const at::Tensor bias = maybe_bias.value_or(at::Tensor());
     const at::ScalarType dtype = weight.scalar_type();
-    const ResidualNorm norm = residual_norm(x, branch, norm_weight, norm_bias, eps, dtype);
+    const ResidualNorm norm = residual_norm(x, branch, norm_weight, norm_bias, eps, dtype, kind);
     at::Tensor y = at::linear(norm.normed, weight, bias.defined() ? bias.to(dtype) : bias);
     ctx->set_materialize_grads(false);
     if (branch.defined()) ctx->saved_data["branch_dtype"] = branch.scalar_type();
@@ -35,17 +36,17 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    check_no_double_backward("residual_norm_linear");
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &sum = saved[0], &mean = saved[1], &rstd = saved[2], &norm_weight = saved[3],
+                     &norm_bias = saved[4], &weight = saved[5], &bias = saved[6];
+    check_no_double_backward(mean.defined() ? "residual_norm_linear" : "residual_rms_norm_linear");
     const auto branch = ctx->saved_data.find("branch_dtype");
     const bool has_branch = branch != ctx->saved_data.end();
     const auto of_branch = [&](const at::Tensor& grad_x) {
       return has_branch ? grad_x.to(branch->second.toScalarType()) : at::Tensor();
     };
-    if (!grads[1].defined()) return {grads[0], of_branch(grads[0]), {}, {}, {}, {}, {}, {}};
+    if (!grads[1].defined()) return {grads[0], of_branch(grads[0]), {}, {}, {}, {}, {}, {}, {}};
 
-    const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &sum = saved[0], &mean = saved[1], &rstd = saved[2], &norm_weight = saved[3],
-                     &norm_bias = saved[4], &weight = saved[5], &bias = saved[6];
     at::Tensor normed = saved[7];
     if (!normed.defined())
       normed = norm_again(sum, mean, rstd, norm_weight, norm_bias, weight.scalar_type());
@@ -62,6 +63,7 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
             linear.weight,
             linear.bias,
             {},
+            {},
             {}};
   }
 };
@@ -72,8 +74,16 @@ std::tuple<at::Tensor, at::Tensor> residual_norm_linear_autograd(
     const at::Tensor& x, const OptionalTensor& branch, const at::Tensor& norm_weight,
     const OptionalTensor& norm_bias, const at::Tensor& weight, const OptionalTensor& bias,
     double eps, bool recompute) {
-  const variable_list out =
-      ResidualNormLinear::apply(x, branch, norm_weight, norm_bias, weight, bias, eps, recompute);
+  const variable_list out = ResidualNormLinear::apply(x, branch, norm_weight, norm_bias, weight,
+                                                      bias, eps, recompute, NormKind::kLayer);
+  return {out[0], out[1]};
+}
+
+std::tuple<at::Tensor, at::Tensor> residual_rms_norm_linear_autograd(
+    const at::Tensor& x, const OptionalTensor& branch, const at::Tensor& norm_weight,
+    const at::Tensor& weight, const OptionalTensor& bias, double eps, bool recompute) {
+  const variable_list out = ResidualNormLinear::apply(x, branch, norm_weight, OptionalTensor(),
+                                                      weight, bias, eps, recompute, NormKind::kRms);
   return {out[0], out[1]};
 }
 
@@ -84,6 +94,14 @@ std::tuple<at::Tensor, at::Tensor> residual_norm_linear(
   static const auto op =
       typed_op<decltype(residual_norm_linear_autograd)>("mezzo::residual_norm_linear");
   return op.call(x, branch, norm_weight, norm_bias, weight, bias, eps, recompute);
+}
+
+std::tuple<at::Tensor, at::Tensor> residual_rms_norm_linear(
+    const at::Tensor& x, const OptionalTensor& branch, const at::Tensor& norm_weight,
+    const at::Tensor& weight, const OptionalTensor& bias, double eps, bool recompute) {
+  static const auto op =
+      typed_op<decltype(residual_rms_norm_linear_autograd)>("mezzo::residual_rms_norm_linear");
+  return op.call(x, branch, norm_weight, weight, bias, eps, recompute);
 }
 
 }  // namespace mezzo::kernels

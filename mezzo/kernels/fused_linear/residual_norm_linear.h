@@ -26,4 +26,17 @@ std::tuple<at::Tensor, at::Tensor> residual_norm_linear(
     const std::optional<at::Tensor>& norm_bias, const at::Tensor& weight,
     const std::optional<at::Tensor>& bias, double eps, bool recompute);
 
+/// The same with RMSNorm, which has no bias: the beginning of either half of a Llama block.
+///
+///   sum = x + branch;  y = rms_norm(sum) W^T + b
+///   rms_norm(s) = s / sqrt(mean(s^2) + eps) * norm_weight
+///
+/// Everything is fp32 up to the one rounding of the normalised rows; Hugging Face's LlamaRMSNorm
+/// rounds once more, before it multiplies by its weight. A Llama's projections of queries, keys and
+/// values are one W, below each other, and so are those of gate and up. The op
+/// mezzo::residual_rms_norm_linear of the dispatcher.
+std::tuple<at::Tensor, at::Tensor> residual_rms_norm_linear(
+    const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& norm_weight,
+    const at::Tensor& weight, const std::optional<at::Tensor>& bias, double eps, bool recompute);
+
 }  // namespace mezzo::kernels

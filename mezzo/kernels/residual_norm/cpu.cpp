@@ -1,5 +1,6 @@
 #include <algorithm>
-#include <vector>
+#include <string_view>
+#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -46,13 +47,29 @@ at::Tensor statistics_like(const at::Tensor& x) {
                    x.options().dtype(at::kFloat));
 }
 
-void check_shapes(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight) {
+/// Null for a mean that there is none of.
+const float* address(const at::Tensor& mean) {
+  return mean.defined() ? mean.const_data_ptr<float>() : nullptr;
+}
+
+void check_arguments(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+                     const at::Tensor& bias) {
   MEZZO_CHECK(x.dim() >= 1 && weight.dim() == 1 && weight.size(0) == x.size(-1), "residual_norm",
               "weight must have the size of the last dimension of x, [{}], but has [{}]",
               fmt::join(x.sizes(), ", "), fmt::join(weight.sizes(), ", "));
   MEZZO_CHECK(!branch.defined() || branch.sizes() == x.sizes(), "residual_norm",
               "branch must have the shape of x, [{}], but has [{}]", fmt::join(x.sizes(), ", "),
               fmt::join(branch.sizes(), ", "));
+  MEZZO_CHECK(!bias.defined() || bias.sizes() == weight.sizes(), "residual_norm",
+              "bias must have the shape of weight, [{}], but has [{}]",
+              fmt::join(weight.sizes(), ", "), fmt::join(bias.sizes(), ", "));
+  const std::pair<std::string_view, const at::Tensor&> others[] = {
+      {"branch", branch}, {"weight", weight}, {"bias", bias}};
+  for (const auto& [name, other] : others) {
+    MEZZO_CHECK(!other.defined() || other.device() == x.device(), "residual_norm",
+                "{} must be on the device of x, {}, but is on {}", name, x.device().str(),
+                other.device().str());
+  }
 }
 
 template <class T, class B, class O>
@@ -65,16 +82,17 @@ template <class T, class O>
 void run(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
          const at::Tensor& bias, double eps, ResidualNorm& result) {
   const auto rows_with = [&]<class B>(const B* added) {
-    return NormRows<T, B, O>{x.const_data_ptr<T>(),
-                             added,
-                             weight.const_data_ptr<float>(),
-                             bias.const_data_ptr<float>(),
-                             result.sum.mutable_data_ptr<T>(),
-                             result.normed.mutable_data_ptr<O>(),
-                             result.mean.mutable_data_ptr<float>(),
-                             result.rstd.mutable_data_ptr<float>(),
-                             x.size(-1),
-                             static_cast<float>(eps)};
+    return NormRows<T, B, O>{
+        x.const_data_ptr<T>(),
+        added,
+        weight.const_data_ptr<float>(),
+        bias.const_data_ptr<float>(),
+        result.sum.mutable_data_ptr<T>(),
+        result.normed.mutable_data_ptr<O>(),
+        result.mean.defined() ? result.mean.mutable_data_ptr<float>() : nullptr,
+        result.rstd.mutable_data_ptr<float>(),
+        x.size(-1),
+        static_cast<float>(eps)};
   };
   if (!branch.defined()) {
     run(rows_with(static_cast<const T*>(nullptr)), rows_of(x));
@@ -89,23 +107,24 @@ void run(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight
 
 ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
                            const at::Tensor& weight, const at::Tensor& bias, double eps,
-                           at::ScalarType dtype) {
-  check_shapes(x_in, branch_in, weight);
+                           at::ScalarType dtype, NormKind kind) {
+  check_arguments(x_in, branch_in, weight, bias);
   if constexpr (kHasCuda) {
     if (cuda::takes_norm(x_in, dtype))
-      return cuda::residual_norm(x_in, branch_in, weight, bias, eps, dtype);
+      return cuda::residual_norm(x_in, branch_in, weight, bias, eps, dtype, kind);
   }
-  if (!x_in.is_cpu()) return reference::residual_norm(x_in, branch_in, weight, bias, eps, dtype);
+  if (!x_in.is_cpu())
+    return reference::residual_norm(x_in, branch_in, weight, bias, eps, dtype, kind);
   const at::Tensor x = x_in.contiguous();
   at::Tensor branch = branch_in.defined() ? branch_in.contiguous() : branch_in;
   if (branch.defined() && branch.scalar_type() != dtype) branch = branch.to(x.scalar_type());
-  ResidualNorm result{branch.defined() ? at::empty_like(x) : x,
-                      at::empty(x.sizes(), x.options().dtype(dtype)), statistics_like(x),
-                      statistics_like(x)};
+  ResidualNorm result{
+      branch.defined() ? at::empty_like(x) : x, at::empty(x.sizes(), x.options().dtype(dtype)),
+      kind == NormKind::kLayer ? statistics_like(x) : at::Tensor(), statistics_like(x)};
   const bool is_done = with_types(x.scalar_type(), dtype, [&]<class T, class O>(T, O) {
     run<T, O>(x, branch, vector_of(weight, x.size(-1)), vector_of(bias, x.size(-1)), eps, result);
   });
-  return is_done ? result : reference::residual_norm(x, branch, weight, bias, eps, dtype);
+  return is_done ? result : reference::residual_norm(x, branch, weight, bias, eps, dtype, kind);
 }
 
 at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
@@ -118,7 +137,7 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
   const at::Tensor w = vector_of(weight, sum.size(-1)), b = vector_of(bias, sum.size(-1));
   const bool is_done = with_types(sum.scalar_type(), dtype, [&]<class T, class O>(T, O) {
     at::parallel_for(0, rows_of(sum), grain(sum.size(-1)), [&](int64_t begin, int64_t end) {
-      simd<norm_again_rows<T, O>>(sum.const_data_ptr<T>(), mean.const_data_ptr<float>(),
+      simd<norm_again_rows<T, O>>(sum.const_data_ptr<T>(), address(mean),
                                   rstd.const_data_ptr<float>(), w.const_data_ptr<float>(),
                                   b.const_data_ptr<float>(), normed.mutable_data_ptr<O>(),
                                   sum.size(-1), begin, end);
@@ -155,7 +174,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
         const NormGradRows<T, O> all{grad_normed.const_data_ptr<O>(),
                                      grad_sum.defined() ? grad_sum.const_data_ptr<T>() : nullptr,
                                      sum.const_data_ptr<T>(),
-                                     mean.const_data_ptr<float>(),
+                                     address(mean),
                                      rstd.const_data_ptr<float>(),
                                      w.const_data_ptr<float>(),
                                      grad_x.mutable_data_ptr<T>(),

@@ -41,22 +41,22 @@ bool takes_norm(const at::Tensor& x, at::ScalarType out) {
 
 ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
                            const at::Tensor& weight_in, const at::Tensor& bias_in, double eps,
-                           at::ScalarType dtype) {
+                           at::ScalarType dtype, NormKind kind) {
   const Launch launch(x_in);
   const at::Tensor x = aligned(x_in), weight = vector_of(weight_in), bias = vector_of(bias_in);
   at::Tensor branch = branch_in;
   if (branch.defined() && branch.scalar_type() != dtype) branch = branch.to(x.scalar_type());
   if (branch.defined()) branch = aligned(branch);
-  ResidualNorm result{branch.defined() ? at::empty_like(x) : x,
-                      at::empty(x.sizes(), x.options().dtype(dtype)), statistics_like(x),
-                      statistics_like(x)};
+  ResidualNorm result{
+      branch.defined() ? at::empty_like(x) : x, at::empty(x.sizes(), x.options().dtype(dtype)),
+      kind == NormKind::kLayer ? statistics_like(x) : at::Tensor(), statistics_like(x)};
   launch_norm_rows({.x = x.const_data_ptr(),
                     .branch = branch.defined() ? branch.const_data_ptr() : nullptr,
                     .weight = address(weight),
                     .bias = address(bias),
                     .sum = branch.defined() ? result.sum.mutable_data_ptr() : nullptr,
                     .normed = result.normed.mutable_data_ptr(),
-                    .mean = result.mean.mutable_data_ptr<float>(),
+                    .mean = result.mean.defined() ? result.mean.mutable_data_ptr<float>() : nullptr,
                     .rstd = result.rstd.mutable_data_ptr<float>(),
                     .rows = x.numel() / x.size(-1),
                     .C = x.size(-1),
@@ -80,7 +80,7 @@ at::Tensor norm_again(const at::Tensor& sum_in, const at::Tensor& mean, const at
                      .bias = address(bias),
                      .sum = sum.mutable_data_ptr(),  // which is only read
                      .normed = normed.mutable_data_ptr(),
-                     .mean = mean.mutable_data_ptr<float>(),
+                     .mean = mean.defined() ? mean.mutable_data_ptr<float>() : nullptr,
                      .rstd = rstd.mutable_data_ptr<float>(),
                      .rows = sum.numel() / sum.size(-1),
                      .C = sum.size(-1),
@@ -110,7 +110,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
   launch_norm_grad_rows({.grad_normed = grad_normed.const_data_ptr(),
                          .grad_sum = grad_sum.defined() ? grad_sum.const_data_ptr() : nullptr,
                          .sum = sum.const_data_ptr(),
-                         .mean = mean.const_data_ptr<float>(),
+                         .mean = address(mean),
                          .rstd = rstd.const_data_ptr<float>(),
                          .weight = address(weight),
                          .grad_x = grad_x.mutable_data_ptr(),

@@ -50,7 +50,7 @@ __global__ void norm_rows(NormRows a) {
     }
     total += (x[item][0] + x[item][1]) + (x[item][2] + x[item][3]);
   }
-  const float mean = block_sum(total, scratch) / static_cast<float>(a.C);
+  const float mean = a.mean == nullptr ? 0.0f : block_sum(total, scratch) / static_cast<float>(a.C);
   float squares = 0.0f;
 #pragma unroll
   for (int item = 0; item < Items; ++item) {
@@ -60,7 +60,7 @@ __global__ void norm_rows(NormRows a) {
   }
   const float rstd = 1.0f / sqrtf(block_sum(squares, scratch) / static_cast<float>(a.C) + a.eps);
   if (threadIdx.x == 0) {
-    a.mean[row] = mean;
+    if (a.mean != nullptr) a.mean[row] = mean;
     a.rstd[row] = rstd;
   }
 #pragma unroll
@@ -73,7 +73,7 @@ __global__ void norm_rows(NormRows a) {
 template <class T, class O>
 __global__ void norm_again(NormRows a) {
   const int64_t row = blockIdx.x, first = row * a.C;
-  const float mean = a.mean[row], rstd = a.rstd[row];
+  const float mean = a.mean == nullptr ? 0.0f : a.mean[row], rstd = a.rstd[row];
   for (int64_t column = 4 * int64_t{threadIdx.x}; column < a.C; column += 4 * int64_t{blockDim.x}) {
     float sum[4];
     load_wide<T>(a.sum, first + column, sum);
@@ -90,7 +90,7 @@ __global__ void norm_grad_rows(NormGradRows a) {
   const float per_element = 1.0f / static_cast<float>(a.C);
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
     const int64_t first = row * a.C;
-    const float mean = a.mean[row], rstd = a.rstd[row];
+    const float mean = a.mean == nullptr ? 0.0f : a.mean[row], rstd = a.rstd[row];
     float weighted[Items][4] = {}, unit[Items][4] = {};
     float along_one = 0.0f, along_unit = 0.0f;
 #pragma unroll
@@ -110,7 +110,7 @@ __global__ void norm_grad_rows(NormGradRows a) {
         along_unit += weighted[item][k] * unit[item][k];
       }
     }
-    along_one = block_sum(along_one, scratch) * per_element;
+    along_one = a.mean == nullptr ? 0.0f : block_sum(along_one, scratch) * per_element;
     along_unit = block_sum(along_unit, scratch) * per_element;
 #pragma unroll
     for (int item = 0; item < Items; ++item) {

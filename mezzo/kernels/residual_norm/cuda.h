@@ -16,7 +16,8 @@ struct NormRows {
   const float* bias;  // null: zero
   void* sum;          // in stream_number
   void* normed;       // in `out`
-  float *mean, *rstd;
+  float* mean;        // null: RMSNorm, which has none
+  float* rstd;
   int64_t rows, C;
   float eps;
   Number stream_number, branch_number, out;
@@ -31,7 +32,8 @@ struct NormGradRows {
   const void* grad_normed;  // in `out`
   const void* grad_sum;     // in stream_number; null: zero
   const void* sum;
-  const float *mean, *rstd, *weight;
+  const float* mean;  // null: RMSNorm
+  const float *rstd, *weight;
   void* grad_x;
   void* grad_branch;  // in `out`; null: not wanted
   float* partials;    // [2, blocks, C]: each block's share of grad weight, then of grad bias

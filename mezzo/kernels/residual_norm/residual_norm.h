@@ -7,14 +7,20 @@
 namespace mezzo::kernels {
 
 // The sum of a residual stream and the normalisation that reads it, in one pass over memory, and
-// both gradients in one. Layer normalisation: Ba, Kiros and Hinton, arXiv 1607.06450, equation 3.
-// Rows are all dimensions but the last, of C elements. Below autograd; on other devices than a CPU,
-// and for dtypes that are not named here, plain tensor code does the same.
+// both gradients in one. Rows are all dimensions but the last, of C elements. Below autograd; on
+// other devices than a CPU, and for dtypes that are not named here, plain tensor code does the
+// same.
+
+enum class NormKind {
+  kLayer,  ///< layer normalisation: Ba, Kiros and Hinton, arXiv 1607.06450, equation 3
+  kRms,    ///< RMSNorm, which subtracts no mean: Zhang and Sennrich, arXiv 1910.07467, equation 4
+};
 
 struct ResidualNorm {
-  at::Tensor sum;         ///< x + branch, in the dtype of x; x itself without a branch
-  at::Tensor normed;      ///< (sum - mean) * rstd * weight + bias
-  at::Tensor mean, rstd;  ///< fp32, one a row
+  at::Tensor sum;     ///< x + branch, in the dtype of x; x itself without a branch
+  at::Tensor normed;  ///< (sum - mean) * rstd * weight + bias
+  at::Tensor mean;    ///< fp32, one a row; of RMSNorm undefined, and 0 where it is subtracted
+  at::Tensor rstd;    ///< fp32, one a row: 1 / sqrt(mean((sum - mean)^2) + eps)
 };
 
 ///   x       [..., C]  fp32, bf16 or fp16: the residual stream
@@ -24,11 +30,13 @@ struct ResidualNorm {
 /// Sums and statistics are fp32; the sum is rounded to the dtype of x before it is normalised, as
 /// two ops would. Max error of normed beyond what the sum's rounding brings: 4 fp32 roundings and
 /// one to dtype, relative to |normed| + |bias|, where the variance is not small beside the mean's
-/// square. Throws Error if shapes disagree.
+/// square. Throws Error if shapes or devices disagree.
 ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
-                           const at::Tensor& bias, double eps, at::ScalarType dtype);
+                           const at::Tensor& bias, double eps, at::ScalarType dtype,
+                           NormKind kind = NormKind::kLayer);
 
-/// normed of an earlier call again, bit for bit, from what it left.
+/// normed of an earlier call again, bit for bit, from what it left. An undefined mean, here and in
+/// the backward pass, says that it was RMSNorm.
 at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
                       const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
 
@@ -48,7 +56,8 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at
 namespace reference {
 
 ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
-                           const at::Tensor& bias, double eps, at::ScalarType dtype);
+                           const at::Tensor& bias, double eps, at::ScalarType dtype,
+                           NormKind kind = NormKind::kLayer);
 at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
                       const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
@@ -65,7 +74,8 @@ namespace cuda {
 /// x [..., C] on a GPU, and normalised numbers in `out`, are what the kernels are written for.
 bool takes_norm(const at::Tensor& x, at::ScalarType out);
 ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
-                           const at::Tensor& bias, double eps, at::ScalarType dtype);
+                           const at::Tensor& bias, double eps, at::ScalarType dtype,
+                           NormKind kind = NormKind::kLayer);
 at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
                       const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,

@@ -17,7 +17,8 @@ struct NormRows {
   const float *weight, *bias;
   T* sum;
   O* normed;
-  float *mean, *rstd;
+  float* mean;  // null: RMSNorm, which has none
+  float* rstd;
   int64_t C;
   float eps;
 };
@@ -56,9 +57,9 @@ MEZZO_INLINE void norm_rows(NormRows<T, B, O> a, int64_t begin, int64_t end) {
       for (int64_t i = 0; i < a.C; ++i) written[i] = narrow<T>(wide(x[i]) + wide(branch[i]));
       sum = written;
     }
-    const float mean = mean_of(sum, a.C);
+    const float mean = a.mean == nullptr ? 0.0f : mean_of(sum, a.C);
     const float rstd = 1.0f / std::sqrt(variance_of(sum, mean, a.C) + a.eps);
-    a.mean[row] = mean;
+    if (a.mean != nullptr) a.mean[row] = mean;
     a.rstd[row] = rstd;
     normalise(sum, mean, rstd, a.weight, a.bias, a.normed + row * a.C, a.C);
   }
@@ -69,7 +70,8 @@ MEZZO_INLINE void norm_again_rows(const T* sum, const float* mean, const float* 
                                   const float* weight, const float* bias, O* normed, int64_t C,
                                   int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row)
-    normalise(sum + row * C, mean[row], rstd[row], weight, bias, normed + row * C, C);
+    normalise(sum + row * C, mean == nullptr ? 0.0f : mean[row], rstd[row], weight, bias,
+              normed + row * C, C);
 }
 
 template <class T, class O>
@@ -77,7 +79,8 @@ struct NormGradRows {
   const O* grad_normed;
   const T* grad_sum;  // null: zero
   const T* sum;
-  const float *mean, *rstd, *weight;
+  const float* mean;  // null: RMSNorm
+  const float *rstd, *weight;
   T* grad_x;
   O* grad_branch;  // null: not wanted
   int64_t C;
@@ -91,7 +94,7 @@ MEZZO_INLINE void norm_grad_rows(NormGradRows<T, O> a, float* grad_weight, float
   for (int64_t row = begin; row < end; ++row) {
     const O* grad = a.grad_normed + row * a.C;
     const T* sum = a.sum + row * a.C;
-    const float mean = a.mean[row], rstd = a.rstd[row];
+    const float mean = a.mean == nullptr ? 0.0f : a.mean[row], rstd = a.rstd[row];
     float along_one = 0, along_unit = 0;
 #pragma omp simd reduction(+ : along_one, along_unit)
     for (int64_t i = 0; i < a.C; ++i) {
@@ -101,7 +104,7 @@ MEZZO_INLINE void norm_grad_rows(NormGradRows<T, O> a, float* grad_weight, float
       grad_weight[i] += g * unit;
       grad_bias[i] += g;
     }
-    along_one *= per_element;
+    along_one = a.mean == nullptr ? 0.0f : along_one * per_element;
     along_unit *= per_element;
     const T* before = a.grad_sum == nullptr ? nullptr : a.grad_sum + row * a.C;
     T* grad_x = a.grad_x + row * a.C;
