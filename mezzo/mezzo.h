@@ -39,6 +39,7 @@
 #include "mezzo/kernels/fused_linear/swiglu_linear.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "mezzo/kernels/rope/rope.h"
 #include "mezzo/numerics/diagnosis.h"
 #include "mezzo/numerics/doctor.h"
 #include "mezzo/numerics/magnitudes.h"

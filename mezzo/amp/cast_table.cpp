@@ -175,6 +175,7 @@ constexpr CastTableRow kRows[] = {
     {"mezzo::linear_cross_entropy", kNone, kNone, kLower},
     {"mezzo::residual_norm_linear", kNone, kNone, kLower},
     {"mezzo::residual_rms_norm_linear", kNone, kNone, kLower},
+    {"mezzo::rope", kNone, kNone, kPass},
     {"mezzo::swiglu_linear", kNone, kNone, kLower},
     {"mkldnn_rnn_layer", kNone, kLower, kLower},
     {"mm", kLower, kLower, kLower},

@@ -5,6 +5,7 @@
 #include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/linear_cross_entropy/select.h"
 #include "mezzo/kernels/matmul/matmul.h"
+#include "mezzo/kernels/rope/rotate.h"
 
 // Note [Ops in a static library]
 // The dispatcher learns of the ops before main() from the static object behind TORCH_LIBRARY. A
@@ -33,6 +34,8 @@ TORCH_LIBRARY(mezzo, m) {
         &mezzo::kernels::gelu_linear_autograd);
   m.def("swiglu_linear(Tensor gate_up, Tensor weight, Tensor? wide_bias, bool recompute) -> Tensor",
         &mezzo::kernels::swiglu_linear_autograd);
+  m.def("rope(Tensor x, Tensor wide_table, bool is_interleaved=False) -> Tensor",
+        &mezzo::kernels::rope_autograd);
 }
 
 namespace mezzo::kernels {

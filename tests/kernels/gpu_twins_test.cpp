@@ -19,8 +19,10 @@
 #include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/rope/rotate.h"
 #include "mezzo/kernels/swiglu/swiglu.h"
 #include "tests/close.h"
+#include "tests/kernels/rope_bound.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -78,7 +80,7 @@ class NormTwin : public TwinTestOf<std::tuple<Streams, NormKind, int64_t>> {
 TEST_P(NormTwin, StaysWithinTheBoundOfFp64) {
   const auto [streams, kind, C] = GetParam();
   const auto [stream, out] = streams;
-  const int64_t rows = 61;
+  const int64_t rows = 19;  // several for each of the backward pass's blocks, also when emulated
   const at::Tensor x = random({rows, C}, stream), branch = random({rows, C}, out),
                    weight = random({C}, at::kFloat), bias = random({C}, at::kFloat),
                    grad = random({rows, C}, out), grad_sum = random({rows, C}, stream);
@@ -126,6 +128,36 @@ INSTANTIATE_TEST_SUITE_P(Twins, NormTwin,
                                             ::testing::Values(NormKind::kLayer, NormKind::kRms),
                                             ::testing::Values(4, 256, 768, 1600, 8192)),
                          norm_name);
+
+class RopeTwin : public TwinTestOf<std::tuple<at::ScalarType, RopePairs, int64_t>> {};
+
+// Queries and keys in a packed [B, T, 3 C], and one number further on, turned back. Only the first,
+// where half a head is a multiple of 4, is loaded several numbers at a time.
+TEST_P(RopeTwin, StaysWithinTheBoundOfFp64) {
+  const auto [dtype, pairs, D] = GetParam();
+  const int64_t B = 2, T = 9, H = 11;
+  const at::Tensor table = rope_table(T + 3, D);
+  const at::Tensor packed = on_gpu(random({B, T, 3 * H * D}, dtype));
+  for (const bool is_inverse : {false, true}) {
+    const at::Tensor x = packed.narrow(2, is_inverse ? 1 : 0, 2 * H * D).unflatten(2, {2 * H, D});
+    const at::Tensor got = tested::rotate_pairs(x, on_gpu(table), pairs, is_inverse).cpu();
+    const at::Tensor want = reference::rotate_pairs(exact(x), table, pairs, is_inverse);
+    EXPECT_EQ(got.scalar_type(), dtype);
+    EXPECT_TRUE(mezzo::testing::is_within(got, want, rope_bound(dtype, pairs, exact(x), want)));
+  }
+}
+
+std::string rope_name(const ::testing::TestParamInfo<RopeTwin::ParamType>& param) {
+  const auto& [dtype, pairs, D] = param.param;
+  return fmt::format("{}_{}_{}", name_of(dtype),
+                     pairs == RopePairs::kHalves ? "halves" : "interleaved", D);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Twins, RopeTwin,
+    ::testing::Combine(kDtypes, ::testing::Values(RopePairs::kHalves, RopePairs::kInterleaved),
+                       ::testing::Values(2, 6, 64, 128)),
+    rope_name);
 
 class GateTwin : public TwinTestOf<at::ScalarType> {
  protected:

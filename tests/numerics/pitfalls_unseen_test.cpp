@@ -26,6 +26,7 @@
 #include "mezzo/kernels/fused_linear/swiglu_linear.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "mezzo/kernels/ops.h"
+#include "mezzo/kernels/rope/rope.h"
 #include "mezzo/numerics/recorder.h"
 #include "tests/numerics/watched.h"
 
@@ -59,6 +60,10 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
        [=] {
          kernels::residual_rms_norm_linear(at::ones({1, 2, 8}), {}, at::ones({8}), weight(4, 8), {},
                                            1e-5, false);
+       }},
+      {"mezzo::rope",
+       [=] {
+         kernels::rope(at::ones({1, 2, 2, 4}), kernels::rope_table(2, 4));
        }},
       {"mezzo::swiglu_linear",
        [=] {
