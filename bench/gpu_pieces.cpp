@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <functional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/rope/rope.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 #include "mezzo/train/device.h"
 
@@ -65,15 +67,24 @@ void elementwise(const Shape& s) {
   const at::Tensor branch = random({s.tokens(), s.C}, at::kBFloat16),
                    weight = random({s.C}, at::kFloat);
   print_bytes("copy", 8 * N, [&] { y.copy_(x); });
-  const auto norm = kernels::residual_norm(x, branch, weight, weight, 1e-5, at::kBFloat16);
-  print_bytes("residual + norm", 12 * N,
-              [&] { kernels::residual_norm(x, branch, weight, weight, 1e-5, at::kBFloat16); });
-  print_bytes("norm again", 6 * N, [&] {
-    kernels::norm_again(norm.sum, norm.mean, norm.rstd, weight, weight, at::kBFloat16);
-  });
-  print_bytes("residual + norm, backward", 16 * N, [&] {
-    kernels::residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight, true);
-  });
+  for (const auto kind : {kernels::NormKind::kLayer, kernels::NormKind::kRms}) {
+    const std::string name = kind == kernels::NormKind::kLayer ? "norm" : "RMSNorm";
+    const auto run = [&] {
+      return kernels::residual_norm(x, branch, weight, weight, 1e-5, at::kBFloat16, kind);
+    };
+    const auto norm = run();
+    print_bytes("residual + " + name, 12 * N, run);
+    print_bytes(name + " again", 6 * N, [&] {
+      kernels::norm_again(norm.sum, norm.mean, norm.rstd, weight, weight, at::kBFloat16);
+    });
+    print_bytes("residual + " + name + ", backward", 16 * N, [&] {
+      kernels::residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight, true);
+    });
+  }
+  const at::Tensor qkv = random({s.B, s.T, 3 * s.C}, at::kBFloat16),
+                   table = kernels::rope_table(s.T, s.C / s.H).cuda();
+  const at::Tensor heads = qkv.narrow(2, 0, 2 * s.C).unflatten(2, {2 * s.H, s.C / s.H});
+  print_bytes("rope of queries and keys", 8 * N, [&] { kernels::rope(heads, table); });
   const at::Tensor hidden = random({s.tokens(), 4 * s.C}, at::kBFloat16);
   print_bytes("gelu", 16 * N, [&] { kernels::tanh_gelu(hidden); });
   print_bytes("gelu, backward", 24 * N, [&] { kernels::tanh_gelu_backward(hidden, hidden); });

@@ -1,6 +1,7 @@
 // A roofline: every piece of a training step by itself, at the step's shapes, with its operations
 // and bytes, as a share of what this machine reaches at its best, measured in the same run. Then
-// the sum beside the whole step. See bench/README.md.
+// the sum beside the whole step. What a Llama has in the place of GPT-2's norm and positions is
+// timed at the same shapes, 0 times in the step. See bench/README.md.
 //
 //   pieces_bench [nano|mini|gpt2] [fp32|bf16|fp16]
 
@@ -26,6 +27,7 @@
 #include "mezzo/kernels/matmul/brgemm.h"
 #include "mezzo/kernels/norm/norm.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/rope/rope.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 #include "mezzo/models/gpt2_config.h"
 
@@ -97,11 +99,13 @@ class Step {
     product("mlp in", C_, 4 * C_);
     product("mlp out", 4 * C_, C_);
     attention();
-    norm();
+    norm("norm", kernels::NormKind::kLayer, 2 * layers());
     gelu();
     head(V);
     embedding(V);
     optimizer();
+    norm("RMSNorm", kernels::NormKind::kRms, 0);
+    rope();
   }
   std::vector<Piece>& pieces() { return pieces_; }
 
@@ -142,17 +146,27 @@ class Step {
     });
   }
 
-  void norm() {
+  /// `times` in the blocks, and once after them.
+  void norm(const std::string& name, kernels::NormKind kind, double times) {
+    const double with_last = times == 0 ? 0 : times + 1;
     const at::Tensor x = at::randn({N_, C_}), branch = random({N_, C_}), w = at::ones({C_});
-    const auto r = kernels::residual_norm(x, branch, w, w, 1e-5, dtype_);
+    const auto r = kernels::residual_norm(x, branch, w, w, 1e-5, dtype_, kind);
     const double wide = 4e-9 * static_cast<double>(N_ * C_),
                  narrow = size(static_cast<double>(N_ * C_));
-    add("residual + norm, forward", 2 * layers() + 1, 0, 2 * wide + 2 * narrow,
-        [=, this] { kernels::residual_norm(x, branch, w, w, 1e-5, dtype_); });
-    add("norm, again", 2 * layers(), 0, wide + narrow,
+    add("residual + " + name + ", forward", with_last, 0, 2 * wide + 2 * narrow,
+        [=, this] { kernels::residual_norm(x, branch, w, w, 1e-5, dtype_, kind); });
+    add(name + ", again", times, 0, wide + narrow,
         [=, this] { kernels::norm_again(r.sum, r.mean, r.rstd, w, w, dtype_); });
-    add("residual + norm, backward", 2 * layers() + 1, 0, 3 * wide + narrow,
+    add("residual + " + name + ", backward", with_last, 0, 3 * wide + narrow,
         [=] { kernels::residual_norm_backward(branch, x, r.sum, r.mean, r.rstd, w); });
+  }
+
+  void rope() {
+    const int64_t H = config_.heads, D = C_ / H;
+    const at::Tensor qkv = random({B_, T_, 3 * C_}), table = kernels::rope_table(T_, D);
+    const at::Tensor x = qkv.narrow(2, 0, 2 * C_).unflatten(2, {2 * H, D});
+    add("RoPE of queries and keys", 0, 0, 2 * size(static_cast<double>(N_ * 2 * C_)),
+        [=] { kernels::rope(x, table); });
   }
 
   void gelu() {
