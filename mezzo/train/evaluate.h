@@ -14,7 +14,8 @@ struct Evaluation {
 };
 
 /// The model on batches of equal size, in the mode's dtypes, without gradients and without dropout;
-/// the model is left in training mode. Moves no random generator.
+/// the model is left in training mode. Moves no random generator. At least one batch; the device is
+/// waited for once, at the end.
 Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,
                     const std::vector<Batch>& batches);
 

@@ -1,0 +1,85 @@
+#include "mezzo/train/evaluate.h"
+
+#include <cmath>
+#include <string>
+
+#include <ATen/ATen.h>
+#include <ATen/record_function.h>
+
+#include "tests/testing.h"
+
+namespace mezzo::train {
+namespace {
+
+constexpr int64_t kVocabulary = 32, kLength = 8;
+
+models::GPT2 model() {
+  return models::GPT2(models::GPT2Config{.layers = 1,
+                                         .heads = 2,
+                                         .width = 16,
+                                         .context = kLength,
+                                         .vocab_size = kVocabulary,
+                                         .dropout = 0.5},
+                      7);
+}
+
+std::vector<Batch> batches(int64_t count) {
+  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
+  std::vector<Batch> result;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto tokens = [&] {
+      return at::randint(kVocabulary, {4, kLength}, generator, at::TensorOptions(at::kLong));
+    };
+    result.push_back({tokens(), tokens()});
+  }
+  return result;
+}
+
+/// How often a number is read from a tensor while it lives: each time a GPU would be waited for.
+class Reads {
+ public:
+  Reads() {
+    count_ = 0;
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&on_op));
+  }
+  ~Reads() { at::removeCallback(handle_); }
+  int count() const { return count_; }
+
+ private:
+  static std::unique_ptr<at::ObserverContext> on_op(const at::RecordFunction& op) {
+    count_ += op.name() == std::string("aten::_local_scalar_dense") ? 1 : 0;
+    return nullptr;
+  }
+  inline static int count_ = 0;
+  at::CallbackHandle handle_;
+};
+
+TEST(Evaluate, IsTheMeanOfTheBatches) {
+  models::GPT2 gpt = model();
+  double loss = 0.0, accuracy = 0.0;
+  for (const Batch& batch : batches(3)) {
+    const Evaluation one = evaluate(gpt, precision_mode("fp32"), {batch});
+    loss += one.loss;
+    accuracy += one.accuracy;
+  }
+  const Evaluation all = evaluate(gpt, precision_mode("fp32"), batches(3));
+  EXPECT_EQ(all.loss, loss / 3);  // sums in fp64, in the order of the batches
+  EXPECT_DOUBLE_EQ(all.accuracy, accuracy / 3);
+  EXPECT_NEAR(all.loss, std::log(kVocabulary), 0.5) << "an untrained model knows nothing";
+  EXPECT_TRUE(gpt->is_training());
+}
+
+TEST(Evaluate, ReadsNothingOfASingleBatch) {
+  models::GPT2 gpt = model();
+  const std::vector<Batch> given = batches(3);
+  const Reads reads;
+  for (const Batch& batch : given) gpt->forward(batch.tokens);  // on a CPU it reads the tokens
+  const int in_forward = reads.count();
+  given.front().tokens.max().item<int64_t>();
+  ASSERT_EQ(reads.count(), in_forward + 1) << "a read is seen";
+  evaluate(gpt, precision_mode("fp32"), given);
+  EXPECT_EQ(reads.count(), 2 * in_forward + 1);
+}
+
+}  // namespace
+}  // namespace mezzo::train
