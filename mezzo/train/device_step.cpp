@@ -1,5 +1,6 @@
 #include "mezzo/train/device_step.h"
 
+#include <cmath>
 #include <utility>
 
 #include <fmt/format.h>
@@ -11,6 +12,8 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
+#include "mezzo/kernels/grad_check/grad_check.h"
 #include "mezzo/optim/clip.h"
 #include "mezzo/train/forward_backward.h"
 
@@ -25,6 +28,12 @@ class RecordedGraph : public Recording {
  private:
   kernels::cuda::Graph graph_;
 };
+
+// Enqueued, not waited for.
+at::Tensor copy_to_host(const at::Tensor& values) {
+  at::Tensor copy = kernels::cuda::pinned_like(values);
+  return copy.copy_(values, /*non_blocking=*/true);
+}
 
 std::string shape_of(const std::vector<Batch>& batches) {
   std::string shape;
@@ -43,11 +52,13 @@ DeviceStep::DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler&
       mode_(mode),
       clip_(clip),
       parameters_(model->parameters()),
+      named_(model->named_parameters().pairs()),
       stream_(parameters_.front().device()),
       graph_(
           [](const std::function<void()>& work) { return std::make_unique<RecordedGraph>(work); }) {
-  const auto fp32 = at::TensorOptions(at::kFloat).device(parameters_.front().device());
-  computed_ = at::zeros({4}, fp32);
+  const at::Device device = parameters_.front().device();
+  computed_ = at::zeros({5}, at::TensorOptions(at::kFloat).device(device));
+  counts_ = kernels::cuda::make_counts(static_cast<int64_t>(named_.size()), device);
   optimizer_.keep_lr_on_device();
 }
 
@@ -57,8 +68,8 @@ void DeviceStep::run(const std::vector<Batch>& batches, double lr) {
     load(batches, lr);
     graph_.run(shape_of(batches), [this] { compute(); });
     Pending& pending = results_.emplace_back();
-    pending.values = kernels::cuda::pinned(computed_.numel());
-    pending.values.copy_(computed_, /*non_blocking=*/true);
+    pending.values = copy_to_host(computed_);
+    pending.counts = copy_to_host(counts_);
     pending.is_copied.record();
   });
   stream_.let_current_wait();
@@ -74,7 +85,14 @@ StepResult DeviceStep::take() {
   result.loss = values[0];
   result.grad_norm = values[1];
   result.scale = values[2];
-  result.is_skipped = values[3] != 0.0f;
+  result.next_scale = values[3];
+  result.is_skipped = values[4] != 0.0f;
+  if (std::isfinite(result.grad_norm)) return result;
+  for (size_t i = 0; i < with_gradient_.size(); ++i) {
+    const auto& [name, parameter] = with_gradient_[i];
+    result.gradients.push_back(
+        {name, kernels::cuda::facts_of(pending.counts, i, parameter.numel())});
+  }
   return result;
 }
 
@@ -97,17 +115,32 @@ void DeviceStep::compute() {
   const at::Tensor loss = forward_backward(model_, scaler_, mode_, batches_);
   const at::Tensor rest = scaler_.is_enabled() ? step_scaled() : step_unscaled();
   computed_.select(0, 0).copy_(loss);
-  computed_.slice(0, 1, 4).copy_(rest);
+  computed_.slice(0, 1).copy_(rest);
   optimizer_.optimizer().zero_grad();
+}
+
+// Before clipping, which makes NaNs of all gradients where one is not finite.
+void DeviceStep::keep_facts(const at::Tensor& norm) {
+  std::vector<at::Tensor> grads;
+  with_gradient_.clear();
+  for (const NamedParameter& parameter : named_) {
+    if (!parameter.second.grad().defined()) continue;
+    with_gradient_.push_back(parameter);
+    grads.push_back(parameter.second.grad());
+  }
+  const double smallest_normal = float_format(at::kHalf).smallest_normal;
+  kernels::cuda::count_if_not_finite(grads, norm, smallest_normal, counts_);
 }
 
 // The clipping factor is folded into the optimizer's own pass.
 at::Tensor DeviceStep::step_unscaled() {
   const at::Tensor norm = optim::grad_norm(parameters_), zero = at::zeros_like(norm);
+  keep_facts(norm);
   std::optional<at::Tensor> divisor;
   if (clip_ > 0.0) divisor = (norm / clip_).clamp_min(1.0);
   optimizer_.scaled_step().scaled_step(divisor, zero);
-  return at::stack({norm, zero + 1.0, zero});
+  const at::Tensor scale = zero + 1.0;
+  return at::stack({norm, scale, scale, zero});
 }
 
 at::Tensor DeviceStep::step_scaled() {
@@ -116,10 +149,12 @@ at::Tensor DeviceStep::step_scaled() {
   scaler_.unscale_(optimizer);
   const at::Tensor found_inf = scaler_.found_inf_tensor(optimizer);
   const at::Tensor norm = optim::grad_norm(parameters_);
+  keep_facts(norm);
   if (clip_ > 0.0) optim::clip_to_norm_(parameters_, norm, clip_);
   scaler_.step(optimizer);
   scaler_.update();
-  return at::stack({norm, scale.reshape({}), found_inf.reshape({})});
+  const at::Tensor& next = scaler_.scale_tensor();
+  return at::stack({norm, scale.reshape({}), next.reshape({}), found_inf.reshape({})});
 }
 
 }  // namespace mezzo::train

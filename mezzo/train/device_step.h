@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "mezzo/amp/grad_scaler.h"
+#include "mezzo/amp/gradient_facts.h"
 #include "mezzo/amp/precision.h"
 #include "mezzo/kernels/cuda/graph.h"
 #include "mezzo/models/gpt2.h"
@@ -32,8 +33,8 @@ class DeviceStep {
 
   /// Steps that were enqueued and whose results were not taken.
   size_t pending() const { return results_.size(); }
-  /// The result of the oldest of them: loss, norm, scale and whether it was skipped. Waits for that
-  /// step alone.
+  /// The result of the oldest of them: loss, norm, scale, whether it was skipped, and what its
+  /// gradients held, unscaled, where their norm is not finite. Waits for that step alone.
   StepResult take();
 
   bool is_recorded() const { return graph_.is_recorded(); }
@@ -42,12 +43,13 @@ class DeviceStep {
 
  private:
   struct Pending {
-    at::Tensor values;  // computed_, pinned on the host
+    at::Tensor values, counts;  // computed_ and counts_, pinned on the host
     kernels::cuda::Event is_copied;
   };
 
   void load(const std::vector<Batch>& batches, double lr);
   void compute();
+  void keep_facts(const at::Tensor& norm);
   at::Tensor step_scaled();
   at::Tensor step_unscaled();
 
@@ -57,12 +59,14 @@ class DeviceStep {
   const PrecisionMode& mode_;
   double clip_;
   std::vector<at::Tensor> parameters_;
+  std::vector<NamedParameter> named_, with_gradient_;  // all of them; those that counts_ are of
   kernels::cuda::Stream stream_;  // of its own: the default stream cannot be recorded
   StepGraph graph_;
 
   // At the addresses that the graph knows.
   std::vector<Batch> batches_;
-  at::Tensor computed_;  // fp32: loss, norm, scale, 1 where the step was skipped
+  at::Tensor computed_;  // fp32: loss, norm, scale, the next one, 1 where the step was skipped
+  at::Tensor counts_;    // of gradients that are not finite: all are zeroed before anybody knows
   std::deque<Pending> results_;
 };
 

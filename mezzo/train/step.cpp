@@ -66,6 +66,7 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   optimizer_.optimizer().zero_grad();
   result.loss = loss.item<double>();
   if (result.is_skipped) {
+    result.next_scale = scaler_.get_scale();
     result.skip_cause = triage_.on_skip(result.scale, std::isfinite(result.loss));
     if (result.skip_cause == SkipCause::kUnexplained) hand_over(batches, result.scale);
   }

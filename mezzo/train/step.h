@@ -27,9 +27,10 @@ struct StepOptions {
 };
 
 struct StepResult {
-  double loss = 0.0;       // mean over the step's batches, unscaled
-  double grad_norm = 0.0;  // before clipping, unscaled
-  double scale = 1.0;      // that this step's gradients were computed with
+  double loss = 0.0;        // mean over the step's batches, unscaled
+  double grad_norm = 0.0;   // before clipping, unscaled
+  double scale = 1.0;       // that this step's gradients were computed with
+  double next_scale = 1.0;  // that the next step has; only where this one is skipped
   bool is_skipped = false;
   SkipCause skip_cause = SkipCause::kUnexplained;  // where it is skipped
   // What the gradients held, in the order of the forward pass; only where not all are finite.

@@ -305,7 +305,7 @@ void Trainer::report_step(int64_t step, const StepResult& result, double lr, dou
   record.tokens_per_s = 1e3 * static_cast<double>(info().tokens_per_step) / step_ms;
   record.peak_tensor_bytes = memory_.peak_bytes();
   sinks_.on_step(record);
-  if (config_.watch > 0) warn(loss_warning_.observe(step, result.loss, result.grad_norm));
+  if (config_.watch > 0) warn(step, loss_warning_.observe(step, result.loss, result.grad_norm));
   note_overflow(step, result);
   diverged_because_ = divergence_.observe(result);
 }
@@ -314,21 +314,30 @@ void Trainer::report_step(int64_t step, const StepResult& result, double lr, dou
 // first of many: it alone is.
 void Trainer::note_overflow(int64_t step, const StepResult& result) {
   std::string name = name_overflow(result.gradients);
+  const bool is_told = result.is_skipped || (!name.empty() && !has_told_overflow_);
+  has_told_overflow_ = !result.is_skipped && !name.empty();
+  if (!is_told) return;
   std::string remark = describe(result.skip_cause);
-  if (remark.empty()) remark = overflow_origin(result.gradients, std::isfinite(result.loss));
+  if (remark.empty()) {
+    remark = overflow_origin(result.gradients, std::isfinite(result.loss));
+    if (const std::string why = why_not_looked_into(); !why.empty())
+      remark += fmt::format("{}{}. Hint: mezzo doctor --resume {}", remark.empty() ? "" : "; ", why,
+                            run_dir_.string());
+  }
   if (result.is_skipped) {
     if (name.empty()) name = "overflow";  // on another rank
     sinks_.on_note(report::format_skip_note(step, config_.steps, name, result.scale,
-                                            scaler_.get_scale(), remark));
-  } else if (!name.empty() && !has_told_overflow_) {
-    if (config_.release_gradients)
-      remark += fmt::format(
-          "{}with its gradients released it cannot be run again here. Hint: mezzo doctor --resume "
-          "{}",
-          remark.empty() ? "" : "; ", run_dir_.string());
+                                            result.next_scale, remark));
+  } else {
     sinks_.on_note(report::format_overflow_note(step, config_.steps, name, remark));
   }
-  has_told_overflow_ = !result.is_skipped && !name.empty();
+}
+
+// A failed step; empty where it is, unless --diagnose is 0.
+std::string Trainer::why_not_looked_into() const {
+  if (config_.release_gradients) return "with its gradients released it cannot be run again here";
+  if (device_step_ != nullptr) return "it is known when the GPU is beyond it";
+  return "";
 }
 
 void Trainer::report_gradients(const StepStatistics::Gradients& gradients, double scale) {
@@ -348,12 +357,12 @@ void Trainer::report_gradients(const StepStatistics::Gradients& gradients, doubl
 
 void Trainer::report_health(const Health& health, const StepResult& result) {
   sinks_.on_health(health_record(step_, health, result.scale, result.is_skipped));
-  if (!result.is_skipped) warn(range_warning_.observe(step_, health));
+  if (!result.is_skipped) warn(step_, range_warning_.observe(step_, health));
 }
 
-void Trainer::warn(const std::vector<std::string>& warnings) {
+void Trainer::warn(int64_t step, const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings)
-    sinks_.on_note(fmt::format("step {}: {}", step_, warning));
+    sinks_.on_note(fmt::format("step {}: {}", step, warning));
 }
 
 std::vector<Batch> Trainer::next_batches() {

@@ -86,8 +86,9 @@ class Trainer {
   ExaminedStep diagnose(const FailedStep& failed);
   bool attempt(const std::string& what, const std::function<void()>& action);
   void note_overflow(int64_t step, const StepResult& result);
+  std::string why_not_looked_into() const;
   void report_health(const Health& health, const StepResult& result);
-  void warn(const std::vector<std::string>& warnings);
+  void warn(int64_t step, const std::vector<std::string>& warnings);
   void report_gradients(const StepStatistics::Gradients& gradients, double scale);
   void evaluate_if_needed();
   bool is_due(int64_t every) const;

@@ -31,6 +31,6 @@ Event::Event(Event&&) noexcept = default;
 void Event::record() {}
 void Event::wait() const {}
 
-at::Tensor pinned(int64_t N) { return at::empty({N}, at::kFloat); }
+at::Tensor pinned_like(const at::Tensor& x) { return at::empty(x.sizes(), x.scalar_type()); }
 
 }  // namespace mezzo::kernels::cuda

@@ -427,6 +427,30 @@ TEST_F(GradCheckTwinOnGpu, CountsAndMultipliesAsTheCpu) {
   }
 }
 
+TEST_F(GradCheckTwinOnGpu, KeepsFactsOfAStepWhoseNormIsNotFinite) {
+  if constexpr (kHasCuda || kIsEmulated) {
+    std::vector<at::Tensor> here, there;
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      here.push_back(random({40000}, at::kFloat).to(dtype));
+      if (dtype == at::kBFloat16) here.back().slice(0, 5, 9).fill_(-INFINITY);
+      there.push_back(on_gpu(here.back()));
+    }
+    const auto want = kernels::check_and_unscale_(here, 1.0f, 0x1p-14);
+    at::Tensor counts = cuda::make_counts(4, there.front().device());
+    for (const float norm : {INFINITY, 3.0f, NAN}) {
+      cuda::count_if_not_finite(there, on_gpu(at::full({}, norm, at::kFloat)), 0x1p-14, counts);
+      const at::Tensor on_host = counts.cpu();
+      for (size_t i = 0; i < here.size(); ++i) {
+        EXPECT_TRUE(at::equal(there[i].cpu(), here[i])) << i;
+        const GradFacts got = cuda::facts_of(on_host, i, 40000), nothing{.elements = 40000};
+        EXPECT_EQ(got, std::isfinite(norm) ? nothing : want[i]) << i;
+      }
+    }
+  } else {
+    GTEST_SKIP() << "no kernels for a GPU in this build";
+  }
+}
+
 TEST_F(GradCheckTwinOnGpu, FindsInfInBf16WithoutAWord) {
   if constexpr (kHasCuda || kIsEmulated) {
     const auto fp32 = at::TensorOptions(at::kFloat).device(kIsEmulated ? at::kCPU : at::kCUDA);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -182,14 +183,61 @@ INSTANTIATE_TEST_SUITE_P(Modes, DeviceStepOnGpu,
 TEST(DeviceStepScaleOnGpu, AnOverflowSkipsTheStepAndHalvesTheScaleInsideTheGraph) {
   if (!has_gpu()) GTEST_SKIP() << "no GPU here";
   const at::Device device = gpu();
-  Training training("amp-fp16", device, {.init_scale = 0x1p40, .max_scale = 0x1p40});
-  const auto results = losses_on_gpu(training, 30, 1);
+  // A logit's gradient is near a 128th of the scale, beyond fp16.
+  Training training("amp-fp16", device, {.init_scale = 0x1p24, .max_scale = 0x1p24});
+  const auto results = losses_on_gpu(training, 14, 1);
   EXPECT_TRUE(results.front().is_skipped);
-  EXPECT_EQ(results[1].scale, 0x1p39);
+  EXPECT_EQ(results[1].scale, 0x1p23);
   EXPECT_FALSE(results.back().is_skipped);
-  for (size_t n = 1; n < results.size(); ++n)
+  EXPECT_TRUE(results.back().gradients.empty());
+  for (size_t n = 1; n < results.size(); ++n) {
     EXPECT_EQ(results[n].scale, results[n - 1].scale * (results[n - 1].is_skipped ? 0.5 : 1.0));
+    // Read when the step after it is enqueued: the scaler is one further.
+    EXPECT_EQ(results[n - 1].next_scale, results[n].scale) << n;
+  }
 }
+
+/// Of a gradient: how many NaNs, Infs and numbers.
+using Counted = std::tuple<std::string, int64_t, int64_t, int64_t>;
+
+std::vector<Counted> counted(const StepResult& result) {
+  std::vector<Counted> all;
+  for (const auto& [name, facts] : result.gradients)
+    all.emplace_back(name, facts.nans, facts.plus_infs + facts.minus_infs, facts.elements);
+  return all;
+}
+
+class DeviceStepFactsOnGpu : public ::testing::TestWithParam<const char*> {};
+
+// The gradients are gone, and the next step is enqueued, when the host hears of them.
+TEST_P(DeviceStepFactsOnGpu, AFailedStepSaysOfEachGradientWhatItHeld) {
+  if (!has_gpu()) GTEST_SKIP() << "no GPU here";
+  Training graphed(GetParam(), gpu(), {.init_scale = 1.0}),
+      plain(GetParam(), gpu(), {.init_scale = 1.0});
+  DeviceStep step(graphed.model, graphed.optimizer, graphed.scaler, graphed.mode, 1.0);
+  const int64_t good = StepGraph::kWarmUpSteps + 1;
+  for (int64_t n = 0; n < good; ++n) step.run(batches(n, 1), kLr);
+  EXPECT_TRUE(step.is_recorded());
+  const auto poison = [](Training& training) {
+    const at::NoGradGuard no_grad;
+    training.model->named_parameters()["h.1.ln_1.bias"][3].fill_(INFINITY);
+  };
+  poison(graphed);
+  for (int64_t n = good; n < good + 2; ++n) step.run(batches(n, 1), kLr);
+  for (int64_t n = 0; n < good; ++n) EXPECT_TRUE(step.take().gradients.empty()) << n;
+
+  poison(plain);
+  Step by_host(plain.model, plain.optimizer, plain.scaler, plain.mode, {.clip = 1.0});
+  const StepResult want = by_host.run(on(gpu(), batches(good, 1)), kLr), got = step.take();
+  EXPECT_FALSE(std::isfinite(got.grad_norm));
+  EXPECT_EQ(counted(got), counted(want));
+  EXPECT_EQ(got.gradients.size(), graphed.model->parameters().size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, DeviceStepFactsOnGpu, ::testing::Values("amp-bf16", "amp-fp16"),
+                         [](const auto& mode) {
+                           return std::string(mode.param) == "amp-bf16" ? "amp_bf16" : "amp_fp16";
+                         });
 
 TEST(DeviceStepShapeOnGpu, AnotherShapeIsRecordedAnew) {
   if (!has_gpu()) GTEST_SKIP() << "no GPU here";

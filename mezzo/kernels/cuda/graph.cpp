@@ -78,8 +78,8 @@ void Event::wait() const {
   if (own_->event.isCreated()) own_->event.synchronize();
 }
 
-at::Tensor pinned(int64_t N) {
-  return at::empty({N}, at::TensorOptions(at::kFloat).pinned_memory(true));
+at::Tensor pinned_like(const at::Tensor& x) {
+  return at::empty(x.sizes(), at::TensorOptions(x.scalar_type()).pinned_memory(true));
 }
 
 }  // namespace mezzo::kernels::cuda

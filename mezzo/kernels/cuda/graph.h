@@ -59,7 +59,8 @@ class Event {
   std::unique_ptr<Own> own_;
 };
 
-/// N fp32 numbers on the host, to which a GPU can copy while the host goes on.
-at::Tensor pinned(int64_t N);
+/// A tensor of x's shape and dtype on the host, to which a GPU can copy while the host goes on.
+/// From libtorch's store of such memory, in blocks of powers of two: for a moment.
+at::Tensor pinned_like(const at::Tensor& x);
 
 }  // namespace mezzo::kernels::cuda

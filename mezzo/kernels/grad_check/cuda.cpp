@@ -6,6 +6,7 @@
 
 #include <ATen/ops/zeros.h>
 
+#include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/stream.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
 
@@ -42,30 +43,19 @@ std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, 
   const Launch launch(grads.front());
   if (inv_scale != 1.0f) mark_changed(grads);
   const std::vector<Gradient> all = gradients_of(grads);
-  const auto count = static_cast<int64_t>(all.size());
-  constexpr int64_t kWords = sizeof(DeviceFacts) / sizeof(int64_t);
-  const at::Tensor facts = at::zeros({count, kWords}, grads.front().options().dtype(at::kLong));
-  launch_check_and_unscale(all.data(), count,
+  const at::Tensor counts = make_counts(static_cast<int64_t>(grads.size()), grads.front().device());
+  launch_check_and_unscale(all.data(), static_cast<int64_t>(all.size()),
                            {.inv_scale = nullptr,
                             .factor = inv_scale,
                             .found_inf = nullptr,
-                            .facts = static_cast<DeviceFacts*>(facts.mutable_data_ptr()),
-                            .smallest_normal = static_cast<float>(smallest_normal)},
+                            .facts = static_cast<DeviceFacts*>(counts.mutable_data_ptr()),
+                            .smallest_normal = static_cast<float>(smallest_normal),
+                            .norm = nullptr},
                            launch.stream());
-  const at::Tensor on_host = facts.cpu();
-  const auto* counted = static_cast<const DeviceFacts*>(on_host.const_data_ptr());
-  std::vector<GradFacts> result;
-  for (int64_t i = 0; i < count; ++i) {
-    const DeviceFacts& here = counted[i];
-    result.push_back({.elements = all[static_cast<size_t>(i)].N,
-                      .nans = static_cast<int64_t>(here.nans),
-                      .plus_infs = static_cast<int64_t>(here.plus_infs),
-                      .minus_infs = static_cast<int64_t>(here.minus_infs),
-                      .zeros = static_cast<int64_t>(here.zeros),
-                      .subnormals = static_cast<int64_t>(here.subnormals),
-                      .largest = std::bit_cast<float>(static_cast<uint32_t>(here.largest_bits))});
-  }
-  return result;
+  const at::Tensor on_host = counts.cpu();
+  std::vector<GradFacts> facts;
+  for (size_t i = 0; i < grads.size(); ++i) facts.push_back(facts_of(on_host, i, grads[i].numel()));
+  return facts;
 }
 
 void check_and_unscale_on_device_(const std::vector<at::Tensor>& grads, const at::Tensor& found_inf,
@@ -79,8 +69,42 @@ void check_and_unscale_on_device_(const std::vector<at::Tensor>& grads, const at
                             .factor = 1.0f,
                             .found_inf = found_inf.mutable_data_ptr<float>(),
                             .facts = nullptr,
-                            .smallest_normal = 0.0f},
+                            .smallest_normal = 0.0f,
+                            .norm = nullptr},
                            launch.stream());
+}
+
+at::Tensor make_counts(int64_t gradients, c10::Device device) {
+  constexpr int64_t kWords = sizeof(DeviceFacts) / sizeof(int64_t);
+  return at::zeros({gradients, kWords}, at::TensorOptions(at::kLong).device(device));
+}
+
+void count_if_not_finite(const std::vector<at::Tensor>& grads, const at::Tensor& norm,
+                         double smallest_normal, at::Tensor& counts) {
+  for (const at::Tensor& grad : grads) MEZZO_INTERNAL_CHECK(grad.is_non_overlapping_and_dense());
+  MEZZO_INTERNAL_CHECK(counts.size(0) >= static_cast<int64_t>(grads.size()));
+  const Launch launch(norm);
+  counts.zero_();
+  const std::vector<Gradient> all = gradients_of(grads);
+  launch_check_and_unscale(all.data(), static_cast<int64_t>(all.size()),
+                           {.inv_scale = nullptr,
+                            .factor = 1.0f,
+                            .found_inf = nullptr,
+                            .facts = static_cast<DeviceFacts*>(counts.mutable_data_ptr()),
+                            .smallest_normal = static_cast<float>(smallest_normal),
+                            .norm = norm.const_data_ptr<float>()},
+                           launch.stream());
+}
+
+GradFacts facts_of(const at::Tensor& counts, size_t place, int64_t elements) {
+  const DeviceFacts& here = static_cast<const DeviceFacts*>(counts.const_data_ptr())[place];
+  return {.elements = elements,
+          .nans = static_cast<int64_t>(here.nans),
+          .plus_infs = static_cast<int64_t>(here.plus_infs),
+          .minus_infs = static_cast<int64_t>(here.minus_infs),
+          .zeros = static_cast<int64_t>(here.zeros),
+          .subnormals = static_cast<int64_t>(here.subnormals),
+          .largest = std::bit_cast<float>(static_cast<uint32_t>(here.largest_bits))};
 }
 
 }  // namespace mezzo::kernels::cuda

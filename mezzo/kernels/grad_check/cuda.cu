@@ -80,9 +80,10 @@ __device__ Facts check_tile(const Gradient& gradient, int64_t begin, int64_t end
 }
 
 __global__ void __launch_bounds__(kThreads) check(const __grid_constant__ GradientBatch batch) {
+  const CheckOptions& options = batch.shared;
+  if (options.norm != nullptr && fabsf(*options.norm) < INFINITY) return;
   const int tile = static_cast<int>(blockIdx.x), place = batch.item_of(tile);
   const Gradient& gradient = batch.items[place];
-  const CheckOptions& options = batch.shared;
   const float factor = options.inv_scale != nullptr ? *options.inv_scale : options.factor;
   const int64_t begin = (tile - batch.first_tile[place]) * kTile;
   const Facts facts =

@@ -26,6 +26,7 @@ struct CheckOptions {
   float* found_inf;    // set to 1 where a number is not finite
   DeviceFacts* facts;  // one a gradient
   float smallest_normal;
+  const float* norm;  // where this is finite nothing is done
 };
 
 void launch_check_and_unscale(const Gradient* gradients, int64_t count, const CheckOptions& options,

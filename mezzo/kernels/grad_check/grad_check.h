@@ -49,6 +49,20 @@ std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, 
 void check_and_unscale_on_device_(const std::vector<at::Tensor>& grads, const at::Tensor& found_inf,
                                   const at::Tensor& inv_scale);
 
+/// The facts of gradients that will be gone when somebody asks for them, kept on their GPU.
+/// @{
+/// Room for those of so many gradients: [gradients, 6] int64.
+at::Tensor make_counts(int64_t gradients, c10::Device device);
+/// Fills `counts` where `norm`, one fp32 number on the GPU, is not finite. Where it is, no gradient
+/// is read and all counts are 0. Nobody waits. Gradients are dense, fp32 or 16 bits, not changed,
+/// and in the first rows of `counts`.
+void count_if_not_finite(const std::vector<at::Tensor>& grads, const at::Tensor& norm,
+                         double smallest_normal, at::Tensor& counts);
+/// Of a copy of `counts` on the host: those of the gradient in this row, which has so many
+/// elements.
+GradFacts facts_of(const at::Tensor& counts, size_t place, int64_t elements);
+/// @}
+
 }  // namespace cuda
 
 /// The same of one gradient, as tensor code.
