@@ -50,10 +50,6 @@ optim::Schedule make_schedule(const RunConfig& config) {
   return schedule;
 }
 
-at::Generator default_generator(at::Device device) {
-  return at::globalContext().defaultGenerator(device);
-}
-
 }  // namespace
 
 models::GPT2Config model_config(const RunConfig& config) {
@@ -110,14 +106,19 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       sampler_(tokens.split(data::Split::train).size(), model_->config().context,
                static_cast<uint64_t>(config.seed)),
       divergence_(scaler_.is_dynamic() ? scaler_.get_min_scale() : 0.0),
-      range_warning_(scaler_.is_dynamic()) {
+      range_warning_(scaler_.is_dynamic()),
+      writes_in_background_(!device_.is_cpu()),
+      checkpoints_(run_dir_, config.keep_checkpoints,
+                   [this](const std::string& note) { sinks_.on_note(note); }) {
   const int64_t vocab_size = model_->config().vocab_size, context = model_->config().context;
   MEZZO_CHECK_USAGE(
       tokens.vocab_size() <= vocab_size, "train",
       "the data has {} different tokens, but the model's vocabulary only {}. Hint: --vocab-size {}",
       tokens.vocab_size(), vocab_size, tokens.vocab_size());
-  default_generator(at::kCPU).set_current_seed(static_cast<uint64_t>(config.seed));
-  default_generator(device_).set_current_seed(static_cast<uint64_t>(config.seed));
+  for (const at::Device device : {at::Device(at::kCPU), device_}) {
+    at::Generator generator = at::globalContext().defaultGenerator(device);
+    generator.set_current_seed(static_cast<uint64_t>(config.seed));
+  }
 
   if constexpr (kernels::kHasCuda) {
     if (device_.is_cuda() && !config.release_gradients && config.on_overflow != "retry")
@@ -138,28 +139,6 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
   }
 }
 
-void Trainer::resume(const fs::path& folder) {
-  const Checkpoint checkpoint = load_checkpoint(folder);
-  MEZZO_CHECK(
-      checkpoint.data_fingerprint == data::token_fingerprint(tokens_), "train",
-      "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
-      "or begin a new run without --resume",
-      folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
-  optimizer_.load(checkpoint.model, checkpoint.optimizer, folder.string());
-  if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
-  sampler_.restore(checkpoint.sampler);
-  for (const auto& [device, state] : checkpoint.rng)
-    default_generator(at::Device(device)).set_state(state);
-  step_ = checkpoint.step;
-  if (fs::exists(checkpoint_folder(run_dir_, step_))) checkpointed_at_ = step_;
-  skipped_steps_ = checkpoint.skipped_steps;
-  explained_skips_ = checkpoint.explained_skips;
-  if (skipped_steps_ < step_) train_step_.resume();
-  evaluated_at_ = checkpoint.step;
-  evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
-  losses_ = {checkpoint.train_loss};
-}
-
 report::Summary Trainer::run(const std::atomic<bool>& stop) {
   sinks_.on_start(info());
   while (step_ < config_.steps && !stop && diverged_because_.empty()) {
@@ -167,7 +146,8 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
     if (is_due(config_.eval_every) || is_due(config_.checkpoint_every)) finish_enqueued();
     if (!diverged_because_.empty()) break;
     if (is_due(config_.eval_every)) evaluate_if_needed();
-    if (is_due(config_.checkpoint_every)) write_checkpoint();
+    if (is_due(config_.checkpoint_every))
+      write_checkpoint(writes_in_background_ && step_ < config_.steps);
   }
   finish_enqueued();
   report::Status status = report::Status::kDone;
@@ -176,8 +156,9 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
     sinks_.on_note(fmt::format("diverged at step {}: {}", step_, diverged_because_));
   } else {
     if (stop && step_ < config_.steps) status = report::Status::kInterrupted;
-    write_checkpoint();
+    write_checkpoint(/*in_background=*/false);
   }
+  checkpoints_.wait();
   const report::Summary result = summary(status);
   sinks_.on_end(result);
   return result;
@@ -383,59 +364,6 @@ void Trainer::evaluate_if_needed() {
   evaluation_ = evaluate(model_, mode_, eval_batches_);
   evaluated_at_ = step_;
   sinks_.on_eval({step_, evaluation_.loss, evaluation_.accuracy});
-}
-
-// A checkpoint is what one goes back to: one with broken weights would only push a good one out.
-void Trainer::write_checkpoint() {
-  evaluate_if_needed();
-  if (checkpointed_at_ == step_) return;
-  if (!std::isfinite(evaluation_.loss)) {
-    sinks_.on_note(fmt::format("no checkpoint at step {}: the held-out loss is not finite", step_));
-    return;
-  }
-  const fs::path folder = checkpoint_folder(run_dir_, step_);
-  fs::remove_all(folder);  // of a run that went on from an older checkpoint than its newest
-  save_checkpoint(folder, state());
-  checkpointed_at_ = step_;
-  prune_checkpoints(run_dir_, config_.keep_checkpoints);
-}
-
-Checkpoint Trainer::state() const {
-  Checkpoint checkpoint;
-  checkpoint.step = step_;
-  checkpoint.skipped_steps = skipped_steps_;
-  checkpoint.explained_skips = explained_skips_;
-  checkpoint.train_loss = summary(report::Status::kDone).train_loss;
-  checkpoint.val_loss = evaluation_.loss;
-  checkpoint.val_accuracy = evaluation_.accuracy;
-  checkpoint.data_fingerprint = data::token_fingerprint(tokens_);
-  checkpoint.sampler = sampler_.state();
-  checkpoint.scaler = scaler_.state_dict();
-  checkpoint.model = optimizer_.weights();
-  checkpoint.optimizer = optimizer_.state();
-  checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
-  if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
-  return checkpoint;
-}
-
-Checkpoint Trainer::snapshot() const {
-  Checkpoint copy = state();
-  for (auto* tensors : {&copy.model, &copy.optimizer}) {
-    for (auto& [name, tensor] : *tensors) tensor = tensor.clone();
-  }
-  return copy;
-}
-
-void Trainer::begin_at(const Checkpoint& snapshot) {
-  optimizer_.load_weights(snapshot.model, "the snapshot");
-  sampler_.restore(snapshot.sampler);
-  for (const auto& [device, state] : snapshot.rng)
-    default_generator(at::Device(device)).set_state(state);
-  if (snapshot.scaler.has_value() && scaler_.is_enabled()) {
-    scaler_.load_state_dict(*snapshot.scaler);
-    train_step_.resume();
-  }
-  step_ = snapshot.step;
 }
 
 void Trainer::advance(int64_t steps, const std::atomic<bool>& stop) {

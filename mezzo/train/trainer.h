@@ -20,6 +20,7 @@
 #include "mezzo/optim/schedule.h"
 #include "mezzo/report/sink.h"
 #include "mezzo/train/checkpoint.h"
+#include "mezzo/train/checkpoint_writer.h"
 #include "mezzo/train/device_step.h"
 #include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/divergence.h"
@@ -65,6 +66,11 @@ class Trainer {
   /// Takes steps until `steps` are done, or `stop` becomes true. Nothing is written.
   void advance(int64_t steps, const std::atomic<bool>& stop);
 
+  /// Checkpoints on the way are written while the run goes on (CheckpointWriter), as they are on a
+  /// GPU without being told. On a CPU the copy would be the peak of the run's memory, and writing
+  /// takes the cores that train.
+  void write_checkpoints_in_background() { writes_in_background_ = true; }
+
   /// All that a checkpoint holds, as copies.
   Checkpoint snapshot() const;
   /// Goes on from a snapshot of a run of any precision: with its weights, step, data, random
@@ -92,7 +98,7 @@ class Trainer {
   void report_gradients(const StepStatistics::Gradients& gradients, double scale);
   void evaluate_if_needed();
   bool is_due(int64_t every) const;
-  void write_checkpoint();
+  void write_checkpoint(bool in_background);
   Checkpoint state() const;
   report::RunInfo info() const;
   report::Summary summary(report::Status status) const;
@@ -126,6 +132,8 @@ class Trainer {
   LossWarning loss_warning_;
   RangeWarning range_warning_;
   std::string diverged_because_;
+  bool writes_in_background_;
+  CheckpointWriter checkpoints_;
 
   int64_t step_ = 0;  // done
   int64_t diagnoses_ = 0;

@@ -63,6 +63,28 @@ TEST_P(Resume, ContinuesBitForBit) {
   EXPECT_EQ(a.sampler, b.sampler);
 }
 
+TEST_P(Resume, ACheckpointWrittenWhileTheRunGoesOnHasTheSameFiles) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = GetParam();
+  run.config.checkpoint_every = 5;
+  run.config.keep_checkpoints = 9;
+  for (const bool in_background : {false, true}) {
+    Heard heard;
+    Trainer trainer(run.config, dir / std::to_string(in_background), run.tokens, heard.sinks);
+    if (in_background) trainer.write_checkpoints_in_background();
+    trainer.run(kNeverStop);
+  }
+  for (const int64_t step : {5, 10, 12}) {
+    const std::filesystem::path a = checkpoint_folder(dir / "0", step),
+                                b = checkpoint_folder(dir / "1", step);
+    for (const char* file :
+         {"model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"})
+      EXPECT_EQ(mezzo::testing::read_file(a / file), mezzo::testing::read_file(b / file))
+          << file << " of step " << step;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Modes, Resume, ::testing::Values("fp32", "amp-fp16", "amp-bf16", "lean"),
                          [](const auto& mode) {
                            std::string name = mode.param;
@@ -110,6 +132,20 @@ TEST(Trainer, DivergedRunSaysWhenAndKeepsItsLastGoodCheckpoint) {
     for (const auto& [name, tensor] : load_checkpoint(folder).model) {
       EXPECT_TRUE(at::isfinite(tensor).all().item<bool>()) << folder << " " << name;
     }
+  }
+}
+
+TEST(Trainer, AFailedWriteEndsTheRunInTheBackgroundToo) {
+  for (const int64_t every : {5, 10}) {  // heard of at the next checkpoint, and at the end
+    const TempDir dir;
+    TinyRun run(dir.path());
+    run.config.checkpoint_every = every;
+    mezzo::testing::write_file(dir / "run", "not a folder");
+    Heard heard;
+    Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+    trainer.write_checkpoints_in_background();
+    EXPECT_THROW_WITH(trainer.run(kNeverStop), (dir / "run").string());
+    EXPECT_LE(heard.steps.size(), every == 5 ? 10u : 12u);
   }
 }
 

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <string>
+
+#include "mezzo/train/checkpoint.h"
+
+namespace mezzo::train {
+
+/// Writes a run's checkpoints and deletes those that are not kept; if it is told to, while the run
+/// goes on. Not thread-safe.
+class CheckpointWriter {
+ public:
+  /// keep: as for prune_checkpoints(). note: told, on the caller's thread, of an error that nobody
+  /// asked for, and of a write that had to be waited for.
+  CheckpointWriter(std::filesystem::path run_dir, int64_t keep,
+                   std::function<void(const std::string&)> note);
+  /// Waits for the write in flight.
+  ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  /// Takes the place of a checkpoint of the same step; on the disk when it returns. Throws Error as
+  /// save_checkpoint() does, or that of the write in flight, which comes first.
+  void write(const Checkpoint& checkpoint);
+
+  /// Writes, on a thread of its own, a copy of it in host memory, which is kept for the next one:
+  /// as many bytes as the checkpoint's tensors have. These are on the CPU, or on one GPU; there
+  /// they are copied on its current stream, and the host does not wait: what is launched on that
+  /// stream afterwards may change them, and what the host does. At most one write is in flight: the
+  /// one before is waited for, and its error thrown. Without room for the copy it is write().
+  void write_in_background(const Checkpoint& checkpoint);
+
+  /// Until the write in flight is on the disk; throws its error, once.
+  void wait();
+
+ private:
+  void make_room(const Checkpoint& checkpoint);
+  void copy(const Checkpoint& checkpoint);
+  void put(const Checkpoint& checkpoint) const;
+
+  std::filesystem::path run_dir_;
+  int64_t keep_;
+  std::function<void(const std::string&)> note_;
+  Checkpoint copy_;  // of the last one, in memory that the next one takes over
+  std::future<void> in_flight_;
+};
+
+}  // namespace mezzo::train

@@ -1,0 +1,98 @@
+// What of a run a checkpoint holds: taken, written and brought back.
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include <ATen/Context.h>
+
+#include "mezzo/base/check.h"
+#include "mezzo/train/trainer.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+at::Generator default_generator(at::Device device) {
+  return at::globalContext().defaultGenerator(device);
+}
+
+}  // namespace
+
+void Trainer::resume(const fs::path& folder) {
+  const Checkpoint checkpoint = load_checkpoint(folder);
+  MEZZO_CHECK(
+      checkpoint.data_fingerprint == data::token_fingerprint(tokens_), "train",
+      "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
+      "or begin a new run without --resume",
+      folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
+  optimizer_.load(checkpoint.model, checkpoint.optimizer, folder.string());
+  if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
+  sampler_.restore(checkpoint.sampler);
+  for (const auto& [device, state] : checkpoint.rng)
+    default_generator(at::Device(device)).set_state(state);
+  step_ = checkpoint.step;
+  if (fs::exists(checkpoint_folder(run_dir_, step_))) checkpointed_at_ = step_;
+  skipped_steps_ = checkpoint.skipped_steps;
+  explained_skips_ = checkpoint.explained_skips;
+  if (skipped_steps_ < step_) train_step_.resume();
+  evaluated_at_ = checkpoint.step;
+  evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
+  losses_ = {checkpoint.train_loss};
+}
+
+// A checkpoint is what one goes back to: one with broken weights would only push a good one out.
+void Trainer::write_checkpoint(bool in_background) {
+  evaluate_if_needed();
+  if (checkpointed_at_ == step_) return;
+  if (!std::isfinite(evaluation_.loss)) {
+    sinks_.on_note(fmt::format("no checkpoint at step {}: the held-out loss is not finite", step_));
+    return;
+  }
+  if (in_background) {
+    checkpoints_.write_in_background(state());
+  } else {
+    checkpoints_.write(state());
+  }
+  checkpointed_at_ = step_;
+}
+
+Checkpoint Trainer::state() const {
+  Checkpoint checkpoint;
+  checkpoint.step = step_;
+  checkpoint.skipped_steps = skipped_steps_;
+  checkpoint.explained_skips = explained_skips_;
+  checkpoint.train_loss = summary(report::Status::kDone).train_loss;
+  checkpoint.val_loss = evaluation_.loss;
+  checkpoint.val_accuracy = evaluation_.accuracy;
+  checkpoint.data_fingerprint = data::token_fingerprint(tokens_);
+  checkpoint.sampler = sampler_.state();
+  checkpoint.scaler = scaler_.state_dict();
+  checkpoint.model = optimizer_.weights();
+  checkpoint.optimizer = optimizer_.state();
+  checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
+  if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
+  return checkpoint;
+}
+
+Checkpoint Trainer::snapshot() const {
+  Checkpoint copy = state();
+  for (auto* tensors : {&copy.model, &copy.optimizer}) {
+    for (auto& [name, tensor] : *tensors) tensor = tensor.clone();
+  }
+  return copy;
+}
+
+void Trainer::begin_at(const Checkpoint& snapshot) {
+  optimizer_.load_weights(snapshot.model, "the snapshot");
+  sampler_.restore(snapshot.sampler);
+  for (const auto& [device, state] : snapshot.rng)
+    default_generator(at::Device(device)).set_state(state);
+  if (snapshot.scaler.has_value() && scaler_.is_enabled()) {
+    scaler_.load_state_dict(*snapshot.scaler);
+    train_step_.resume();
+  }
+  step_ = snapshot.step;
+}
+
+}  // namespace mezzo::train
