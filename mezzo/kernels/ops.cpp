@@ -17,7 +17,11 @@ TORCH_LIBRARY(mezzo, m) {
       "linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int ignore_index=-100, "
       "float label_smoothing=0., float z_loss=0.) -> Tensor",
       &mezzo::kernels::select_linear_cross_entropy);
-  m.def("add_mm_(Tensor(a!) sum, Tensor a, Tensor b) -> ()", &mezzo::kernels::add_mm);
+  m.def("add_mm_(Tensor(a!) sum, Tensor a, Tensor b) -> Tensor(a!)",
+        [](at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) -> at::Tensor& {
+          mezzo::kernels::add_mm(sum, a, b);
+          return sum;
+        });
   // What is named wide_ is not cast by autocast: the stream and its norm stay as they are.
   m.def(
       "residual_norm_linear(Tensor wide_x, Tensor? wide_branch, Tensor wide_norm_weight, "

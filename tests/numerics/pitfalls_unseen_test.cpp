@@ -21,6 +21,7 @@
 
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/fused_linear/attention_linear.h"
+#include "mezzo/kernels/fused_linear/fused_accumulation.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/fused_linear/swiglu_linear.h"
@@ -39,6 +40,11 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
     return at::ones({out, in}).set_requires_grad(true);
   };
   return {
+      {"mezzo::add_mm_",
+       [=] {
+         const kernels::FusedAccumulation accumulation;
+         EXPECT_TRUE(kernels::accumulate_fused(weight(4, 8), at::ones({2, 4}), at::ones({2, 8})));
+       }},
       {"mezzo::attention_linear",
        [=] {
          kernels::attention_linear(at::ones({1, 2, 24}), 2, weight(8, 8), {});

@@ -34,7 +34,7 @@ bool accumulate_fused(const at::Tensor& weight, const at::Tensor& grad, const at
   if (!sum.defined()) sum = at::zeros(weight.sizes(), weight.options().dtype(at::kFloat));
   // As an op, so that who watches ops sees what it made.
   static const auto op =
-      typed_op<void(const at::Tensor&, const at::Tensor&, const at::Tensor&)>("mezzo::add_mm_");
+      typed_op<at::Tensor&(at::Tensor&, const at::Tensor&, const at::Tensor&)>("mezzo::add_mm_");
   op.call(sum, grad.t(), input);
   return true;
 }
