@@ -2,6 +2,7 @@
 
 #include <torch/library.h>
 
+#include "mezzo/kernels/fp8/ops.h"
 #include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/linear_cross_entropy/select.h"
 #include "mezzo/kernels/matmul/matmul.h"
@@ -32,6 +33,14 @@ TORCH_LIBRARY(mezzo, m) {
       "residual_rms_norm_linear(Tensor wide_x, Tensor? wide_branch, Tensor wide_norm_weight, "
       "Tensor weight, Tensor? wide_bias, float eps, bool recompute) -> (Tensor, Tensor)",
       &mezzo::kernels::residual_rms_norm_linear_autograd);
+  m.def(
+      "residual_norm(Tensor wide_x, Tensor? wide_branch, Tensor wide_weight, Tensor? wide_bias, "
+      "float eps) -> (Tensor, Tensor, Tensor, Tensor)",
+      &mezzo::kernels::residual_norm_autograd);
+  m.def(
+      "fp8_cast(Tensor x, Tensor scale, ScalarType dtype, bool transposes, Tensor(a!)? amax) -> "
+      "(Tensor, Tensor)",
+      &mezzo::kernels::fp8_cast_op);
   m.def("attention_linear(Tensor qkv, int heads, Tensor weight, Tensor? wide_bias) -> Tensor",
         &mezzo::kernels::attention_linear_autograd);
   m.def("gelu_linear(Tensor x, Tensor weight, Tensor? wide_bias, bool recompute) -> Tensor",

@@ -3,6 +3,7 @@
 #include <string>
 
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "mezzo/base/check.h"
@@ -84,6 +85,44 @@ TEST_P(Fp8CasterTest, HistoryCanBeKeptAndSet) {
   caster.cast(x * 100.0, false);
   other.set_history(caster.history());
   EXPECT_EQ(other.cast(x, false).scale.item<double>(), caster.cast(x, false).scale.item<double>());
+}
+
+TEST_P(Fp8CasterTest, ACastThatIsNotRememberedHasTheScaleOfOneThatIs) {
+  Fp8Caster caster(kE4M3, {.is_delayed = true, .history = 4});
+  const at::Tensor x = there(random({16, 16}));
+  const double own = caster.cast(x, false, /*remembers=*/false).scale.item<double>();
+  EXPECT_FALSE(caster.history().amaxes.defined());
+  EXPECT_EQ(caster.cast(x, false).scale.item<double>(), own);
+  for (const double size : {100.0, 1e4}) {
+    const Fp8 passing = caster.cast(x * size, false, /*remembers=*/false);
+    EXPECT_BIT_EQUAL(fp8_wide(caster.cast(x * size, false)).cpu(), fp8_wide(passing).cpu());
+  }
+}
+
+TEST_P(Fp8CasterTest, ACastThatIsNotRememberedLeavesNoTrace) {
+  Fp8Caster caster(kE4M3, {.is_delayed = true, .history = 4});
+  const at::Tensor x = there(random({16, 16}));
+  caster.cast(x, false);
+  const at::Tensor amaxes = caster.history().amaxes.clone(),
+                   latest = caster.history().latest.clone();
+  caster.cast(x * 1000.0, false, /*remembers=*/false);
+  EXPECT_BIT_EQUAL(caster.history().amaxes.cpu(), amaxes.cpu());
+  EXPECT_BIT_EQUAL(caster.history().latest.cpu(), latest.cpu());
+}
+
+TEST_P(Fp8CasterTest, AHistoryIsSetWhereItLies) {
+  const Fp8Scaling scaling{.is_delayed = true, .history = 2};
+  Fp8Caster caster(kE4M3, scaling), other(kE4M3, scaling);
+  caster.cast(there(random({16, 16})), false);
+  other.cast(there(random({16, 16})), false);
+  const void *amaxes = other.history().amaxes.data_ptr(),
+             *latest = other.history().latest.data_ptr();
+  other.set_history(caster.history());
+  EXPECT_EQ(other.history().amaxes.data_ptr(), amaxes);
+  EXPECT_EQ(other.history().latest.data_ptr(), latest);
+  EXPECT_BIT_EQUAL(other.history().amaxes.cpu(), caster.history().amaxes.cpu());
+  other.set_history({});
+  EXPECT_FALSE(other.history().amaxes.defined());
 }
 
 /// A cast operand of a product, in fp64, and what it may be off by.
@@ -207,6 +246,37 @@ TEST_P(Fp8LinearTest, OnlyGradientsThatAreWantedAreThere) {
   EXPECT_EQ(leaf.grad().sizes(), weight.sizes());
   EXPECT_EQ(input.grad().sizes(), x.sizes());
   EXPECT_FALSE(fp8_linear(x, weight, {}, recipe()).requires_grad());
+}
+
+TEST_P(Fp8LinearTest, APassWithoutGradientsIsNotRemembered) {
+  const at::Tensor x = there(random({16, 32})), weight = there(random({48, 32}));
+  const auto delayed = recipe({.is_delayed = true});
+  fp8_linear(x, weight, {}, delayed);
+  const at::Tensor amaxes = delayed->x.history().amaxes.clone();
+  {
+    const at::NoGradGuard no_grad;
+    fp8_linear(x * 1000.0, weight, {}, delayed);
+  }
+  EXPECT_BIT_EQUAL(delayed->x.history().amaxes.cpu(), amaxes.cpu());
+  fp8_linear(x, weight, {}, delayed);
+  EXPECT_NE(delayed->x.history().amaxes.cpu()[1].item<double>(), 0.0);
+}
+
+TEST_P(Fp8LinearTest, AutocastChangesNoBitOfIt) {
+  const at::Tensor x = there(random({32, 64})).requires_grad_(),
+                   weight = there(random({48, 64})).requires_grad_(),
+                   bias = there(random({48})).requires_grad_();
+  const at::Tensor grad = there(random({32, 48}).to(at::kBFloat16));
+  const auto step = [&](bool is_autocast) {
+    at::autocast::set_autocast_enabled(x.device().type(), is_autocast);
+    const at::Tensor y = fp8_linear(x, weight, bias, recipe());
+    auto results = torch::autograd::grad({y}, {x, weight, bias}, {grad});
+    at::autocast::set_autocast_enabled(x.device().type(), false);
+    results.push_back(y.detach());
+    return results;
+  };
+  const auto got = step(true), want = step(false);
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_BIT_EQUAL(got[i].cpu(), want[i].cpu()) << i;
 }
 
 TEST_P(Fp8LinearTest, NaNAndInfReachTheOutputAndTheGradients) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -20,6 +21,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 
 #include "mezzo/base/scope.h"
+#include "mezzo/kernels/fp8/fused.h"
 #include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/fused_accumulation.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
@@ -39,6 +41,11 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
   const auto weight = [](int64_t out, int64_t in) {
     return at::ones({out, in}).set_requires_grad(true);
   };
+  const auto fp8 = [=] {
+    const auto recipe = std::make_shared<kernels::Fp8Recipe>(kernels::Fp8Scaling{});
+    kernels::residual_norm_fp8_linear(at::ones({1, 16, 16}), {}, at::ones({16}), {}, weight(16, 16),
+                                      {}, 1e-5, false, recipe);
+  };
   return {
       {"mezzo::add_mm_",
        [=] {
@@ -49,6 +56,7 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
        [=] {
          kernels::attention_linear(at::ones({1, 2, 24}), 2, weight(8, 8), {});
        }},
+      {"mezzo::fp8_cast", fp8},
       {"mezzo::gelu_linear",
        [=] {
          kernels::gelu_linear(at::ones({2, 8}), weight(4, 8), {}, false);
@@ -57,6 +65,7 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
        [=] {
          kernels::linear_cross_entropy(at::ones({2, 8}), weight(4, 8), at::zeros({2}, at::kLong));
        }},
+      {"mezzo::residual_norm", fp8},
       {"mezzo::residual_norm_linear",
        [=] {
          kernels::residual_norm_linear(at::ones({1, 2, 8}), {}, at::ones({8}), {}, weight(4, 8), {},

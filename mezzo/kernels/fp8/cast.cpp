@@ -4,7 +4,9 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/fp8/ops.h"
 #include "mezzo/kernels/fp8/scaling.h"
+#include "mezzo/kernels/ops.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -27,14 +29,30 @@ void check_arguments(const at::Tensor& x, const at::Tensor& scale, const Fp8Cast
   if (cast.amax.defined()) check_scalar(cast.amax, x, "amax");
 }
 
-}  // namespace
-
-Fp8 fp8_cast(const at::Tensor& x, const at::Tensor& scale, const Fp8Cast& cast) {
-  check_arguments(x, scale, cast);
+Fp8 cast_on_device(const at::Tensor& x, const at::Tensor& scale, const Fp8Cast& cast) {
   if constexpr (kHasCuda) {
     if (x.is_cuda()) return cuda::fp8_cast(x, scale, cast);
   }
   return reference::fp8_cast(x, scale, cast);
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> fp8_cast_op(const at::Tensor& x, const at::Tensor& scale,
+                                               at::ScalarType dtype, bool transposes,
+                                               const std::optional<at::Tensor>& amax) {
+  const Fp8Cast cast{dtype, transposes, amax.value_or(at::Tensor())};
+  check_arguments(x, scale, cast);
+  const Fp8 result = cast_on_device(x, scale, cast);
+  return {result.values, result.transposed};
+}
+
+Fp8 fp8_cast(const at::Tensor& x, const at::Tensor& scale, const Fp8Cast& cast) {
+  static const auto op = typed_op<decltype(fp8_cast_op)>("mezzo::fp8_cast");
+  std::optional<at::Tensor> amax;
+  if (cast.amax.defined()) amax = cast.amax;
+  const auto [values, transposed] = op.call(x, scale, cast.dtype, cast.transposes, amax);
+  return {values, transposed, scale};
 }
 
 at::Tensor fp8_wide(const Fp8& x) { return x.values.to(at::kFloat) * x.scale; }

@@ -24,7 +24,7 @@ struct Fp8Cast {
 /// Error, relative to x: 2^-4 in e4m3 and 2^-3 in e5m2; where the quotient is small, scale times
 /// 2^-10 and 2^-17. A finite quotient beyond the largest number becomes that number. NaN stays NaN;
 /// an Inf stays one in e5m2, and becomes NaN in e4m3, which has no Inf.
-/// Throws Error for other shapes and dtypes.
+/// Throws Error for other shapes and dtypes. The op mezzo::fp8_cast of the dispatcher.
 Fp8 fp8_cast(const at::Tensor& x, const at::Tensor& scale, const Fp8Cast& cast);
 
 /// scale * values as fp32.

@@ -7,6 +7,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_scaled_mm.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/check.h"
@@ -22,21 +23,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr const char* kOp = "fp8_linear";
-constexpr int64_t kMultiple = 16;
 constexpr int kLeastCapability = 89;
-
-std::string device_refusal(at::Device device) {
-  if (device.is_cpu()) return "";
-  if constexpr (kHasCuda) {
-    if (device.is_cuda()) {
-      const int capability = cuda::gpu_of(device).capability;
-      if (capability >= kLeastCapability) return "";
-      return fmt::format("a GPU of compute capability {}.{}, without FP8 products", capability / 10,
-                         capability % 10);
-    }
-  }
-  return "not on a CPU, or a GPU that this build has kernels for";
-}
 
 /// a b^T, both stored along what is summed over, as FP8 products want them.
 struct Operand {
@@ -51,21 +38,35 @@ at::Tensor product(const Operand& a, const Operand& b, at::ScalarType dtype,
 /// What the node keeps beside tensors.
 struct Kept : torch::CustomClassHolder {
   std::shared_ptr<Fp8Recipe> recipe;
+  Fp8Source source;
   std::vector<int64_t> x_sizes;
   at::ScalarType x_dtype, weight_dtype;
-  bool wants_x, wants_weight;
+  bool is_training, wants_x, wants_weight;
 };
+
+/// A CPU's product is made of ops that autocast would have in 16 bits: in fp32 they are exact.
+struct NoAutocast : c10::impl::ExcludeDispatchKeyGuard {
+  NoAutocast() : ExcludeDispatchKeyGuard(c10::autocast_dispatch_keyset) {}
+};
+
+at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
 class Fp8Linear : public torch::autograd::Function<Fp8Linear> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& maybe_bias,
                             const c10::intrusive_ptr<Kept>& kept) {
+    const NoAutocast no_autocast;
     const at::Tensor bias = maybe_bias.value_or(at::Tensor());
-    const at::Tensor rows = x.reshape({-1, x.size(-1)});
-    const Fp8 x8 = kept->recipe->x.cast(rows, kept->wants_weight);
-    const Fp8 weight8 = kept->recipe->weight.cast(weight, kept->wants_x);
-    ctx->save_for_backward({x8.transposed, x8.scale, weight8.transposed, weight8.scale, bias});
+    Fp8Recipe& recipe = *kept->recipe;
+    const bool keeps_x = kept->wants_weight && kept->source.again == nullptr;
+    const Fp8 x8 = recipe.x.cast(rows_of(x), keeps_x, kept->is_training);
+    const Fp8 weight8 = recipe.weight.cast(weight, kept->wants_x, kept->is_training);
+    variable_list saved = {x8.transposed, x8.scale, weight8.transposed, weight8.scale, bias};
+    if (kept->wants_weight)
+      saved.insert(saved.end(), kept->source.from.begin(), kept->source.from.end());
+    kept->source.from.clear();  // saved_data outlives the backward pass, and saved variables do not
+    ctx->save_for_backward(saved);
     ctx->saved_data["kept"] = c10::IValue::make_capsule(kept);
     std::optional<at::Tensor> bias16;
     if (bias.defined()) bias16 = bias.to(at::kBFloat16);
@@ -78,22 +79,45 @@ class Fp8Linear : public torch::autograd::Function<Fp8Linear> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     check_no_double_backward(kOp);
+    const NoAutocast no_autocast;
     const auto kept = c10::static_intrusive_pointer_cast<Kept>(ctx->saved_data["kept"].toCapsule());
     const variable_list saved = ctx->get_saved_variables();
-    const Operand x{saved[0], saved[1]}, weight{saved[2], saved[3]};
-    const at::Tensor &bias = saved[4], rows = grads[0].reshape({-1, grads[0].size(-1)});
+    const Operand weight{saved[2], saved[3]};
+    const at::Tensor &x_scale = saved[1], &bias = saved[4], rows = rows_of(grads[0]);
     const Fp8 grad = kept->recipe->grad.cast(rows, kept->wants_weight);
     variable_list result(4);
     if (kept->wants_x)
       result[0] = product({grad.values, grad.scale}, weight, kept->x_dtype).view(kept->x_sizes);
-    if (kept->wants_weight)
-      result[1] = product({grad.transposed, grad.scale}, x, kept->weight_dtype);
+    if (kept->wants_weight) {
+      at::Tensor x = saved[0];
+      if (!x.defined()) {
+        const at::Tensor again = kept->source.again({saved.begin() + kFirstOfSource, saved.end()});
+        x = kept->recipe->x.cast_again(rows_of(again), x_scale).transposed;
+      }
+      result[1] = product({grad.transposed, grad.scale}, {x, x_scale}, kept->weight_dtype);
+    }
     if (bias.defined()) result[2] = sum_of_rows(rows).to(bias.scalar_type());
     return result;
   }
+
+ private:
+  static constexpr int kFirstOfSource = 5;  // of the saved variables
 };
 
 }  // namespace
+
+std::string fp8_refusal(at::Device device) {
+  if (device.is_cpu()) return "";
+  if constexpr (kHasCuda) {
+    if (device.is_cuda()) {
+      const int capability = cuda::gpu_of(device).capability;
+      if (capability >= kLeastCapability) return "";
+      return fmt::format("a GPU of compute capability {}.{}, without FP8 products", capability / 10,
+                         capability % 10);
+    }
+  }
+  return "not on a CPU, or a GPU that this build has kernels for";
+}
 
 std::string fp8_refusal(const at::Tensor& x, const at::Tensor& weight) {
   if (weight.device() != x.device()) return "x and weight on different devices";
@@ -105,15 +129,15 @@ std::string fp8_refusal(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t N = weight.size(0), C = weight.size(1);
   const int64_t rows = C == 0 ? 0 : x.numel() / C;
   for (const auto& [name, size] : {std::pair("C", C), {"N", N}, {"rows", rows}}) {
-    if (size == 0 || size % kMultiple != 0)
-      return fmt::format("{} = {}, which is no positive multiple of {}", name, size, kMultiple);
+    if (size == 0 || size % kFp8Multiple != 0)
+      return fmt::format("{} = {}, which is no positive multiple of {}", name, size, kFp8Multiple);
   }
-  return device_refusal(x.device());
+  return fp8_refusal(x.device());
 }
 
 at::Tensor fp8_linear(const at::Tensor& x, const at::Tensor& weight,
                       const std::optional<at::Tensor>& bias,
-                      const std::shared_ptr<Fp8Recipe>& recipe) {
+                      const std::shared_ptr<Fp8Recipe>& recipe, const Fp8Source& source) {
   MEZZO_CHECK(x.dim() > 0 && weight.dim() == 2 && x.size(-1) == weight.size(1), kOp,
               "x must be [..., C] and weight [N, C], but their last sizes are {} and {}",
               x.dim() > 0 ? x.size(-1) : 1, weight.dim() > 0 ? weight.size(-1) : 1);
@@ -123,6 +147,8 @@ at::Tensor fp8_linear(const at::Tensor& x, const at::Tensor& weight,
   const bool is_training = at::GradMode::is_enabled();
   auto kept = c10::make_intrusive<Kept>();
   kept->recipe = recipe;
+  kept->source = source;
+  kept->is_training = is_training;
   kept->x_sizes = x.sizes().vec();
   kept->x_dtype = x.scalar_type();
   kept->weight_dtype = weight.scalar_type();

@@ -24,16 +24,22 @@ class Fp8Caster {
   /// x [rows, C] in FP8. Delayed scaling takes its first scale, when there is no history, from x
   /// itself: FP8 of gradients with a scale of 1 would be zeros. That cast makes the history, and so
   /// comes before a CUDA graph is captured. All casts are of one device.
-  Fp8 cast(const at::Tensor& x, bool transposes);
+  /// remembers: false leaves the history as it was, for the scale that the cast would have had:
+  /// where nothing is trained, and where the same cast comes again.
+  Fp8 cast(const at::Tensor& x, bool transposes, bool remembers = true);
+
+  /// The x of an earlier cast again, transposed alone of use, by that cast's scale.
+  Fp8 cast_again(const at::Tensor& x, const at::Tensor& scale) const;
 
   /// Of delayed scaling, undefined before the first cast: what a checkpoint has to keep.
   const AmaxHistory& history() const { return history_; }
-  /// As if its casts had been this one's; before a CUDA graph is captured. Throws Error where the
-  /// history is of another length.
+  /// As if its casts had been this one's: in place where there is a history, as a CUDA graph knows
+  /// its address. One that is undefined is forgotten, before a graph is captured. Throws Error
+  /// where the history is of another length.
   void set_history(const AmaxHistory& history);
 
  private:
-  at::Tensor scale_for(const at::Tensor& x);
+  at::Tensor scale_for(const at::Tensor& x, bool remembers);
 
   at::ScalarType dtype_;
   Fp8Scaling scaling_;

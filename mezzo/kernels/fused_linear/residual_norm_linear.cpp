@@ -5,6 +5,7 @@
 
 #include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/fused_linear/linear_grads.h"
+#include "mezzo/kernels/fused_linear/norm_grads.h"
 #include "mezzo/kernels/ops.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 
@@ -40,31 +41,23 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
     const at::Tensor &sum = saved[0], &mean = saved[1], &rstd = saved[2], &norm_weight = saved[3],
                      &norm_bias = saved[4], &weight = saved[5], &bias = saved[6];
     check_no_double_backward(mean.defined() ? "residual_norm_linear" : "residual_rms_norm_linear");
-    const auto branch = ctx->saved_data.find("branch_dtype");
-    const bool has_branch = branch != ctx->saved_data.end();
-    const auto of_branch = [&](const at::Tensor& grad_x) {
-      return has_branch ? grad_x.to(branch->second.toScalarType()) : at::Tensor();
-    };
-    if (!grads[1].defined()) return {grads[0], of_branch(grads[0]), {}, {}, {}, {}, {}, {}, {}};
+    LinearGrads linear;
+    if (grads[1].defined()) {
+      at::Tensor normed = saved[7];
+      if (!normed.defined())
+        normed = norm_again(sum, mean, rstd, norm_weight, norm_bias, weight.scalar_type());
+      linear = linear_backward(grads[1], normed, weight, bias);
+    }
+    const NormGrads norm = norm_backward(
+        grads[0], linear.x, {sum, mean, rstd, norm_weight, norm_bias, kept_dtype(ctx)});
+    return {norm.x, norm.branch, norm.weight, norm.bias, linear.weight, linear.bias, {}, {}, {}};
+  }
 
-    at::Tensor normed = saved[7];
-    if (!normed.defined())
-      normed = norm_again(sum, mean, rstd, norm_weight, norm_bias, weight.scalar_type());
-    const LinearGrads linear = linear_backward(grads[1], normed, weight, bias);
-    const at::ScalarType dtype = linear.x.scalar_type();
-    const bool rounds_branch =
-        has_branch && sum.scalar_type() != dtype && branch->second.toScalarType() == dtype;
-    const ResidualNormGrads norm =
-        residual_norm_backward(linear.x, grads[0], sum, mean, rstd, norm_weight, rounds_branch);
-    return {norm.x,
-            rounds_branch ? norm.branch : of_branch(norm.x),
-            norm.weight.to(norm_weight.scalar_type()),
-            norm_bias.defined() ? norm.bias.to(norm_bias.scalar_type()) : at::Tensor(),
-            linear.weight,
-            linear.bias,
-            {},
-            {},
-            {}};
+ private:
+  static std::optional<at::ScalarType> kept_dtype(AutogradContext* ctx) {
+    const auto branch = ctx->saved_data.find("branch_dtype");
+    if (branch == ctx->saved_data.end()) return std::nullopt;
+    return branch->second.toScalarType();
   }
 };
 
