@@ -10,6 +10,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
@@ -20,6 +21,8 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/embed/embed.h"
+#include "mezzo/kernels/fp8/fused.h"
+#include "mezzo/kernels/fp8/linear.h"
 #include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
@@ -47,10 +50,6 @@ void check_tokens(std::string_view where, const at::Tensor& tokens, const GPT2Co
               config.context, tokens.size(1));
 }
 
-std::optional<at::Tensor> optional(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
-}
-
 at::Tensor sum_of(const Residual& residual) {
   return residual.branch.defined() ? residual.x + residual.branch : residual.x;
 }
@@ -65,6 +64,10 @@ std::tuple<at::Tensor, at::Tensor> norm_linear(std::string_view name, const Resi
     return {sum, linear(normed)};
   }
   const Scope scope(name);
+  if (linear->is_fp8_for(in.x))
+    return kernels::residual_norm_fp8_linear(
+        in.x, optional(in.branch), norm->weight, optional(norm->bias), linear->weight,
+        optional(linear->bias), LayerNormImpl::kEps, ops.recomputes, linear->fp8);
   return kernels::residual_norm_linear(in.x, optional(in.branch), norm->weight,
                                        optional(norm->bias), linear->weight, optional(linear->bias),
                                        LayerNormImpl::kEps, ops.recomputes);
@@ -80,6 +83,23 @@ Recompute recompute_level(std::string_view name) {
                                   name);
 }
 
+std::string fp8_refusal(const GPT2Config& config, at::Device device) {
+  if (config.layers < 3)
+    return fmt::format(
+        "FP8 is for the blocks between the first and the last, and needs 3 layers or more, but "
+        "there are {}. Hint: --precision lean",
+        config.layers);
+  if (config.width % kernels::kFp8Multiple != 0)
+    return fmt::format("FP8 products take a width in multiples of {}, but it is {}",
+                       kernels::kFp8Multiple, config.width);
+  const std::string refusal = kernels::fp8_refusal(device);
+  if (refusal.empty()) return "";
+  return fmt::format(
+      "FP8 products need a GPU of compute capability 8.9 or higher, or a CPU to emulate them, but "
+      "this is {}. Hint: --precision lean",
+      refusal);
+}
+
 CausalSelfAttentionImpl::CausalSelfAttentionImpl(const GPT2Config& config)
     : heads_(config.heads), dropout_(config.dropout) {
   c_attn = register_module("c_attn", Linear(config.width, 3 * config.width, config.bias));
@@ -88,10 +108,11 @@ CausalSelfAttentionImpl::CausalSelfAttentionImpl(const GPT2Config& config)
 
 at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv, const BlockOps& ops) {
   const Scope scope("attn");
-  // What the fused op saves, it saves in the backward pass.
-  if (ops.is_fused && is_training() && dropout_ == 0.0)
-    return kernels::attention_linear(qkv, heads_, c_proj->weight, optional(c_proj->bias));
   const int64_t B = qkv.size(0), T = qkv.size(1), C = qkv.size(2) / 3;
+  // What the fused op saves, it saves in the backward pass.
+  const bool is_fp8 = c_proj->is_fp8_for(qkv.narrow(2, 0, C));
+  if (ops.is_fused && is_training() && dropout_ == 0.0 && !is_fp8)
+    return kernels::attention_linear(qkv, heads_, c_proj->weight, optional(c_proj->bias));
   // split's backward is one concatenation; indexing's would fill three tensors with zeros first.
   const auto parts = qkv.split(C, /*dim=*/2);
   const auto by_head = [&](const at::Tensor& t) {
@@ -111,6 +132,9 @@ MLPImpl::MLPImpl(const GPT2Config& config) {
 at::Tensor MLPImpl::forward(const at::Tensor& hidden, const BlockOps& ops) {
   const Scope scope("mlp");
   if (!ops.is_fused) return c_proj(at::gelu(hidden, "tanh"));
+  if (c_proj->is_fp8_for(hidden))
+    return kernels::gelu_fp8_linear(hidden, c_proj->weight, optional(c_proj->bias), ops.recomputes,
+                                    c_proj->fp8);
   return kernels::gelu_linear(hidden, c_proj->weight, optional(c_proj->bias), ops.recomputes);
 }
 
@@ -168,6 +192,73 @@ void GPT2Impl::set_recompute(Recompute level, Checkpoint checkpoint) {
                     "kLayer needs a function that checkpoints. Hint: mezzo::checkpoint");
   checkpoint_ = level == Recompute::kLayer ? std::move(checkpoint) : nullptr;
   for (const auto& block : *h) block->as<BlockImpl>()->ops.recomputes = level != Recompute::kNone;
+}
+
+// The first and the last block, whose errors weigh most, stay in 16 bits: as Megatron-LM's option
+// first_last_layers_bf16 has it.
+std::vector<std::pair<std::string, Linear>> GPT2Impl::inner_linears() const {
+  std::vector<std::pair<std::string, Linear>> linears;
+  for (size_t i = 1; i + 1 < h->size(); ++i) {
+    const auto block = h->ptr<BlockImpl>(i);
+    for (const auto& [name, linear] : {std::pair("attn.c_attn", block->attn->c_attn),
+                                       {"attn.c_proj", block->attn->c_proj},
+                                       {"mlp.c_fc", block->mlp->c_fc},
+                                       {"mlp.c_proj", block->mlp->c_proj}})
+      linears.emplace_back(fmt::format("h.{}.{}", i, name), linear);
+  }
+  return linears;
+}
+
+void GPT2Impl::set_fp8(const std::optional<kernels::Fp8Scaling>& scaling) {
+  if (scaling.has_value()) {
+    const std::string refusal = fp8_refusal(config_, wte->weight.device());
+    MEZZO_CHECK_USAGE(refusal.empty(), "GPT2.set_fp8", "{}", refusal);
+  }
+  for (auto& [name, linear] : inner_linears())
+    linear->fp8 = scaling.has_value() ? std::make_shared<kernels::Fp8Recipe>(*scaling) : nullptr;
+}
+
+std::map<std::string, kernels::Fp8Caster*> GPT2Impl::fp8_casters() const {
+  std::map<std::string, kernels::Fp8Caster*> casters;
+  for (const auto& [name, linear] : inner_linears()) {
+    if (linear->fp8 == nullptr) continue;
+    casters[name + ".x"] = &linear->fp8->x;
+    casters[name + ".weight"] = &linear->fp8->weight;
+    casters[name + ".grad"] = &linear->fp8->grad;
+  }
+  return casters;
+}
+
+std::map<std::string, at::Tensor> GPT2Impl::fp8_histories() const {
+  std::map<std::string, at::Tensor> histories;
+  for (const auto& [name, caster] : fp8_casters()) {
+    const kernels::AmaxHistory& history = caster->history();
+    if (history.amaxes.defined())
+      histories[name] = at::cat({history.amaxes, history.latest.view({1})});
+  }
+  return histories;
+}
+
+void GPT2Impl::set_fp8_histories(const std::map<std::string, at::Tensor>& histories) {
+  const std::map<std::string, kernels::Fp8Caster*> casters = fp8_casters();
+  for (const auto& [name, history] : histories) {
+    MEZZO_CHECK(casters.contains(name), "GPT2.set_fp8_histories",
+                "nothing of this model is cast to FP8 as {}", name);
+    MEZZO_CHECK(history.dim() == 1 && history.numel() > 0 && history.scalar_type() == at::kFloat,
+                "GPT2.set_fp8_histories",
+                "{} must be amaxes and the latest in fp32, but is [{}] in {}", name,
+                fmt::join(history.sizes(), ", "), c10::toString(history.scalar_type()));
+  }
+  for (const auto& [name, caster] : casters) {
+    const auto found = histories.find(name);
+    if (found == histories.end()) {
+      if (caster->history().amaxes.defined()) caster->set_history({});
+      continue;
+    }
+    const at::Tensor history = found->second.to(wte->weight.device());
+    const int64_t H = history.numel() - 1;
+    caster->set_history({history.narrow(0, 0, H), history.select(0, H)});
+  }
 }
 
 Residual GPT2Impl::run_block(size_t i, const Residual& in) {

@@ -2,7 +2,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -10,6 +14,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
+#include "mezzo/kernels/fp8/recipe.h"
 #include "mezzo/models/gpt2_config.h"
 #include "mezzo/models/layers.h"
 
@@ -24,6 +29,10 @@ enum class Recompute {
 
 /// The level called "none", "elementwise" or "layer". Throws UsageError for another name.
 Recompute recompute_level(std::string_view name);
+
+/// Why no layer of a model of this shape multiplies in FP8 on this device; empty if some do
+/// (GPT2::set_fp8()).
+std::string fp8_refusal(const GPT2Config& config, at::Device device);
 
 /// How a block runs: as fused ops (mezzo/kernels/fused_linear/) or as libtorch's, one by one.
 struct BlockOps {
@@ -124,6 +133,19 @@ class GPT2Impl : public torch::nn::Module {
   /// kLayer needs `checkpoint`; throws UsageError without. kElementwise at first.
   void set_recompute(Recompute level, Checkpoint checkpoint = nullptr);
 
+  /// The linear layers of all blocks but the first and the last multiply in FP8, with a recipe
+  /// each; none: no layer does, as at first. Where a batch has rows (B x T) that FP8 products do
+  /// not take, those layers run as if it were not set. Throws UsageError, with fp8_refusal(), where
+  /// there is one for this model where its parameters are.
+  void set_fp8(const std::optional<kernels::Fp8Scaling>& scaling);
+
+  /// What delayed scaling remembers, as copies: of each caster that has cast, "h.1.mlp.c_fc.grad",
+  /// its amaxes [H] and the latest, [H + 1]. Empty with current scaling.
+  std::map<std::string, at::Tensor> fp8_histories() const;
+  /// Goes on from those; casters that are not among them begin anew. A CUDA graph of steps stays
+  /// good if all are. Throws Error for a caster that this model does not have, or another length.
+  void set_fp8_histories(const std::map<std::string, at::Tensor>& histories);
+
   const GPT2Config& config() const { return config_; }
 
   Embedding wte{nullptr};  // tokens
@@ -135,6 +157,8 @@ class GPT2Impl : public torch::nn::Module {
   at::Tensor embedded(const at::Tensor& tokens, bool is_tied) const;
   at::Tensor features(const at::Tensor& tokens, bool is_tied);
   Residual run_block(size_t i, const Residual& in);
+  std::vector<std::pair<std::string, Linear>> inner_linears() const;
+  std::map<std::string, kernels::Fp8Caster*> fp8_casters() const;
 
   GPT2Config config_;
   bool is_fused_ = true;

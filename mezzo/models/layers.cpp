@@ -5,6 +5,8 @@
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 
+#include "mezzo/kernels/fp8/linear.h"
+
 namespace mezzo::models {
 
 LinearImpl::LinearImpl(int64_t in, int64_t out, bool has_bias) {
@@ -14,7 +16,14 @@ LinearImpl::LinearImpl(int64_t in, int64_t out, bool has_bias) {
   }
 }
 
-at::Tensor LinearImpl::forward(const at::Tensor& x) { return at::linear(x, weight, bias); }
+at::Tensor LinearImpl::forward(const at::Tensor& x) {
+  if (is_fp8_for(x)) return kernels::fp8_linear(x, weight, optional(bias), fp8);
+  return at::linear(x, weight, bias);
+}
+
+bool LinearImpl::is_fp8_for(const at::Tensor& x) const {
+  return fp8 != nullptr && kernels::fp8_refusal(x, weight).empty();
+}
 
 EmbeddingImpl::EmbeddingImpl(int64_t rows, int64_t width) {
   weight = register_parameter("weight", at::empty({rows, width}));

@@ -1,12 +1,21 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
+#include "mezzo/kernels/fp8/recipe.h"
+
 namespace mezzo::models {
+
+/// A parameter that a layer may be without, as ops take it.
+inline std::optional<at::Tensor> optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
 
 // Note [Layers without an initialisation of their own]
 // torch::nn::Linear and Embedding fill their weights from the global generator when constructed.
@@ -21,8 +30,11 @@ class LinearImpl : public torch::nn::Module {
   LinearImpl(int64_t in, int64_t out, bool has_bias);
   /// x [..., in] -> [..., out]
   at::Tensor forward(const at::Tensor& x);
+  /// Whether this x is multiplied in FP8: that is wished for, and possible.
+  bool is_fp8_for(const at::Tensor& x) const;
 
-  at::Tensor weight, bias;  // bias is undefined without one
+  at::Tensor weight, bias;                  // bias is undefined without one
+  std::shared_ptr<kernels::Fp8Recipe> fp8;  // null: products in FP8 are not wished for
 };
 TORCH_MODULE(Linear);
 
