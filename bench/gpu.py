@@ -4,8 +4,8 @@
 One process a measurement, the sides in turn, so that a GPU whose clock drifts harms all alike; the figure of a side is its
 best median over the rounds. bench/gpu.sh starts it.
 
-MFU is tokens/s x (6 N + 6 L T d) over the GPU's dense rate in the precision's type: N all parameters, the tied table once;
-the attention of L layers of width d over T tokens by its causal half, which is what the kernels compute.
+MFU is tokens/s x (6 N + 6 L T d) over the GPU's dense rate in the precision's type (fp8: in 16 bits): N all parameters, the
+tied table once; the attention of L layers of width d over T tokens by its causal half, which is what the kernels compute.
 """
 
 import argparse
@@ -27,6 +27,7 @@ class Row:
     batch: int
     length: int
     sides: tuple = ("mezzo", "eager", "compile")
+    ours: tuple = ()  # options of Mezzo's alone
 
 
 ROWS = {
@@ -37,10 +38,13 @@ ROWS = {
     "124M fp32": Row("gpt2", "fp32", 64, 1024, ("mezzo",)),
     "124M lean": Row("gpt2", "lean", 64, 1024, ("mezzo",)),
     "1.5B lean": Row("gpt2-xl", "lean", 16, 1024, ("mezzo",)),
+    "1.5B fp8": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",)),
+    "1.5B fp8 delayed": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",), ("--fp8-scaling", "delayed")),
 }
 SHAPES = {"gpt2": (12, 768, 1024), "gpt2-xl": (48, 1600, 1024), "nano": (4, 256, 256)}  # layers, width, context
 VOCABULARY = {"nano": 4096}
-# Dense FLOP/s of one GPU by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores.
+# Dense FLOP/s of one GPU by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores. fp8 is held to the former,
+# which its outer blocks and its head run in: its use then stands beside lean's.
 PEAKS = {"H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12)}
 
 
@@ -61,7 +65,7 @@ def command(row, side, options):
     shared = ["--model", row.model, "--device", "cuda", "--batch", str(row.batch), "--length", str(row.length),
               "--steps", str(options.steps), "--json", "--precision", row.precision]
     if side == "mezzo":
-        return [*options.mezzo.split(), "bench", "step", *shared]
+        return [*options.mezzo.split(), "bench", "step", *shared, *row.ours]
     extra = (["--compile"] if "compile" in side else []) + (["--cudnn"] if "cudnn" in side else [])
     return [sys.executable, str(PEER), *shared, *extra]
 
@@ -82,16 +86,16 @@ def best(samples):
 
 
 def print_table(results, gpu):
-    print(f"{'':<10} {'side':<14} {'ms':>9} {'tokens/s':>10} {'MFU':>6} {'GiB':>6}  Mezzo is")
+    print(f"{'':<16} {'side':<14} {'ms':>9} {'tokens/s':>10} {'MFU':>6} {'GiB':>6}  Mezzo is")
     for name, sides in results.items():
         ours = best(sides.get("mezzo", []))
         for side, samples in sides.items():
             figure = best(samples)
             if figure is None:
-                print(f"{name:<10} {side:<14} {samples[-1].get('failed', samples[-1])}")
+                print(f"{name:<16} {side:<14} {samples[-1].get('failed', samples[-1])}")
                 continue
             use = mfu(ROWS[name], figure["tokens_per_s"], gpu)
-            line = (f"{name:<10} {side:<14} {figure['median_ms']:>9.2f} {figure['tokens_per_s']:>10.0f} "
+            line = (f"{name:<16} {side:<14} {figure['median_ms']:>9.2f} {figure['tokens_per_s']:>10.0f} "
                     f"{f'{100 * use:.1f}%' if use else '-':>6} {figure['peak_tensor_bytes'] / 2**30:>6.2f}")
             if ours and side != "mezzo":
                 line += (f"  {figure['median_ms'] / ours['median_ms']:.2f}x as fast in "

@@ -20,13 +20,15 @@ struct PrecisionMode {
                              ///< 16-bit remainder: together exactly `weights`, fp32 (on a CPU)
   int moment_bits;           ///< of the optimizer's moments; 8: block by block, but for tables,
                              ///< vectors and small tensors
+  bool fp8_products;         ///< the linear layers of a model's inner blocks multiply in FP8
+                             ///< (mezzo/kernels/fp8/linear.h); their ends stay as autocast has them
   std::string_view meaning;  ///< one line for a person
 
-  /// The dtype in which matrix products run.
+  /// The dtype in which matrix products run, but for those in FP8.
   at::ScalarType compute() const { return autocast.value_or(weights); }
 };
 
-/// fp32, amp-fp16, amp-bf16, lean, pure-fp16, pure-bf16, in this order.
+/// fp32, amp-fp16, amp-bf16, lean, fp8, pure-fp16, pure-bf16, in this order.
 const std::vector<PrecisionMode>& precision_modes();
 
 /// Throws UsageError for an unknown name, naming the known ones.

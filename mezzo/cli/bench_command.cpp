@@ -27,6 +27,7 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
     const nlohmann::ordered_json json = {
         {"model", options.step.model},
         {"precision", options.step.precision},
+        {"fp8_scaling", options.step.fp8_scaling},
         {"releases_gradients", options.step.releases_gradients},
         {"device", options.step.device},
         {"accumulate", options.step.accumulate},
@@ -52,7 +53,7 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
       result.length, result.median_ms, result.median_ms / result.min_ms, result.tokens_per_s,
       static_cast<double>(result.peak_tensor_bytes) / 0x1p20,
       static_cast<double>(result.peak_rss_bytes) / 0x1p20);
-  if (!result.note.empty()) fmt::print("not one CUDA graph: {}\n", result.note);
+  if (!result.note.empty()) fmt::print("{}\n", result.note);
 }
 
 }  // namespace
@@ -69,7 +70,11 @@ void add_bench_command(CLI::App& app, int& exit_code) {
           "context)")
       ->capture_default_str();
   step->add_option("--precision", options->step.precision,
-                   "fp32, amp-fp16, amp-bf16, lean, pure-fp16 or pure-bf16")
+                   "fp32, amp-fp16, amp-bf16, lean, fp8, pure-fp16 or pure-bf16")
+      ->capture_default_str();
+  step->add_option("--fp8-scaling", options->step.fp8_scaling,
+                   "fp8: by each tensor's own largest number, or by those of the last 16 casts")
+      ->check(CLI::IsMember({"current", "delayed"}))
       ->capture_default_str();
   step->add_option("--recompute", options->step.recompute,
                    "what the backward pass makes again: none, elementwise or layer")

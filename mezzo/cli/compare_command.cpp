@@ -8,11 +8,13 @@
 
 #include <ATen/Parallel.h>
 
+#include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/train/capacity.h"
 #include "mezzo/train/compare.h"
+#include "mezzo/train/fp8.h"
 #include "mezzo/train/run.h"
 
 namespace mezzo::cli {
@@ -36,6 +38,9 @@ train::CompareConfig new_comparison(const CompareOptions& options) {
   const bool has_file = given.values.contains("config");
   if (!has_file) given.values.try_emplace("steps", kSteps);
   given.values.try_emplace("sample-tokens", "0");
+  // So that options which only fp8 takes are not refused for the other modes' sake.
+  for (const std::string& mode : options.modes)
+    if (precision_mode(mode).fp8_products) given.values["precision"] = mode;
   train::CompareConfig config;
   config.run = train::resolve_config(given);
   if (!has_file && !given.values.contains("eval-every"))
@@ -75,6 +80,10 @@ int run_compare(const CompareOptions& options) {
     fmt::print("{}\n", line);
     std::fflush(stdout);
   };
+  for (const std::string& mode : config.modes) {
+    const std::string note = train::fp8_note(precision_mode(mode), at::Device(config.run.device));
+    if (!note.empty()) say(note);
+  }
   const train::CompareResult result = train::compare(config, say, stop);
   const report::Comparison& comparison = result.comparison;
   fmt::print("\n{}\n{}\n", report::comparison_text(comparison), comparison.verdict);
@@ -96,7 +105,7 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<CompareOptions>();
   command->add_option("--modes", options->modes, "precision modes to compare")
       ->delimiter(',')
-      ->type_name("(fp32,amp-fp16,amp-bf16,pure-fp16,pure-bf16)");
+      ->type_name("(fp32,amp-fp16,amp-bf16,lean,pure-fp16,pure-bf16)");
   command->add_option("--seeds", options->seeds, "runs of each mode, with seeds that follow --seed")
       ->type_name("(2)");
   command->add_flag(

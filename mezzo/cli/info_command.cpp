@@ -47,6 +47,12 @@ void print_precisions() {
   fmt::print("{:<10}  {:>8}  {:>8}  {}\n", "precision", "GFLOP/s", "vs fp32",
              "how its products are computed on the CPU");
   for (const PrecisionMode& mode : precision_modes()) {
+    if (mode.fp8_products) {
+      fmt::print(
+          "{:<10}  {:>8}  {:>8}  emulated: it shows the accuracy of the mode, not its speed\n",
+          mode.name, "-", "-");
+      continue;
+    }
     const at::ScalarType dtype = mode.compute();
     const double rate =
         dtype == at::kFloat ? fp32_rate : kernels::measure_product_rate(dtype, kSize);

@@ -15,6 +15,7 @@
 #include "mezzo/base/memory.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/train/device.h"
+#include "mezzo/train/fp8.h"
 #include "mezzo/train/step.h"
 
 namespace mezzo::train {
@@ -44,9 +45,14 @@ Shape shape_of(const StepBenchOptions& options) {
 
 models::GPT2 model_of(const StepBenchOptions& options, const PrecisionMode& mode,
                       at::Device device) {
-  models::GPT2 model(models::gpt2_preset(options.model), /*seed=*/1);
+  const models::GPT2Config config = models::gpt2_preset(options.model);
+  const Shape shape = shape_of(options);
+  const auto fp8 =
+      fp8_scaling_for(mode, options.fp8_scaling, config, shape.batch * shape.length, device);
+  models::GPT2 model(config, /*seed=*/1);
   model->to(device, mode.weights);
   model->set_recompute(models::recompute_level(options.recompute), mezzo::checkpoint);
+  model->set_fp8(fp8);
   return model;
 }
 
@@ -123,9 +129,10 @@ std::vector<double> BenchStep::time(int64_t steps) {
 
 std::string BenchStep::note() const {
   if constexpr (kernels::kHasCuda) {
-    if (device_step_ != nullptr) return device_step_->refusal();
+    if (device_step_ != nullptr && !device_step_->refusal().empty())
+      return "not one CUDA graph: " + device_step_->refusal();
   }
-  return "";
+  return fp8_note(mode_, device_);
 }
 
 StepBenchResult bench_step(const StepBenchOptions& options) {

@@ -14,6 +14,7 @@ namespace mezzo::train {
 struct StepBenchOptions {
   std::string model = "nano";
   std::string precision = "amp-bf16";
+  std::string fp8_scaling = "current";
   std::string recompute = "elementwise";
   std::string device = "cpu";
   int64_t accumulate = 1;           // batches of a step
@@ -40,13 +41,14 @@ struct StepBenchResult {
 class BenchStep {
  public:
   /// Throws UsageError for an unknown model or precision, a batch < 1, gradients released in a mode
-  /// that cannot. `watch` outlives it.
+  /// that cannot, FP8 where it cannot be. `watch` outlives it.
   explicit BenchStep(const StepBenchOptions& options, StepWatch* watch = nullptr);
   void run();
   /// Runs `steps` and says how long one took, in ms: each of them on a CPU; on a GPU, which is
   /// waited for at the end alone, their mean.
   std::vector<double> time(int64_t steps);
-  /// Why a GPU's steps are not one graph; empty where they are.
+  /// What is to be known of the figures: that FP8 is emulated, why a GPU's steps are not one graph;
+  /// or empty.
   std::string note() const;
   int64_t batch() const { return batch_; }
   int64_t length() const { return length_; }

@@ -49,6 +49,11 @@ CheckedFolder::CheckedFolder(const FolderKind& kind, fs::path folder)
               folder_.string(), format, kind.format);
 }
 
+bool CheckedFolder::has(const char* name) const {
+  const auto checksums = state_.find("checksums");
+  return checksums != state_.end() && checksums->contains(name);
+}
+
 TensorMap CheckedFolder::tensors(const char* name) const {
   return load_safetensors(checked(name)).tensors;
 }

@@ -49,6 +49,8 @@ class CheckedFolder {
   CheckedFolder(const FolderKind& kind, std::filesystem::path folder);
 
   const nlohmann::ordered_json& state() const { return state_; }
+  /// Whether this file was written at all.
+  bool has(const char* name) const;
   TensorMap tensors(const char* name) const;
   std::string text(const char* name) const;
 

@@ -19,6 +19,7 @@ constexpr FolderKind kKind{"checkpoint", "state.json", /*format=*/1};
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kRng = "rng.safetensors";
+constexpr const char* kFp8 = "fp8.safetensors";
 
 json to_json(const GradScalerState& state) {
   return {{"scale", state.scale},
@@ -80,6 +81,7 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
     files.add(kModel, checkpoint.model);
     files.add(kOptimizer, checkpoint.optimizer);
     files.add(kRng, checkpoint.rng);
+    if (!checkpoint.fp8.empty()) files.add(kFp8, checkpoint.fp8);
   });
 }
 
@@ -94,6 +96,7 @@ Checkpoint load_checkpoint(const fs::path& folder) {
   checkpoint.model = files.tensors(kModel);
   checkpoint.optimizer = files.tensors(kOptimizer);
   checkpoint.rng = files.tensors(kRng);
+  if (files.has(kFp8)) checkpoint.fp8 = files.tensors(kFp8);
   return checkpoint;
 }
 

@@ -28,10 +28,12 @@ struct Checkpoint {
   TensorMap model;      // by parameter name
   TensorMap optimizer;  // as AdamW names its state
   TensorMap rng;        // generator state by device: "cpu", "cuda"
+  TensorMap fp8;        // GPT2::fp8_histories()
 };
 
-/// `folder` (which must not exist) with model.safetensors, optimizer.safetensors, rng.safetensors
-/// and state.json, which holds the checksums of the others. Written under a temporary name,
+/// `folder` (which must not exist) with model.safetensors, optimizer.safetensors, rng.safetensors,
+/// fp8.safetensors where there is such a state, and state.json, which holds the checksums of the
+/// others. Written under a temporary name,
 /// fsynced, renamed: a crash at any instant, or a full disk, leaves no half checkpoint. Throws
 /// Error, naming the path and the reason.
 void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);

@@ -18,7 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr auto kTensors = {&Checkpoint::model, &Checkpoint::optimizer, &Checkpoint::rng};
+constexpr auto kTensors = {&Checkpoint::model, &Checkpoint::optimizer, &Checkpoint::fp8,
+                           &Checkpoint::rng};
 
 bool is_like(const at::Tensor& own, const at::Tensor& tensor) {
   return own.defined() && own.sizes() == tensor.sizes() &&

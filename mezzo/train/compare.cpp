@@ -14,6 +14,7 @@
 #include "mezzo/report/page.h"
 #include "mezzo/train/capacity.h"
 #include "mezzo/train/checkpoint.h"
+#include "mezzo/train/fp8.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/trainer.h"
 #include "mezzo/train/worker.h"
@@ -46,8 +47,9 @@ std::string plan_text(const CompareConfig& config) {
 class Member {
  public:
   Member(const CompareConfig& config, const std::string& mode, int64_t seed)
-      : folder_(config.out / "runs" / fmt::format("{}-seed{}", mode, seed)), config_(config.run) {
-    run.mode = config_.precision = mode;
+      : folder_(config.out / "runs" / fmt::format("{}-seed{}", mode, seed)),
+        config_(in_precision(config.run, mode)) {
+    run.mode = mode;
     run.seed = config_.seed = seed;
     config_.out = folder_.string();
     config_.diagnose = 0;  // its time and memory are not the mode's
@@ -203,6 +205,13 @@ void check_same(const fs::path& file, const std::string& now) {
                     file.parent_path().string(), file.parent_path().string());
 }
 
+// A run would be refused as well, but only when it is begun.
+void check_fp8(const RunConfig& run, const PrecisionMode& mode) {
+  if (!mode.fp8_products) return;
+  const models::GPT2Config shape = model_config(run);
+  fp8_scaling_for(mode, run.fp8_scaling, shape, run.batch * shape.context, at::Device(run.device));
+}
+
 void check_peers(const fs::path& file) {
   const Json peers = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
   const bool is_list =
@@ -221,7 +230,7 @@ void check_compare(const CompareConfig& config) {
   MEZZO_CHECK_USAGE(config.modes.size() >= 1, kWhere, "--modes must name a mode at least");
   std::set<std::string> seen;
   for (const std::string& mode : config.modes) {
-    static_cast<void>(precision_mode(mode));
+    check_fp8(config.run, precision_mode(mode));
     MEZZO_CHECK_USAGE(seen.insert(mode).second, kWhere, "--modes names {} twice", mode);
   }
   MEZZO_CHECK_USAGE(config.seeds >= 1, kWhere, "--seeds must be at least 1, but is {}",

@@ -24,7 +24,8 @@ struct CompareConfig {
   int64_t memory = 0;           // budget in bytes, to find out what fits into it; 0: not asked
 };
 
-/// Throws UsageError for modes that are unknown or named twice, and for fewer than one seed.
+/// Throws UsageError for modes that are unknown, named twice or not possible for the model (fp8),
+/// and for fewer than one seed.
 void check_compare(const CompareConfig& config);
 
 /// Reads what an earlier compare() wrote into `out`. Throws UsageError if there is nothing.

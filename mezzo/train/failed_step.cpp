@@ -5,6 +5,7 @@
 #include <ATen/Context.h>
 
 #include "mezzo/amp/autocast.h"
+#include "mezzo/numerics/quiet.h"
 
 namespace mezzo::train {
 
@@ -37,7 +38,12 @@ numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
   for (const auto& item : model->named_parameters())
     patient.parameters.emplace_back(item.key(), item.value());
   patient.inputs = named_batches(failed.batches);
-  patient.step = [model, batches = failed.batches, &mode, scale = failed.scale]() mutable {
+  patient.step = [model, batches = failed.batches, &mode, scale = failed.scale,
+                  fp8 = failed.fp8]() mutable {
+    {
+      const numerics::Quiet quiet;  // no op of the step
+      model->set_fp8_histories(fp8);
+    }
     const at::DeviceType device = batches.front().tokens.device().type();
     at::Tensor total;
     for (const Batch& batch : batches) {

@@ -28,10 +28,12 @@ struct FailedStep {
   std::vector<Batch> batches;
   double scale = 1.0;  // of its loss
   RandomState random;
+  TensorMap fp8 = {};  // GPT2::fp8_histories()
 };
 
-/// Forward and backward over the step's batches, as a step does them; the model outlives the
-/// patient. One batch is named "tokens" and "targets", several "tokens.0" ...
+/// Forward and backward over the step's batches, as a step does them, each time with what FP8 casts
+/// remembered when it began; the model outlives the patient. One batch is named "tokens" and
+/// "targets", several "tokens.0" ...
 numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
                              const PrecisionMode& mode);
 

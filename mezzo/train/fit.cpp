@@ -78,10 +78,10 @@ class Contender {
   std::optional<RandomState> random_;
 };
 
-RunConfig in_fp32(RunConfig config) {
-  config.precision = "fp32";
-  config.loss_scale = "none";
-  return config;
+RunConfig in_fp32(const RunConfig& config) {
+  RunConfig exact = in_precision(config, "fp32");
+  exact.loss_scale = "none";
+  return exact;
 }
 
 RunConfig with_rules(RunConfig config, const std::vector<FittedRule>& rules) {
@@ -184,7 +184,7 @@ Fit fit_policy(const RunConfig& config, const RunData& data, report::Sinks& sink
   const PrecisionMode& mode = precision_mode(config.precision);
   MEZZO_CHECK_USAGE(mode.autocast.has_value(), "doctor",
                     "--fit needs a mode with autocast, but --precision is {}. Hint: --precision "
-                    "amp-bf16, amp-fp16 or lean",
+                    "amp-bf16, amp-fp16, lean or fp8",
                     config.precision);
   Checkpoint snapshot;
   {

@@ -14,6 +14,7 @@
 #include "mezzo/base/nearest.h"
 #include "mezzo/base/toml.h"
 #include "mezzo/optim/gradient_release.h"
+#include "mezzo/train/fp8.h"
 #include "mezzo/train/run_options.h"
 
 namespace mezzo::train {
@@ -146,7 +147,7 @@ void check_gradient_release_of(const RunConfig& config) {
   const PrecisionMode& mode = precision_mode(config.precision);
   MEZZO_CHECK_USAGE(mode.splits_weights || mode.moment_bits == 8, kWhere,
                     "release-gradients must be false in {}, whose optimizer steps all parameters "
-                    "at once, but is true. Hint: --precision amp-bf16 or lean",
+                    "at once, but is true. Hint: --precision amp-bf16, lean or fp8",
                     config.precision);
 }
 
@@ -218,6 +219,7 @@ void check_config(const RunConfig& config) {
     if (const auto value = get(config, option)) set(copy, option, *value, "in this configuration");
   }
   static_cast<void>(cast_policy_of(config));
+  static_cast<void>(fp8_scaling_of(precision_mode(config.precision), config.fp8_scaling));
   MEZZO_CHECK_USAGE(config.min_lr.value_or(0) <= config.lr, kWhere,
                     "min-lr must be at most lr ({}), but is {}", config.lr, *config.min_lr);
   check_gradient_release_of(config);

@@ -29,6 +29,7 @@ struct RunConfig {
   int64_t accumulate = 1;
 
   std::string precision = "amp-bf16";
+  std::string fp8_scaling = "current";
   std::string loss_scale = "auto";
   std::string on_overflow = "skip";
   int64_t diagnose = 3;
@@ -69,6 +70,9 @@ struct RunConfig {
   /// Whether the loss is scaled: as --loss-scale says, or as the mode needs it.
   bool scales_loss() const;
 };
+
+/// The same run in another precision, without what only its own takes (fp8-scaling).
+RunConfig in_precision(RunConfig config, const std::string& precision);
 
 /// The cast policy with its rules. Throws UsageError for a rule that cannot be.
 CastPolicy cast_policy_of(const RunConfig& config);

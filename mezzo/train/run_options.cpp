@@ -138,6 +138,11 @@ std::vector<Option> make_options() {
        whole(1, kMaxSize)},
 
       {precision, "precision", &C::precision, "precision mode", "", one_of(precision_names())},
+      {precision, "fp8-scaling", &C::fp8_scaling,
+       "fp8: each tensor's scale, by its own largest number, or by those of the last 16 casts, for "
+       "a "
+       "pass over memory less",
+       "", one_of({"current", "delayed"})},
       {precision, "loss-scale", &C::loss_scale,
        "loss scaling (auto: as the mode needs it; a number: that scale for good)", "",
        loss_scale()},
@@ -163,7 +168,7 @@ std::vector<Option> make_options() {
       {precision, "release-gradients", &C::release_gradients,
        "each parameter steps in the backward pass, and its gradient is freed at once; needs clip "
        "0, "
-       "accumulate 1, no loss scale, and amp-bf16 or lean; the same bits in less memory",
+       "accumulate 1, no loss scale, and amp-bf16, lean or fp8; the same bits in less memory",
        "", true_or_false(), kMayChange},
 
       {training, "steps", &C::steps, "optimizer steps in all, those before a resume included", "",
@@ -330,6 +335,12 @@ std::optional<double> RunConfig::static_loss_scale() const { return parse_number
 
 bool RunConfig::scales_loss() const {
   return loss_scale == "auto" ? precision_mode(precision).scales_loss : loss_scale != "none";
+}
+
+RunConfig in_precision(RunConfig config, const std::string& precision) {
+  config.precision = precision;
+  if (!precision_mode(precision).fp8_products) config.fp8_scaling = RunConfig().fp8_scaling;
+  return config;
 }
 
 CastPolicy cast_policy_of(const RunConfig& config) {

@@ -26,10 +26,11 @@ constexpr const char* kConfig = "config.toml";
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kBatch = "batch.safetensors";
 constexpr const char* kRng = "rng.safetensors";
+constexpr const char* kFp8 = "fp8.safetensors";
 
 // The step stays the same: its weights, its batches, its random numbers.
-const std::set<std::string> kMayChange = {"cast-policy", "cast-rules", "loss-scale", "precision",
-                                          "threads"};
+const std::set<std::string> kMayChange = {"cast-policy", "cast-rules", "fp8-scaling",
+                                          "loss-scale",  "precision",  "threads"};
 
 const at::Tensor& tensor_of(const TensorMap& tensors, const std::string& name,
                             const fs::path& file) {
@@ -93,6 +94,7 @@ void save_step(const fs::path& folder, const SavedStep& step) {
     files.add(kModel, step.weights);
     files.add(kBatch, batches);
     files.add(kRng, step.failed.random.states());
+    if (!step.failed.fp8.empty()) files.add(kFp8, step.failed.fp8);
   });
 }
 
@@ -104,11 +106,14 @@ SavedStep load_step(const fs::path& folder) {
   const CheckedFolder files(kKind, folder);
   std::vector<Batch> batches = batches_from(files.tensors(kBatch), folder / kBatch);
   RandomState random(files.tensors(kRng));
+  TensorMap fp8 = files.has(kFp8) ? files.tensors(kFp8) : TensorMap();
   RunConfig config = config_from_toml(files.text(kConfig), (folder / kConfig).string());
   TensorMap weights = files.tensors(kModel);
   // Not made in place: g++ 12 frees members twice where an aggregate's later initializer throws.
-  SavedStep step{
-      0, {std::move(batches), 1.0, std::move(random)}, std::move(config), std::move(weights)};
+  SavedStep step{0,
+                 {std::move(batches), 1.0, std::move(random), std::move(fp8)},
+                 std::move(config),
+                 std::move(weights)};
   try {
     step.number = files.state().at("step");
     step.failed.scale = report::number_of(files.state().at("scale"));
@@ -130,6 +135,7 @@ RunConfig config_for(const SavedStep& step, const GivenOptions& given) {
   }
   RunConfig config = step.config;
   apply_given(config, given);
+  if (!given.values.contains("fp8-scaling")) config = in_precision(config, config.precision);
   check_config(config);
   return config;
 }
@@ -145,6 +151,7 @@ ExaminedStep examine(const SavedStep& step, const RunConfig& config) {
   optimizer.load_weights(weights, fmt::format("the saved step {}", step.number));
   FailedStep failed = on_device(step.failed, device);
   failed.scale = scale_in(config, step);
+  if (config.fp8_scaling != step.config.fp8_scaling) failed.fp8.clear();
   failed.random.restore();
   numerics::Diagnosis diagnosis = numerics::diagnose(patient_of(model, failed, mode));
   return {step.number, config, std::move(diagnosis)};

@@ -52,7 +52,7 @@ StepResult Step::run(const std::vector<Batch>& batches, double lr) {
 StepResult Step::attempt(const std::vector<Batch>& batches) {
   StepResult result;
   result.scale = scaler_.get_scale();
-  if (on_failure_ != nullptr) random_.emplace(parameters_.front().device());
+  if (on_failure_ != nullptr) begun_ = passing();
   if (release_.has_value()) released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
   const at::Tensor loss = forward_backward(model_, scaler_, mode_, batches, watch_);
   if (release_.has_value()) {
@@ -81,7 +81,11 @@ void Step::explain(StepResult& result) {
   }
 }
 
-// The step may go on afterwards: gradients and generators are as they were.
+Step::Passing Step::passing() const {
+  return {RandomState(parameters_.front().device()), model_->fp8_histories()};
+}
+
+// The step may go on afterwards: gradients, generators and FP8 histories are as they were.
 void Step::hand_over(const std::vector<Batch>& batches, double scale) {
   if (on_failure_ == nullptr) return;
   std::vector<at::Tensor> grads;
@@ -89,10 +93,11 @@ void Step::hand_over(const std::vector<Batch>& batches, double scale) {
     grads.push_back(parameter.grad());
     parameter.mutable_grad().reset();
   }
-  const RandomState now(parameters_.front().device());
-  if (random_.has_value()) random_->restore();
-  on_failure_({batches, scale, random_.value_or(now)});
-  now.restore();
+  const Passing now = passing(), begun = begun_.value_or(now);
+  begun.random.restore();
+  on_failure_({batches, scale, begun.random, begun.fp8});
+  now.random.restore();
+  model_->set_fp8_histories(now.fp8);
   for (size_t i = 0; i < grads.size(); ++i) parameters_[i].mutable_grad() = grads[i];
 }
 

@@ -76,7 +76,10 @@ class Step {
     on_failure_ = std::move(handler);
   }
   /// Hands the handler that step, whatever comes of it.
-  void examine(const std::vector<Batch>& batches) { hand_over(batches, scaler_.get_scale()); }
+  void examine(const std::vector<Batch>& batches) {
+    begun_.reset();
+    hand_over(batches, scaler_.get_scale());
+  }
 
   /// Says of a step that was taken elsewhere, on this scaler's scale, why it was skipped: the
   /// search for the scale is one, whoever takes the steps.
@@ -102,7 +105,14 @@ class Step {
   StepWatch* watch_;  // null: nobody looks
   SkipTriage triage_;
   std::function<void(const FailedStep&)> on_failure_;
-  std::optional<RandomState> random_;  // when the attempt began, where there is a handler
+  /// What a step changes that is no weight, moment or gradient: to be as it was, for a step that is
+  /// run again.
+  struct Passing {
+    RandomState random;
+    TensorMap fp8;
+  };
+  Passing passing() const;
+  std::optional<Passing> begun_;  // when the attempt began, where there is a handler
   std::vector<at::Tensor> parameters_;
 
   /// Of the step in hand, where gradients are released.

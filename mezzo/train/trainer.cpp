@@ -17,6 +17,7 @@
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/report/format.h"
 #include "mezzo/train/device.h"
+#include "mezzo/train/fp8.h"
 #include "mezzo/train/saved_step.h"
 
 namespace mezzo::train {
@@ -66,11 +67,16 @@ models::GPT2Config model_config(const RunConfig& config) {
 }
 
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
-  models::GPT2 model(model_config(config), static_cast<uint64_t>(config.seed));
+  const models::GPT2Config shape = model_config(config);
+  // First, as it takes a while to make a large model.
+  const auto fp8 =
+      fp8_scaling_for(mode, config.fp8_scaling, shape, config.batch * shape.context, device);
+  models::GPT2 model(shape, static_cast<uint64_t>(config.seed));
   model->to(device, mode.weights);
   // A rule for an op of libtorch's acts where that op runs.
   model->set_fused(config.cast_rules.empty());
   model->set_recompute(models::recompute_level(config.recompute), mezzo::checkpoint);
+  model->set_fp8(fp8);
   return model;
 }
 
@@ -141,6 +147,7 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
 
 report::Summary Trainer::run(const std::atomic<bool>& stop) {
   sinks_.on_start(info());
+  if (const std::string note = fp8_note(mode_, device_); !note.empty()) sinks_.on_note(note);
   while (step_ < config_.steps && !stop && diverged_because_.empty()) {
     take_step();
     if (is_due(config_.eval_every) || is_due(config_.checkpoint_every)) finish_enqueued();

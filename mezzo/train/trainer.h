@@ -37,7 +37,7 @@ namespace mezzo::train {
 /// The model that a configuration names: the preset with the overrides applied.
 models::GPT2Config model_config(const RunConfig& config);
 
-/// With its first weights, in the mode's dtype.
+/// With its first weights, in the mode's dtype. Throws UsageError as fp8_scaling_for() does.
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device);
 GradScalerOptions scaler_options(const RunConfig& config);
 
@@ -74,7 +74,7 @@ class Trainer {
   /// All that a checkpoint holds, as copies.
   Checkpoint snapshot() const;
   /// Goes on from a snapshot of a run of any precision: with its weights, step, data, random
-  /// numbers and loss scale, the optimizer's moments at zero.
+  /// numbers, loss scale and what its FP8 casts remember, the optimizer's moments at zero.
   void begin_at(const Checkpoint& snapshot);
 
   models::GPT2& model() { return model_; }

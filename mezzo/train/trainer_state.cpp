@@ -27,6 +27,7 @@ void Trainer::resume(const fs::path& folder) {
       "or begin a new run without --resume",
       folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
   optimizer_.load(checkpoint.model, checkpoint.optimizer, folder.string());
+  model_->set_fp8_histories(checkpoint.fp8);
   if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
   sampler_.restore(checkpoint.sampler);
   for (const auto& [device, state] : checkpoint.rng)
@@ -70,6 +71,7 @@ Checkpoint Trainer::state() const {
   checkpoint.scaler = scaler_.state_dict();
   checkpoint.model = optimizer_.weights();
   checkpoint.optimizer = optimizer_.state();
+  checkpoint.fp8 = model_->fp8_histories();
   checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
   if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
   return checkpoint;
@@ -85,6 +87,7 @@ Checkpoint Trainer::snapshot() const {
 
 void Trainer::begin_at(const Checkpoint& snapshot) {
   optimizer_.load_weights(snapshot.model, "the snapshot");
+  if (mode_.fp8_products) model_->set_fp8_histories(snapshot.fp8);
   sampler_.restore(snapshot.sampler);
   for (const auto& [device, state] : snapshot.rng)
     default_generator(at::Device(device)).set_state(state);

@@ -19,11 +19,20 @@ TEST(Precision, AmpKeepsFp32WeightsAndComputesIn16Bits) {
   EXPECT_EQ(precision_mode("amp-bf16").compute(), at::kBFloat16);
 }
 
-TEST(Precision, Bf16SplitsItsWeightsAndLeanHasNarrowMomentsToo) {
+TEST(Precision, Bf16SplitsItsWeightsAndLeanAndFp8HaveNarrowMomentsToo) {
   for (const PrecisionMode& mode : precision_modes()) {
-    EXPECT_EQ(mode.splits_weights, mode.name == "amp-bf16" || mode.name == "lean") << mode.name;
-    EXPECT_EQ(mode.moment_bits == 8, mode.name == "lean") << mode.name;
+    const bool is_lean = mode.name == "lean" || mode.name == "fp8";
+    EXPECT_EQ(mode.splits_weights, mode.name == "amp-bf16" || is_lean) << mode.name;
+    EXPECT_EQ(mode.moment_bits == 8, is_lean) << mode.name;
   }
+}
+
+TEST(Precision, Fp8IsLeanWithFp8Products) {
+  for (const PrecisionMode& mode : precision_modes())
+    EXPECT_EQ(mode.fp8_products, mode.name == "fp8") << mode.name;
+  const PrecisionMode &fp8 = precision_mode("fp8"), &lean = precision_mode("lean");
+  EXPECT_EQ(fp8.weights, lean.weights);
+  EXPECT_EQ(fp8.autocast, lean.autocast);
 }
 
 TEST(Precision, OnlyFp16UnderAutocastScalesItsLoss) {
@@ -40,7 +49,7 @@ TEST(Precision, PureModesHave16BitWeightsAndNoRegion) {
 TEST(Precision, UnknownNameIsRefusedWithTheKnownOnes) {
   EXPECT_THROW_WITH(
       precision_mode("fp17"),
-      "must be one of fp32, amp-fp16, amp-bf16, lean, pure-fp16, pure-bf16, but is 'fp17'");
+      "must be one of fp32, amp-fp16, amp-bf16, lean, fp8, pure-fp16, pure-bf16, but is 'fp17'");
 }
 
 }  // namespace

@@ -226,6 +226,27 @@ class Commands(Folder):
         self.assertIn("--fit needs a mode with autocast", self.mezzo(
             "doctor", "--data", self.text, *TINY, "--precision", "fp32", "--fit", fitted, expect=2))
 
+    def test_fp8_trains_emulated_resumes_and_writes(self):
+        common = ["--precision", "fp8", "--fp8-scaling", "delayed", "--layers", 3, "--lr", "1e-2"]
+        out = self.train("run", "--steps", 12, *common)
+        self.assertEqual(out.count("FP8 products are emulated on a CPU"), 1)
+        self.assertLess(self.summary("run")["val_loss"], 6.0)
+        self.assertIn("files in", self.mezzo("train", "--resume", self.folder / "run", "--steps", 14))
+        self.mezzo("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 5)
+
+    def test_fp8_is_refused_with_the_reason(self):
+        fp8 = ["--precision", "fp8", "--layers", 3]
+        for arguments, text in [
+            (["--precision", "fp8"], "needs 3 layers or more, but there are 1"),
+            ([*fp8, "--width", 24], "a width in multiples of 16, but it is 24"),
+            ([*fp8, "--batch", 3, "--context", 10], "in multiples of 16, but it has 30"),
+            ([*fp8, "--fp8-scaling", "never"], "fp8-scaling must be one of current, delayed"),
+            (["--precision", "lean", "--fp8-scaling", "delayed"], "multiplies nothing in FP8"),
+        ]:
+            self.assertIn(text, self.train("refused", *arguments, expect=2))
+            self.assertFalse((self.folder / "refused").exists())
+        self.assertIn("multiplies nothing in FP8", self.mezzo("bench", "step", "--fp8-scaling", "delayed", expect=2))
+
     def test_generate_writes_after_the_prompt(self):
         self.train("run", "--steps", 5)
         out = self.mezzo("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 5)
@@ -241,7 +262,7 @@ class Commands(Folder):
 
     def test_info_names_every_precision(self):
         out = self.mezzo("info")
-        for precision in ["fp32", "amp-fp16", "amp-bf16", "lean", "pure-fp16", "pure-bf16"]:
+        for precision in ["fp32", "amp-fp16", "amp-bf16", "lean", "fp8", "pure-fp16", "pure-bf16"]:
             self.assertIn(precision, out)
 
     def test_ops_prints_and_compares_policies(self):
@@ -391,7 +412,15 @@ class Compare(Folder):
         self.assertIn("amp-bf16 failed: ended by signal 9", out)
         self.assertIsNotNone(self.result("a")["table"][0]["accuracy"]["absolute"])
 
+    def test_fp8_is_compared_with_its_own_scaling(self):
+        said = self.mezzo(*self.arguments("fp8", "--layers", 3, "--fp8-scaling", "delayed", modes=["fp32", "fp8"], steps=10))
+        self.assertIn("FP8 products are emulated on a CPU", said)
+        self.assertEqual([run["status"] for run in self.result("fp8")["runs"]], ["done", "done"])
+        toml = (self.folder / "fp8" / "runs" / "fp8-seed1337" / "config.toml").read_text()
+        self.assertIn('fp8-scaling = "delayed"', toml)
+
     def test_what_cannot_be_compared_is_refused_at_once(self):
+        self.assertIn("needs 3 layers", self.mezzo(*self.arguments("a", modes=["fp32", "fp8"]), expect=2))
         self.assertIn("fp7", self.mezzo(*self.arguments("a", modes=["fp32", "fp7"]), expect=2))
         self.assertIn("twice", self.mezzo(*self.arguments("a", modes=["fp32", "fp32"]), expect=2))
         self.assertIn("at least 1", self.mezzo(*self.arguments("a", seeds=0), expect=2))

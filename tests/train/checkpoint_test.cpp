@@ -29,6 +29,7 @@ Checkpoint example(int64_t step, double val_loss) {
   checkpoint.model["w"] = at::arange(6, at::kFloat).view({2, 3});
   checkpoint.optimizer["exp_avg.w"] = at::ones({2, 3});
   checkpoint.rng["cpu"] = at::arange(16, at::kByte);
+  checkpoint.fp8["h.1.mlp.c_fc.grad"] = at::arange(17, at::kFloat);
   return checkpoint;
 }
 
@@ -52,10 +53,21 @@ TEST(Checkpoint, ComesBackAsItWasWritten) {
   EXPECT_EQ(back.scaler.value().growth_tracker, 41);
   EXPECT_TRUE(at::equal(back.model.at("w"), example(1, 1).model["w"]));
   EXPECT_TRUE(at::equal(back.rng.at("cpu"), example(1, 1).rng["cpu"]));
+  EXPECT_TRUE(at::equal(back.fp8.at("h.1.mlp.c_fc.grad"), at::arange(17, at::kFloat)));
+}
+
+TEST(Checkpoint, OfARunThatRemembersNoFp8CastsHasNoFileOfThem) {
+  const TempDir dir;
+  Checkpoint checkpoint = example(400, 4.25);
+  checkpoint.fp8.clear();
+  save_checkpoint(dir / "c", checkpoint);
+  EXPECT_FALSE(fs::exists(dir / "c" / "fp8.safetensors"));
+  EXPECT_TRUE(load_checkpoint(dir / "c").fp8.empty());
 }
 
 TEST(Checkpoint, AnyAlteredOrTruncatedFileIsNamed) {
-  for (const char* name : {"model.safetensors", "optimizer.safetensors", "rng.safetensors"}) {
+  for (const char* name :
+       {"model.safetensors", "optimizer.safetensors", "rng.safetensors", "fp8.safetensors"}) {
     const TempDir dir;
     save_checkpoint(dir / "c", example(1, 1));
     const std::string bytes = mezzo::testing::read_file(dir / "c" / name);

@@ -142,8 +142,12 @@ TEST(Compare, TheSameSeedGivesTheSameLossesBitForBit) {
 
 TEST(Compare, RefusesModesThatCannotBe) {
   CompareConfig config;
+  config.modes = {"fp32", "fp7"};
+  EXPECT_THROW_WITH(check_compare(config), "fp7");
   config.modes = {"fp32", "fp8"};
-  EXPECT_THROW_WITH(check_compare(config), "fp8");
+  EXPECT_NO_THROW(check_compare(config));
+  config.run.layers = 2;
+  EXPECT_THROW_WITH(check_compare(config), "needs 3 layers or more, but there are 2");
   config.modes = {"fp32", "fp32"};
   EXPECT_THROW_WITH(check_compare(config), "--modes names fp32 twice");
   config.modes = {"fp32"};

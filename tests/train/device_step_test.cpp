@@ -32,8 +32,8 @@ at::Device gpu() { return ready_device("cuda"); }
 constexpr int64_t kVocabulary = 128, kLength = 32;
 constexpr double kLr = 4e-3;
 
-models::GPT2Config config() {
-  return {.layers = 2, .heads = 4, .width = 64, .context = kLength, .vocab_size = kVocabulary};
+models::GPT2Config config(int64_t layers) {
+  return {.layers = layers, .heads = 4, .width = 64, .context = kLength, .vocab_size = kVocabulary};
 }
 
 /// The n-th step's batches, on the CPU: text of a kind that can be learned, each token the last
@@ -63,8 +63,9 @@ struct Training {
         scaler(device, with_default(scaling, mode)) {}
 
   static models::GPT2 on_device(at::Device device, const PrecisionMode& mode) {
-    models::GPT2 model(config(), 7);
+    models::GPT2 model(config(mode.fp8_products ? 3 : 2), 7);
     model->to(device, mode.weights);
+    if (mode.fp8_products) model->set_fp8(kernels::Fp8Scaling{.is_delayed = true});
     return model;
   }
   static GradScalerOptions with_default(GradScalerOptions options, const PrecisionMode& mode) {
@@ -94,9 +95,11 @@ std::vector<StepResult> losses_on_gpu(Training& training, int64_t steps, int64_t
 
 class DeviceStepOnGpu : public ::testing::TestWithParam<const char*> {
  protected:
-  /// One rounding of a loss in the mode's dtype.
+  /// One rounding of a loss in the mode's dtype, that of its products.
   static double rounding(double loss) {
-    return float_format(precision_mode(GetParam()).compute()).epsilon * loss;
+    const PrecisionMode& mode = precision_mode(GetParam());
+    const FloatFormat& format = mode.fp8_products ? kFp8E4M3 : float_format(mode.compute());
+    return format.epsilon * loss;
   }
   void SetUp() override {
     if (!has_gpu()) GTEST_SKIP() << "no GPU here";
@@ -173,7 +176,8 @@ TEST_P(DeviceStepOnGpu, NeverWaitsForTheDevice) {
 #endif
 
 INSTANTIATE_TEST_SUITE_P(Modes, DeviceStepOnGpu,
-                         ::testing::Values("fp32", "amp-bf16", "amp-fp16", "lean", "pure-bf16"),
+                         ::testing::Values("fp32", "amp-bf16", "amp-fp16", "lean", "fp8",
+                                           "pure-bf16"),
                          [](const auto& param) {
                            std::string name = param.param;
                            std::replace(name.begin(), name.end(), '-', '_');

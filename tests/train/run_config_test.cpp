@@ -32,6 +32,7 @@ RunConfig unusual_config() {
   c.batch = 3;
   c.accumulate = 5;
   c.precision = "pure-fp16";
+  c.fp8_scaling = "delayed";
   c.loss_scale = "1024.5";
   c.on_overflow = "retry";
   c.cast_policy = "pytorch-cpu";
@@ -184,8 +185,8 @@ TEST(RunConfig, AnImpossibleValueIsRefusedWithWhatIsAccepted) {
   EXPECT_THAT(refused("bias", "yes"), HasSubstr("bias must be true or false"));
   EXPECT_THAT(refused("seed", "-1"), HasSubstr("seed must be from 0"));
   EXPECT_THAT(refused("precision", "amp-bf61"),
-              HasSubstr("one of fp32, amp-fp16, amp-bf16, lean, pure-fp16, pure-bf16, but is the "
-                        "string \"amp-bf61\", did you mean 'amp-bf16'? (--precision)"));
+              HasSubstr("one of fp32, amp-fp16, amp-bf16, lean, fp8, pure-fp16, pure-bf16, but is "
+                        "the string \"amp-bf61\", did you mean 'amp-bf16'? (--precision)"));
   EXPECT_THAT(refused("out", "a\nb"), HasSubstr("out must be a path"));
   EXPECT_THAT(refused("out", "\xff"), HasSubstr("out must be a path in UTF-8"));
   EXPECT_THAT(refused("min-lr", "1"), HasSubstr("min-lr must be at most lr (0.0003), but is 1"));
@@ -208,7 +209,24 @@ TEST(RunConfig, GradientsAreReleasedOnlyWhereTheRunCanDoWithoutThem) {
   EXPECT_THROW_WITH(resolve(with("accumulate", "2")), "a step must be of one backward pass");
   EXPECT_THROW_WITH(resolve(with("loss-scale", "8")), "the loss must not be scaled");
   EXPECT_THROW_WITH(resolve(with("precision", "amp-fp16")), "the loss must not be scaled");
-  EXPECT_THROW_WITH(resolve(with("precision", "fp32")), "Hint: --precision amp-bf16 or lean");
+  EXPECT_THROW_WITH(resolve(with("precision", "fp32")), "Hint: --precision amp-bf16, lean or fp8");
+}
+
+TEST(RunConfig, Fp8ScalingIsForAModeWithFp8ProductsAlone) {
+  EXPECT_EQ(resolve({{"precision", "fp8"}, {"fp8-scaling", "delayed"}}).fp8_scaling, "delayed");
+  EXPECT_THROW_WITH(resolve({{"precision", "lean"}, {"fp8-scaling", "delayed"}}),
+                    "fp8-scaling must be current in lean, which multiplies nothing in FP8, but is "
+                    "delayed. Hint: --precision fp8");
+  EXPECT_THROW_WITH(resolve({{"precision", "fp8"}, {"fp8-scaling", "delayd"}}),
+                    "did you mean 'delayed'");
+}
+
+TEST(RunConfig, AnotherPrecisionForgetsWhatOnlyFp8Takes) {
+  const RunConfig fp8 = resolve({{"precision", "fp8"}, {"fp8-scaling", "delayed"}});
+  EXPECT_EQ(in_precision(fp8, "fp8"), fp8);
+  const RunConfig lean = in_precision(fp8, "lean");
+  EXPECT_EQ(lean.precision, "lean");
+  EXPECT_NO_THROW(check_config(lean));
 }
 
 TEST(RunConfig, AFileThatIsNotThereIsRefused) {

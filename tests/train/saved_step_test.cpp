@@ -32,10 +32,13 @@ std::vector<Batch> batches(int64_t count) {
 
 // Two steps in the precision, and the third as it is handed over, whatever comes of it.
 struct Training {
-  explicit Training(const fs::path& folder, const std::string& precision, int64_t accumulate = 1)
+  explicit Training(const fs::path& folder, const std::string& precision, int64_t accumulate = 1,
+                    const std::string& fp8_scaling = "current")
       : config(TinyRun(folder).config), mode(precision_mode(precision)) {
     config.precision = precision;
     config.accumulate = accumulate;
+    config.fp8_scaling = fp8_scaling;
+    if (mode.fp8_products) config.layers = 3;
     model = make_model(config, mode, at::kCPU);
     optimizer.emplace(model, mode, optim::AdamWOptions(1e-2), accumulate > 1);
     scaler.emplace(at::kCPU, scaler_options(config));
@@ -59,12 +62,12 @@ struct Training {
   SavedStep saved{0, {{}, 1.0, RandomState(TensorMap{})}, {}, {}};
 };
 
-class SavedSteps : public ::testing::TestWithParam<std::tuple<const char*, int>> {};
+class SavedSteps : public ::testing::TestWithParam<std::tuple<const char*, int, const char*>> {};
 
 TEST_P(SavedSteps, AreRunAgainBitForBit) {
-  const auto [precision, accumulate] = GetParam();
+  const auto [precision, accumulate, fp8_scaling] = GetParam();
   const TempDir dir;
-  Training training(dir.path(), precision, accumulate);
+  Training training(dir.path(), precision, accumulate, fp8_scaling);
   training.saved.failed.random.restore();
   const std::string in_the_run = diagnosis_json(
       numerics::diagnose(patient_of(training.model, training.saved.failed, training.mode)));
@@ -79,10 +82,59 @@ TEST_P(SavedSteps, AreRunAgainBitForBit) {
   EXPECT_EQ(diagnosis_json(examine(back, back.config).diagnosis), in_the_run);
 }
 
-INSTANTIATE_TEST_SUITE_P(InEveryMode, SavedSteps,
-                         ::testing::Values(std::tuple("fp32", 1), std::tuple("amp-fp16", 1),
-                                           std::tuple("amp-bf16", 1), std::tuple("lean", 2),
-                                           std::tuple("pure-fp16", 1), std::tuple("pure-bf16", 3)));
+INSTANTIATE_TEST_SUITE_P(
+    InEveryMode, SavedSteps,
+    ::testing::Values(std::tuple("fp32", 1, "current"), std::tuple("amp-fp16", 1, "current"),
+                      std::tuple("amp-bf16", 1, "current"), std::tuple("lean", 2, "current"),
+                      std::tuple("fp8", 1, "current"), std::tuple("fp8", 2, "delayed"),
+                      std::tuple("pure-fp16", 1, "current"),
+                      std::tuple("pure-bf16", 3, "current")));
+
+TEST(SavedStepInFp8, IsAnotherStepWithOtherHistories) {
+  const TempDir dir;
+  const Training training(dir.path(), "fp8", 1, "delayed");
+  const double loss = examine(training.saved, training.config).diagnosis.loss;
+  EXPECT_EQ(examine(training.saved, training.config).diagnosis.loss, loss);
+  SavedStep other = training.saved;
+  for (auto& [name, history] : other.failed.fp8) history = history * 0x1p-4;  // all saturate
+  EXPECT_NE(examine(other, training.config).diagnosis.loss, loss);
+}
+
+TEST(SavedStepInFp8, LeavesTheHistoriesOfTheRunAsTheyWere) {
+  const TempDir dir;
+  Training training(dir.path(), "fp8", 1, "delayed");
+  Step step(training.model, *training.optimizer, *training.scaler, training.mode, {});
+  TensorMap begun, after;
+  step.on_failure([&](const FailedStep& failed) {
+    begun = failed.fp8;
+    numerics::diagnose(patient_of(training.model, failed, training.mode));
+  });
+  const TensorMap before = training.model->fp8_histories();
+  {
+    const at::NoGradGuard no_grad;
+    training.model->ln_f->bias.fill_(NAN);
+  }
+  step.run(batches(1), 1e-2);
+  after = training.model->fp8_histories();
+  ASSERT_FALSE(before.empty());
+  for (const auto& [name, history] : before) {
+    EXPECT_TRUE(at::equal(begun.at(name), history)) << name;
+    if (name.ends_with(".x")) {
+      EXPECT_EQ(after.at(name)[1].item<double>(), history[0].item<double>()) << "one cast further";
+    }
+  }
+}
+
+TEST(SavedStepInFp8, CanBeRunInAnotherModeAndWithOtherScales) {
+  const TempDir dir;
+  const Training training(dir.path(), "fp8", 1, "delayed");
+  for (const char* precision : {"lean", "fp32"}) {
+    const RunConfig config = config_for(training.saved, {{{"precision", precision}}});
+    EXPECT_TRUE(examine(training.saved, config).diagnosis.is_healthy()) << precision;
+  }
+  const RunConfig current = config_for(training.saved, {{{"fp8-scaling", "current"}}});
+  EXPECT_TRUE(examine(training.saved, current).diagnosis.is_healthy());
+}
 
 TEST(SavedStep, IsAnotherStepWithOtherWeightsOrRandomNumbers) {
   const TempDir dir;

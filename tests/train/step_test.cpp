@@ -1,7 +1,9 @@
 #include "mezzo/train/step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -12,13 +14,16 @@
 #include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/optim/parameter_groups.h"
+#include "mezzo/train/forward_backward.h"
 #include "tests/testing.h"
 
 namespace mezzo::train {
 namespace {
 
-models::GPT2Config tiny() {
-  return {.layers = 1, .heads = 2, .width = 16, .context = 8, .vocab_size = 32};
+models::GPT2Config tiny(const PrecisionMode& mode) {
+  // In FP8 are the layers between the first and the last.
+  const int64_t layers = mode.fp8_products ? 3 : 1;
+  return {.layers = layers, .heads = 2, .width = 16, .context = 8, .vocab_size = 32};
 }
 
 std::vector<Batch> batches(int64_t count) {
@@ -33,12 +38,14 @@ std::vector<Batch> batches(int64_t count) {
 
 struct Training {
   explicit Training(const char* precision, GradScalerOptions scaling = {}, StepOptions options = {},
-                    const models::GPT2Config& config = tiny())
+                    const std::optional<models::GPT2Config>& config = std::nullopt)
       : mode(precision_mode(precision)),
-        model(config, 7),
+        model(config.value_or(tiny(mode)), 7),
         optimizer(model, mode, optim::AdamWOptions()),
         scaler(at::kCPU, scaling),
-        step(model, optimizer, scaler, mode, options) {}
+        step(model, optimizer, scaler, mode, options) {
+    if (mode.fp8_products) model->set_fp8(kernels::Fp8Scaling{});
+  }
 
   std::vector<at::Tensor> snapshot() {
     std::vector<at::Tensor> tensors;
@@ -204,6 +211,23 @@ TEST(Step, AccumulationEqualsOneBatchOfTheSameTokens) {
   EXPECT_NEAR(a.grad_norm, b.grad_norm, 64 * 0x1p-24 * a.grad_norm);
 }
 
+// All that a half changes is exponents: those of gradients, and of their scales in FP8.
+TEST(Step, InFp8ABatchGivenTwiceGivesItsOwnGradientsBitForBit) {
+  for (const bool is_delayed : {false, true}) {
+    Training once("fp8", {.enabled = false}), twice("fp8", {.enabled = false});
+    for (Training* training : {&once, &twice})
+      training->model->set_fp8(kernels::Fp8Scaling{.is_delayed = is_delayed});
+    const Batch batch = batches(1).front();
+    const at::Tensor loss = forward_backward(once.model, once.scaler, once.mode, {batch});
+    const at::Tensor mean = forward_backward(twice.model, twice.scaler, twice.mode, {batch, batch});
+    EXPECT_EQ(mean.item<double>(), loss.item<double>());
+    for (const auto& item : once.model->named_parameters())
+      EXPECT_TRUE(
+          at::equal(twice.model->named_parameters()[item.key()].grad(), item.value().grad()))
+          << item.key();
+  }
+}
+
 class ReleasedStep : public ::testing::TestWithParam<std::tuple<const char*, models::Recompute>> {};
 
 TEST_P(ReleasedStep, IsTheUsualOneBitForBit) {
@@ -227,13 +251,13 @@ TEST_P(ReleasedStep, IsTheUsualOneBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ReleasedStep,
-                         ::testing::Combine(::testing::Values("amp-bf16", "lean"),
+                         ::testing::Combine(::testing::Values("amp-bf16", "lean", "fp8"),
                                             ::testing::Values(models::Recompute::kNone,
                                                               models::Recompute::kElementwise,
                                                               models::Recompute::kLayer)),
                          [](const auto& param) {
-                           const std::string mode =
-                               std::get<0>(param.param) == std::string("lean") ? "Lean" : "AmpBf16";
+                           std::string mode = std::get<0>(param.param);
+                           std::replace(mode.begin(), mode.end(), '-', '_');
                            return mode + std::to_string(static_cast<int>(std::get<1>(param.param)));
                          });
 

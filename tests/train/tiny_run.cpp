@@ -46,4 +46,10 @@ TinyRun::TinyRun(const std::filesystem::path& folder) : tokens(write_tokens(fold
   config.out = (folder / "run").string();
 }
 
+void TinyRun::use_fp8(const std::string& scaling) {
+  config.layers = 3;
+  config.precision = "fp8";
+  config.fp8_scaling = scaling;
+}
+
 }  // namespace mezzo::train

@@ -16,6 +16,9 @@ namespace mezzo::train {
 struct TinyRun {
   explicit TinyRun(const std::filesystem::path& folder);
 
+  /// With three layers, so that there is one between the first and the last.
+  void use_fp8(const std::string& scaling);
+
   RunConfig config;
   data::TokenFile tokens;
 };

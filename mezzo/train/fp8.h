@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <c10/core/Device.h>
+
+#include "mezzo/amp/precision.h"
+#include "mezzo/kernels/fp8/recipe.h"
+#include "mezzo/models/gpt2_config.h"
+
+namespace mezzo::train {
+
+/// What `scaling` ("current" or "delayed", as --fp8-scaling has it) means in the mode; nothing in a
+/// mode without FP8 products. Throws UsageError for another word, and for "delayed" in such a mode.
+std::optional<kernels::Fp8Scaling> fp8_scaling_of(const PrecisionMode& mode,
+                                                  std::string_view scaling);
+
+/// The same for a model of this shape: throws UsageError, with the reason, also where nothing of it
+/// could be in FP8. rows: of a batch, its sequences x their length.
+std::optional<kernels::Fp8Scaling> fp8_scaling_for(const PrecisionMode& mode,
+                                                   std::string_view scaling,
+                                                   const models::GPT2Config& shape, int64_t rows,
+                                                   at::Device device);
+
+/// What is to be said of figures in this mode on this device: that it is emulated. Or empty.
+std::string fp8_note(const PrecisionMode& mode, at::Device device);
+
+}  // namespace mezzo::train
