@@ -16,6 +16,12 @@ TINY = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--
 TEXT = "".join(f"def f{i}(x):\n    return x + {i}\n\n" for i in range(3000))
 
 
+def tiny(**changes):
+    """TINY with other values for some of its options."""
+    options = {**dict(zip(TINY[::2], TINY[1::2])), **{f"--{name}": str(value) for name, value in changes.items()}}
+    return [word for option in options.items() for word in option]
+
+
 class Folder(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -35,8 +41,8 @@ class Folder(unittest.TestCase):
         self.assertEqual(process.returncode, expect, out + err)
         return out + err
 
-    def train(self, out, *arguments, expect=0):
-        return self.mezzo("train", "--data", self.text, "--out", self.folder / out, *TINY, *arguments, expect=expect)
+    def train(self, out, *arguments, model=TINY, expect=0):
+        return self.mezzo("train", "--data", self.text, "--out", self.folder / out, *model, *arguments, expect=expect)
 
     def rows(self, run):
         return [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
@@ -227,23 +233,23 @@ class Commands(Folder):
             "doctor", "--data", self.text, *TINY, "--precision", "fp32", "--fit", fitted, expect=2))
 
     def test_fp8_trains_emulated_resumes_and_writes(self):
-        common = ["--precision", "fp8", "--fp8-scaling", "delayed", "--layers", 3, "--lr", "1e-2"]
-        out = self.train("run", "--steps", 12, *common)
+        out = self.train("run", "--steps", 12, "--precision", "fp8", "--fp8-scaling", "delayed", "--lr", "1e-2",
+                         model=tiny(layers=3))
         self.assertEqual(out.count("FP8 products are emulated on a CPU"), 1)
         self.assertLess(self.summary("run")["val_loss"], 6.0)
         self.assertIn("files in", self.mezzo("train", "--resume", self.folder / "run", "--steps", 14))
         self.mezzo("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 5)
 
     def test_fp8_is_refused_with_the_reason(self):
-        fp8 = ["--precision", "fp8", "--layers", 3]
-        for arguments, text in [
-            (["--precision", "fp8"], "needs 3 layers or more, but there are 1"),
-            ([*fp8, "--width", 24], "a width in multiples of 16, but it is 24"),
-            ([*fp8, "--batch", 3, "--context", 10], "in multiples of 16, but it has 30"),
-            ([*fp8, "--fp8-scaling", "never"], "fp8-scaling must be one of current, delayed"),
-            (["--precision", "lean", "--fp8-scaling", "delayed"], "multiplies nothing in FP8"),
+        for model, precision, scaling, text in [
+            (TINY, "fp8", "current", "needs 3 layers or more, but there are 1"),
+            (tiny(layers=3, width=24), "fp8", "current", "a width in multiples of 16, but it is 24"),
+            (tiny(layers=3, batch=3, context=10), "fp8", "current", "in multiples of 16, but it has 30"),
+            (tiny(layers=3), "fp8", "never", "fp8-scaling must be one of current, delayed"),
+            (TINY, "lean", "delayed", "multiplies nothing in FP8"),
         ]:
-            self.assertIn(text, self.train("refused", *arguments, expect=2))
+            self.assertIn(text, self.train("refused", "--precision", precision, "--fp8-scaling", scaling, model=model,
+                                           expect=2))
             self.assertFalse((self.folder / "refused").exists())
         self.assertIn("multiplies nothing in FP8", self.mezzo("bench", "step", "--fp8-scaling", "delayed", expect=2))
 
@@ -307,8 +313,8 @@ class Compare(Folder):
 
     MODES = ["fp32", "amp-bf16", "pure-fp16"]
 
-    def arguments(self, out, *more, modes=MODES, seeds=1, steps=24):
-        return ["compare", "--data", self.text, "--out", self.folder / out, *TINY, "--modes", ",".join(modes), "--seeds",
+    def arguments(self, out, *more, modes=MODES, seeds=1, steps=24, model=TINY):
+        return ["compare", "--data", self.text, "--out", self.folder / out, *model, "--modes", ",".join(modes), "--seeds",
                 seeds, "--steps", steps, "--eval-every", 8, *more]
 
     def result(self, out):
@@ -413,7 +419,8 @@ class Compare(Folder):
         self.assertIsNotNone(self.result("a")["table"][0]["accuracy"]["absolute"])
 
     def test_fp8_is_compared_with_its_own_scaling(self):
-        said = self.mezzo(*self.arguments("fp8", "--layers", 3, "--fp8-scaling", "delayed", modes=["fp32", "fp8"], steps=10))
+        said = self.mezzo(*self.arguments("fp8", "--fp8-scaling", "delayed", modes=["fp32", "fp8"], steps=10,
+                                          model=tiny(layers=3)))
         self.assertIn("FP8 products are emulated on a CPU", said)
         self.assertEqual([run["status"] for run in self.result("fp8")["runs"]], ["done", "done"])
         toml = (self.folder / "fp8" / "runs" / "fp8-seed1337" / "config.toml").read_text()
