@@ -8,6 +8,8 @@
 #include <optional>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/fill.h>
+#include <ATen/ops/view.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
@@ -38,6 +40,27 @@ struct Recorder::Frame : at::ObserverContext {
 namespace {
 
 std::atomic<Recorder*> active{nullptr};
+
+// A signalling NaN, which arithmetic never gives: what was computed, and is NaN all over, is told
+// from what nobody has written.
+void poison(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kBFloat16:
+      tensor.view(at::kShort).fill_(0x7fa5);
+      return;
+    case at::kHalf:
+      tensor.view(at::kShort).fill_(0x7da5);
+      return;
+    case at::kFloat:
+      tensor.view(at::kInt).fill_(0x7fa5a5a5);
+      return;
+    case at::kDouble:
+      tensor.view(at::kLong).fill_(0x7ff5a5a5a5a5a5a5);
+      return;
+    default:  // libtorch's own fill
+      return;
+  }
+}
 // Recursive: an op that is run again under it, to be judged, may have Scopes.
 std::recursive_mutex mutex;
 uint64_t last_stretch = 0;
@@ -448,6 +471,9 @@ void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
   for_each_tensor(outputs, [&](size_t, const at::Tensor& tensor) { take(tensor); });
   for (const at::Tensor& tensor : frame.written) take(tensor);
 
+  if (frame.op.leaves_garbage && options_.is_poisoned) {
+    for (const at::Tensor& result : call.results) poison(result);
+  }
   if (frame.op.leaves_garbage || frame.garbage_maker >= 0) {
     const int64_t maker = frame.op.leaves_garbage ? frame.index : frame.garbage_maker;
     for (size_t i = 0; i < call.results.size(); ++i)

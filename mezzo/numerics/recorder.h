@@ -21,7 +21,7 @@ namespace mezzo::numerics {
 
 struct RecorderOptions {
   bool hashes = false;              ///< content_hash of every finite result
-  bool is_poisoned = false;         ///< what at::empty makes holds NaN
+  bool is_poisoned = false;         ///< what at::empty makes holds NaN, and none that is computed
   bool saves_overwritten = false;   ///< keeps a copy of what ops change in place and is older
   bool forgets_good_steps = false;  ///< see Note [What a watch keeps]
 };

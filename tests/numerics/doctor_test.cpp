@@ -141,32 +141,36 @@ TEST(Diagnose, SeesThatAStepIsNotReproduced) {
 // What overflows is written without an op of the dispatcher.
 class Unseen : public torch::autograd::Function<Unseen> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& x) {
+  static at::Tensor forward(torch::autograd::AutogradContext*, const at::Tensor& x, double value) {
     at::Tensor y = at::empty(x.sizes(), x.options().requires_grad(false));
-    std::fill_n(y.data_ptr<float>(), y.numel(), std::numeric_limits<float>::infinity());
+    std::fill_n(y.data_ptr<float>(), y.numel(), static_cast<float>(value));
     return y;
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
                                                  torch::autograd::variable_list grads) {
-    return {grads[0]};
+    return {grads[0], {}};
   }
 };
 
+// NaN all over is what memory that nobody has written looks like, too.
 TEST(Diagnose, NamesCodeThatIsNoOpByWhatReadsItFirst) {
-  const at::Tensor w = at::ones({4}).set_requires_grad(true);
-  Patient patient;
-  patient.parameters = {{"w", w}};
-  patient.step = [&] {
-    const Scope scope("custom");
-    const at::Tensor loss = (Unseen::apply(w) * w).sum();
-    loss.backward();
-    return loss;
-  };
-  const Diagnosis diagnosis = diagnose(patient);
-  ASSERT_FALSE(diagnosis.findings.empty());
-  EXPECT_EQ(diagnosis.findings.front().cause, Cause::kUnseenKernel);
-  EXPECT_EQ(diagnosis.findings.front().module, "custom");
-  EXPECT_THAT(diagnosis.findings.front().note, HasSubstr("aten::mul"));
+  using Limits = std::numeric_limits<double>;
+  for (const double value : {Limits::infinity(), Limits::quiet_NaN()}) {
+    const at::Tensor w = at::ones({4}).set_requires_grad(true);
+    Patient patient;
+    patient.parameters = {{"w", w}};
+    patient.step = [&] {
+      const Scope scope("custom");
+      const at::Tensor loss = (Unseen::apply(w, value) * w).sum();
+      loss.backward();
+      return loss;
+    };
+    const Diagnosis diagnosis = diagnose(patient);
+    ASSERT_FALSE(diagnosis.findings.empty());
+    EXPECT_EQ(diagnosis.findings.front().cause, Cause::kUnseenKernel) << to_text(diagnosis);
+    EXPECT_EQ(diagnosis.findings.front().module, "custom");
+    EXPECT_THAT(diagnosis.findings.front().note, HasSubstr("aten::mul"));
+  }
 }
 
 TEST(Diagnose, WithoutAScopeNamesTheParameterNearby) {
