@@ -22,16 +22,18 @@ namespace mezzo::kernels {
 namespace {
 
 using mezzo::testing::is_within;
+using product::Case;
+using product::case_name;
 using product::error_bound;
 using product::is_product;
 using product::random;
+using product::Shape;
 using product::transposed;
 
-using Shape = std::tuple<int64_t, int64_t, int64_t>;
 const std::vector<Shape> kShapes = {
     {1, 1, 1}, {1, 257, 31}, {31, 33, 257}, {257, 129, 1024}, {512, 384, 96}};
 
-class Matmul : public ::testing::TestWithParam<std::tuple<Shape, at::ScalarType>> {};
+class Matmul : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Matmul, MmIsWithinItsErrorBoundInEveryLayout) {
   const auto& [shape, dtype] = GetParam();
@@ -74,12 +76,6 @@ TEST_P(Matmul, BatchedProductsAreWithinTheirErrorBound) {
   const at::Tensor magnitude = at::bmm(wide_a.abs(), wide_b.abs()) + wide_self.abs();
   EXPECT_TRUE(is_within(kernels::baddbmm(self, a, b, 1.0, 1.0), exact,
                         error_bound(exact, magnitude, k + 2, dtype)));
-}
-
-std::string case_name(const ::testing::TestParamInfo<Matmul::ParamType>& param) {
-  const auto& [shape, dtype] = param.param;
-  const auto [m, n, k] = shape;
-  return fmt::format("{}x{}x{}_{}", m, n, k, c10::toString(dtype));
 }
 
 INSTANTIATE_TEST_SUITE_P(ShapesAndDtypes, Matmul,

@@ -1,5 +1,9 @@
 #pragma once
 
+#include <string>
+#include <tuple>
+
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <ATen/ATen.h>
@@ -37,6 +41,16 @@ inline ::testing::AssertionResult is_product(const at::Tensor& got, const at::Te
 inline at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype) {
   static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(1);
   return at::randn(sizes, generator).to(dtype);
+}
+
+/// M, N, K.
+using Shape = std::tuple<int64_t, int64_t, int64_t>;
+using Case = std::tuple<Shape, at::ScalarType>;
+
+inline std::string case_name(const ::testing::TestParamInfo<Case>& param) {
+  const auto& [shape, dtype] = param.param;
+  const auto [m, n, k] = shape;
+  return fmt::format("{}x{}x{}_{}", m, n, k, c10::toString(dtype));
 }
 
 // The same numbers, laid out as a transposed view.

@@ -5,8 +5,6 @@
 #include <tuple>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -19,19 +17,21 @@ namespace mezzo::kernels {
 namespace {
 
 using mezzo::testing::is_within;
+using product::Case;
+using product::case_name;
 using product::error_bound;
 using product::is_product;
 using product::random;
+using product::Shape;
 using product::transposed;
 
 // Rims of tiles on every side; K over one depth; rows over one panel's share; K over what is packed
 // at once where columns are dense.
-using Shape = std::tuple<int64_t, int64_t, int64_t>;
 const std::vector<Shape> kShapes = {{64, 64, 1024},   {65, 127, 1030}, {130, 64, 1602},
                                     {2050, 66, 34},   {66, 70, 4098},  {191, 320, 98},
                                     {128, 128, 3072}, {64, 1100, 70}};
 
-class Tiled : public ::testing::TestWithParam<std::tuple<Shape, at::ScalarType>> {
+class Tiled : public ::testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     const auto& [shape, dtype] = GetParam();
@@ -109,12 +109,6 @@ TEST_P(Tiled, IsTheSameOnOneTwoAndFiveThreads) {
     }
   }
   at::set_num_threads(before);
-}
-
-std::string case_name(const ::testing::TestParamInfo<Tiled::ParamType>& param) {
-  const auto& [shape, dtype] = param.param;
-  const auto [m, n, k] = shape;
-  return fmt::format("{}x{}x{}_{}", m, n, k, c10::toString(dtype));
 }
 
 INSTANTIATE_TEST_SUITE_P(ShapesAndDtypes, Tiled,
