@@ -4,8 +4,6 @@
 #include <tuple>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include <ATen/ATen.h>
 #include <ATen/ops/addmm_cpu_dispatch.h>
 #include <ATen/ops/mm_cpu_dispatch.h>
