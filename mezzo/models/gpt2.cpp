@@ -110,7 +110,7 @@ at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv, const BlockOp
   const Scope scope("attn");
   const int64_t B = qkv.size(0), T = qkv.size(1), C = qkv.size(2) / 3;
   // What the fused op saves, it saves in the backward pass.
-  const bool is_fp8 = c_proj->is_fp8_for(qkv.narrow(2, 0, C));
+  const bool is_fp8 = c_proj->fp8 != nullptr && c_proj->is_fp8_for(qkv.narrow(2, 0, C));
   if (ops.is_fused && is_training() && dropout_ == 0.0 && !is_fp8)
     return kernels::attention_linear(qkv, heads_, c_proj->weight, optional(c_proj->bias));
   // split's backward is one concatenation; indexing's would fill three tensors with zeros first.

@@ -8,8 +8,6 @@
 #include <optional>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/fill.h>
-#include <ATen/ops/view.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
@@ -61,6 +59,7 @@ void poison(const at::Tensor& tensor) {
       return;
   }
 }
+
 // Recursive: an op that is run again under it, to be judged, may have Scopes.
 std::recursive_mutex mutex;
 uint64_t last_stretch = 0;

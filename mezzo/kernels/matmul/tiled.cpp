@@ -287,12 +287,13 @@ std::string refusal(const at::Tensor& a, const at::Tensor& b) {
 
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
   const Sizes s = sizes_of(a, b);
-  const at::Tensor out = at::empty({s.M, s.N}, a.options()), added = padded_bias(bias, s.N);
+  const at::Tensor added = padded_bias(bias, s.N);
   if (!has_dense_rows(a) && s.K > kMostDepth) {
     const at::Tensor sum = at::zeros({s.M, s.N}, a.options().dtype(at::kFloat));
     add_mm(sum, a, b);
     return sum.add_(added.slice(0, 0, s.N)).to(a.scalar_type());
   }
+  const at::Tensor out = at::empty({s.M, s.N}, a.options());
   with_types(a.scalar_type(), [&]<class S, class P>(S, P) {
     const Rounded<S> to{out.mutable_data_ptr<S>(), s.N, added.const_data_ptr<float>()};
     if (has_dense_rows(a)) return multiply_rows<S, P>(a, b, to);
