@@ -13,7 +13,7 @@ struct Evaluation {
   double accuracy = 0.0;  // share of tokens that the model ranks first, 0 to 1
 };
 
-/// The model on batches of equal size, in the mode's dtypes, without gradients and without dropout;
+/// The model on the batches, in the mode's dtypes, without gradients and without dropout;
 /// the model is left in training mode. Moves no random generator. At least one batch; the device is
 /// waited for once, at the end.
 Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,

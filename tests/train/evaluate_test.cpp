@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <ATen/record_function.h>
 
+#include "mezzo/base/memory.h"
 #include "tests/testing.h"
 
 namespace mezzo::train {
@@ -71,6 +72,38 @@ TEST(Evaluate, IsTheMeanOfTheBatches) {
                longest = gpt->wte->weight.norm(2, /*dim=*/1).max().item<double>();
   EXPECT_NEAR(all.loss, std::log(kVocabulary), 2 * std::sqrt(width) * longest);
   EXPECT_TRUE(gpt->is_training());
+}
+
+TEST(Evaluate, CountsEveryTokenAlikeWhereTheLastBatchIsShorter) {
+  models::GPT2 gpt = model();
+  std::vector<Batch> given = batches(2);
+  for (at::Tensor* tensor : {&given[1].tokens, &given[1].targets})
+    *tensor = tensor->narrow(0, 0, 1);
+  const Evaluation four = evaluate(gpt, precision_mode("fp32"), {given[0]}),
+                   one = evaluate(gpt, precision_mode("fp32"), {given[1]}),
+                   all = evaluate(gpt, precision_mode("fp32"), given);
+  EXPECT_DOUBLE_EQ(all.loss, (4 * four.loss + one.loss) / 5);
+  EXPECT_DOUBLE_EQ(all.accuracy, (4 * four.accuracy + one.accuracy) / 5);
+}
+
+// Two of its sequences have 2^22 logits.
+TEST(Evaluate, IsTheSameInPiecesAndNeedsNoMoreMemoryThanThose) {
+  models::GPT2 gpt(
+      models::GPT2Config{
+          .layers = 1, .heads = 2, .width = 16, .context = 32, .vocab_size = 1 << 16},
+      7);
+  std::vector<Batch> whole(1), parts;
+  for (at::Tensor* tensor : {&whole[0].tokens, &whole[0].targets})
+    *tensor = at::randint(1 << 16, {6, 32}, at::make_generator<at::CPUGeneratorImpl>(3),
+                          at::TensorOptions(at::kLong));
+  for (int64_t i = 0; i < 6; i += 2)
+    parts.push_back({whole[0].tokens.narrow(0, i, 2), whole[0].targets.narrow(0, i, 2)});
+  const TensorMemoryMeter memory;
+  const int64_t before = memory.peak_bytes();
+  const Evaluation all = evaluate(gpt, precision_mode("fp32"), whole);
+  EXPECT_LT(memory.peak_bytes() - before, int64_t{3} << 24) << "logits and their log softmax";
+  // Logits, of 16 products of numbers below 4, may add up in another order.
+  EXPECT_NEAR(all.loss, evaluate(gpt, precision_mode("fp32"), parts).loss, 16 * 16 * 0x1p-24);
 }
 
 TEST(Evaluate, ReadsNothingOfASingleBatch) {
