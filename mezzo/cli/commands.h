@@ -22,5 +22,7 @@ void add_bench_command(CLI::App& app, int& exit_code);
 /// True from the first Ctrl-C (SIGINT) or SIGTERM on; a second one ends the process at once, as if
 /// nobody listened.
 const std::atomic<bool>& interrupted();
+/// Makes it true without a signal, which might be the second.
+void interrupt();
 
 }  // namespace mezzo::cli

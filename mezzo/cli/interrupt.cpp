@@ -26,4 +26,6 @@ const std::atomic<bool>& interrupted() {
   return flag;
 }
 
+void interrupt() { flag = true; }
+
 }  // namespace mezzo::cli

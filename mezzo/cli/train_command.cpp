@@ -1,4 +1,3 @@
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -57,9 +56,9 @@ int answer_to(const report::Summary& summary, const train::RunConfig& config) {
   return kFailed;
 }
 
-// Whose run is paced has it stopped by hanging up, as if by a signal.
+// Whose run is paced has it stopped by hanging up.
 std::unique_ptr<report::Sink> pacer() {
-  return std::make_unique<report::Pacer>(std::cin, std::cout, [] { std::raise(SIGTERM); });
+  return std::make_unique<report::Pacer>(std::cin, std::cout, interrupt);
 }
 
 int run_training(const train::GivenOptions& given, bool is_paced) {

@@ -105,6 +105,16 @@ class Commands(Folder):
         step = self.summary("run")["steps"]
         self.assertTrue((self.folder / "run" / "checkpoints" / f"step-{step:06}").exists())
 
+    def test_a_paced_run_that_is_told_twice_to_stop_leaves_a_checkpoint(self):
+        process = subprocess.Popen([MEZZO, "train", "--data", self.text, "--out", self.folder / "run", *TINY, "--paced"],
+                                   env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        while process.stdout.readline() != "at 0\n":
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGTERM)  # as a scheduler does to all of a job's processes
+        process.communicate(timeout=60)  # hangs up
+        self.assertEqual(process.returncode, 130)
+        self.assertTrue((self.folder / "run" / "checkpoints" / "step-000000").exists())
+
     def test_a_diverging_run_says_so(self):
         out = self.train("bad", "--precision", "fp32", "--lr", "1e30", "--min-lr", "1e30", "--clip", "0", "--warmup", 0,
                          "--steps", 200, "--eval-every", 0, expect=1)
