@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <sys/wait.h>
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
@@ -21,43 +23,76 @@ constexpr const char* kWhere = "compare";
 constexpr int64_t kMostSequences = 1 << 20;
 constexpr int kMostTries = 12;
 
-/// What a process of this program's own writes to its stdout.
-std::string output_of(const std::string& arguments) {
+/// A try's answer, the last line that it wrote.
+struct Answer {
+  std::string line;
+  bool is_killed = false;  // as the system does for memory
+};
+
+Answer answer_to(const std::string& arguments) {
   const std::string command = fmt::format(
-      "'{}' {} 2>/dev/null", std::filesystem::read_symlink("/proc/self/exe").string(), arguments);
+      "'{}' {} 2>&1", std::filesystem::read_symlink("/proc/self/exe").string(), arguments);
   FILE* pipe = ::popen(command.c_str(), "r");
   MEZZO_CHECK(pipe != nullptr, kWhere, "cannot start a process to measure in");
-  std::string text;
+  Answer answer;
   std::array<char, 4096> part{};
-  while (std::fgets(part.data(), part.size(), pipe) != nullptr) text += part.data();
-  ::pclose(pipe);
-  return text;
+  while (std::fgets(part.data(), part.size(), pipe) != nullptr) {
+    if (!answer.line.empty() && answer.line.back() == '\n') answer.line.clear();
+    answer.line += part.data();
+  }
+  constexpr int kKilled = 128 + SIGKILL;  // as the shell has it
+  const int status = ::pclose(pipe);
+  answer.is_killed = WIFEXITED(status) && WEXITSTATUS(status) == kKilled;
+  return answer;
 }
 
-/// The peak of a step's tensors, or nothing if that is more than the budget. A process that dies
-/// instead, as one that the system kills for its memory, does not fit either.
-std::optional<int64_t> peak_of(const std::string& mode, const std::string& model, int64_t batch,
-                               int64_t budget) {
-  const std::string text = output_of(
-      fmt::format("bench step --model {} --precision {} --batch {} --steps 1 --memory {} --json",
-                  model, mode, batch, budget));
-  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.value("fits", false)) return std::nullopt;
-  return json.at("peak_tensor_bytes").get<int64_t>();
-}
+/// Tries steps of a run's in a mode, as long as nobody says stop.
+class Tries {
+ public:
+  Tries(const RunConfig& run, const std::string& mode, int64_t budget,
+        const std::atomic<bool>& stop)
+      : run_(in_precision(run, mode)), budget_(budget), stop_(stop) {}
 
-// Weights, gradients and two moments: what no step can do without.
-int64_t least_bytes(const std::string& model, const std::string& mode) {
-  const int64_t number = models::parameter_count(models::gpt2_preset(model));
-  return 4 * number * (precision_mode(mode).weights == at::kFloat ? 4 : 2);
-}
+  /// The peak of a step's tensors, or nothing if that is more than the budget.
+  std::optional<int64_t> peak_of(const std::string& model, int64_t batch) const {
+    if (stop_) return std::nullopt;
+    const Answer answer = answer_to(arguments(model, batch));
+    if (answer.is_killed || stop_) return std::nullopt;
+    const auto json = nlohmann::json::parse(answer.line, nullptr, /*allow_exceptions=*/false);
+    MEZZO_CHECK(json.is_object() && json.contains("fits"), kWhere,
+                "a step of {} in {} cannot be measured: {}", model, run_.precision, answer.line);
+    if (!json.at("fits").get<bool>()) return std::nullopt;
+    return json.at("peak_tensor_bytes").get<int64_t>();
+  }
 
-void set_largest_model(report::Capacity::Row& row, int64_t budget) {
+  // Weights and two moments: what no step can do without.
+  int64_t least_bytes(const std::string& model) const {
+    const PrecisionMode& mode = precision_mode(run_.precision);
+    const int64_t weight = mode.weights == at::kFloat ? 4 : 2, moments = 2 * mode.moment_bits / 8;
+    return models::parameter_count(models::gpt2_preset(model)) * (weight + moments);
+  }
+
+ private:
+  std::string arguments(const std::string& model, int64_t batch) const {
+    return fmt::format(
+        "bench step --json --steps 1 --memory {} --model {} --precision {} --batch {} --length {} "
+        "--accumulate {} --recompute {} --fp8-scaling {} --threads {}{}",
+        budget_, model, run_.precision, batch, models::gpt2_preset(model).context, run_.accumulate,
+        run_.recompute, run_.fp8_scaling, run_.threads,
+        run_.release_gradients ? " --release-gradients" : "");
+  }
+
+  const RunConfig run_;
+  const int64_t budget_;
+  const std::atomic<bool>& stop_;
+};
+
+void set_largest_model(report::Capacity::Row& row, const Tries& tries, int64_t budget) {
   std::vector<std::string> names = models::gpt2_preset_names();
   std::reverse(names.begin(), names.end());
   for (const std::string& name : names) {
-    if (least_bytes(name, row.mode) > budget) continue;
-    const std::optional<int64_t> peak = peak_of(row.mode, name, 1, budget);
+    if (tries.least_bytes(name) > budget) continue;
+    const std::optional<int64_t> peak = tries.peak_of(name, 1);
     if (!peak) continue;
     row.largest_model = name;
     row.model_peak_bytes = *peak;
@@ -115,23 +150,28 @@ LargestFit largest_that_fits(int64_t budget, int64_t limit,
   return best;
 }
 
-report::Capacity find_capacity(const std::vector<std::string>& modes, const std::string& model,
-                               int64_t budget, const std::function<void(const std::string&)>& say) {
+std::optional<report::Capacity> find_capacity(const std::vector<std::string>& modes,
+                                              const RunConfig& run, int64_t budget,
+                                              const std::function<void(const std::string&)>& say,
+                                              const std::atomic<bool>& stop) {
   report::Capacity capacity;
   capacity.budget_bytes = budget;
   for (const std::string& mode : modes) {
     report::Capacity::Row& row = capacity.rows.emplace_back();
     row.mode = mode;
+    const Tries tries(run, mode, budget, stop);
     const LargestFit batch = largest_that_fits(budget, kMostSequences, [&](int64_t number) {
-      const std::optional<int64_t> peak = peak_of(mode, model, number, budget);
+      const std::optional<int64_t> peak = tries.peak_of(run.model, number);
+      if (stop) return peak;
       say(fmt::format(
-          "{} of {} sequences in {}: {}", model, number, mode,
+          "{} of {} sequences in {}: {}", run.model, number, mode,
           peak ? fmt::format("{:.2f} GiB", static_cast<double>(*peak) / 0x1p30) : "does not fit"));
       return peak;
     });
     row.largest_batch = batch.number;
     row.batch_peak_bytes = batch.peak_bytes;
-    set_largest_model(row, budget);
+    set_largest_model(row, tries, budget);
+    if (stop) return std::nullopt;
     say(fmt::format("largest preset in {}: {}", mode,
                     row.largest_model.empty() ? "none" : row.largest_model));
   }

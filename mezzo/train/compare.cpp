@@ -123,9 +123,9 @@ class Comparing {
     const size_t together = config_.is_interleaved ? config_.modes.size() : 1;
     for (size_t first = 0; first < members_.size() && !stop_; first += together)
       run_in_turn(first, first + together);
-    const bool is_complete = !stop_;
+    bool is_complete = !stop_;
     for (Member& member : members_) member.finish();
-    if (is_complete && config_.memory > 0) find_what_fits();
+    if (is_complete && config_.memory > 0) is_complete = find_what_fits();
     return {write(is_complete ? "done" : "interrupted"), capacity_, is_complete};
   }
 
@@ -144,14 +144,17 @@ class Comparing {
       members_[i].advance_to(std::numeric_limits<int64_t>::max());
   }
 
-  void find_what_fits() {
+  /// False: stopped before the end.
+  bool find_what_fits() {
     const fs::path file = config_.out / "capacity.json";
     if (fs::exists(file)) {
       capacity_ = report::capacity_of(read_file(file));
-      return;
+      return true;
     }
-    capacity_ = find_capacity(config_.modes, config_.run.model, config_.memory, say_);
-    write_file_atomically(file, report::capacity_json(*capacity_));
+    write("interrupted");  // as far as it is, if this does not come to its end
+    capacity_ = find_capacity(config_.modes, config_.run, config_.memory, say_, stop_);
+    if (capacity_) write_file_atomically(file, report::capacity_json(*capacity_));
+    return capacity_.has_value();
   }
 
   report::Comparison write(const std::string& status) {
@@ -238,11 +241,11 @@ void check_compare(const CompareConfig& config) {
   MEZZO_CHECK_USAGE(config.memory == 0 || config.run.device == "cpu", kWhere,
                     "--memory can be held on a CPU only, but --device is {}", config.run.device);
   const RunConfig& run = config.run;
-  const bool is_preset =
-      !run.context && !run.layers && !run.heads && !run.width && !run.vocab_size && !run.bias;
+  const bool is_preset = !run.context && !run.layers && !run.heads && !run.width &&
+                         !run.vocab_size && !run.bias && !run.dropout;
   MEZZO_CHECK_USAGE(config.memory == 0 || is_preset, kWhere,
                     "--memory tries presets as they are, and cannot be given with --context, "
-                    "--layers, --heads, --width, --vocab-size or --bias");
+                    "--layers, --heads, --width, --vocab-size, --bias or --dropout");
   if (!config.peers.empty()) check_peers(config.peers);
 }
 
