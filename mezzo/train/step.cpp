@@ -52,6 +52,7 @@ StepResult Step::run(const std::vector<Batch>& batches, double lr) {
 StepResult Step::attempt(const std::vector<Batch>& batches) {
   StepResult result;
   result.scale = scaler_.get_scale();
+  if (watch_ != nullptr) watch_->before_attempt();
   if (on_failure_ != nullptr) begun_ = passing();
   if (release_.has_value()) released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
   const at::Tensor loss = forward_backward(model_, scaler_, mode_, batches, watch_);

@@ -42,6 +42,8 @@ struct StepResult {
 class StepWatch {
  public:
   virtual ~StepWatch() = default;
+  /// Before the first forward pass, of each attempt: what was seen of the one before was no step.
+  virtual void before_attempt() {}
   virtual void before_forward() {}
   virtual void after_forward() {}
   /// A parameter's gradient, complete, unscaled and not clipped yet; `place` is the parameter's in

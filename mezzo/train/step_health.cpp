@@ -65,7 +65,6 @@ StepHealth::StepHealth(models::GPT2& model, const RunOptimizer& optimizer)
 }
 
 void StepHealth::on_gradient(size_t place, const at::Tensor& grad) {
-  if (!probe_.has_value()) return;  // the step is tried again at a lower scale
   const Spent spent(spent_ms_);
   const at::NoGradGuard no_grad;
   health_.parameters[place].gradients.add(grad);
@@ -73,7 +72,6 @@ void StepHealth::on_gradient(size_t place, const at::Tensor& grad) {
 }
 
 void StepHealth::after_gradients() {
-  if (!probe_.has_value()) return;
   spent_ms_ += probe_->spent_ms();
   const Spent spent(spent_ms_);
   const at::NoGradGuard no_grad;

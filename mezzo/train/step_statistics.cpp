@@ -18,10 +18,14 @@ StepStatistics::StepStatistics(TensorMemoryMeter& memory, models::GPT2& model,
                                const RunOptimizer& optimizer)
     : memory_(memory), model_(model), parameters_(model->parameters()), optimizer_(optimizer) {}
 
-void StepStatistics::before_forward() {
-  if (std::exchange(wants_health_, false)) health_.emplace(model_, optimizer_);
-  memory_.begin_forward();
+void StepStatistics::before_attempt() {
+  if (gradients_.has_value()) gradients_->magnitudes = {};
+  if (!wants_health_) return;
+  if (health_.has_value()) health_ms_ += health_->spent_ms();
+  health_.emplace(model_, optimizer_);
 }
+
+void StepStatistics::before_forward() { memory_.begin_forward(); }
 
 void StepStatistics::after_forward() { memory_.end_forward(); }
 
@@ -37,7 +41,6 @@ void StepStatistics::on_gradient(size_t place, const at::Tensor& grad) {
 
 void StepStatistics::after_gradients() {
   if (health_.has_value()) health_->after_gradients();
-  wants_gradients_ = false;
 }
 
 void StepStatistics::after_step() {
@@ -59,12 +62,14 @@ BytesByKind StepStatistics::kinds_at_peak() const {
 }
 
 std::optional<StepStatistics::Gradients> StepStatistics::take_gradients() {
+  wants_gradients_ = false;
   return std::exchange(gradients_, std::nullopt);
 }
 
 std::optional<StepStatistics::MeasuredHealth> StepStatistics::take_health() {
+  wants_health_ = false;
   if (!health_.has_value()) return std::nullopt;
-  MeasuredHealth measured{health_->take(), health_->spent_ms()};
+  MeasuredHealth measured{health_->take(), health_->spent_ms() + std::exchange(health_ms_, 0.0)};
   health_.reset();
   return measured;
 }

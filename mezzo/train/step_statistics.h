@@ -16,6 +16,7 @@ class StepStatistics : public StepWatch {
  public:
   StepStatistics(TensorMemoryMeter& memory, models::GPT2& model, const RunOptimizer& optimizer);
 
+  void before_attempt() override;
   void before_forward() override;
   void after_forward() override;
   void on_gradient(size_t place, const at::Tensor& grad) override;
@@ -29,16 +30,16 @@ class StepStatistics : public StepWatch {
 
   struct Gradients {
     numerics::Magnitudes magnitudes;
-    double measuring_ms = 0;  // not part of the step's own time
+    double measuring_ms = 0;  // of all attempts; not part of the step's own time
   };
-  /// Those measured since the last call; none if none were wanted.
+  /// Those of the step since the last call, of its last attempt; none if none were wanted.
   std::optional<Gradients> take_gradients();
 
   struct MeasuredHealth {
     Health health;
     double measuring_ms = 0;
   };
-  /// Of the last attempt at the step since the last call; none if none was wanted.
+  /// The same of its health.
   std::optional<MeasuredHealth> take_health();
 
   /// Of the meter's peak, whether a step made it or what came between steps (an evaluation, a
@@ -56,7 +57,8 @@ class StepStatistics : public StepWatch {
   std::optional<Gradients> gradients_;
   bool wants_health_ = false;
   std::optional<StepHealth> health_;
-  int64_t peak_ = 0;  // when the last step ended, and what it was made of
+  double health_ms_ = 0;  // of attempts before
+  int64_t peak_ = 0;      // when the last step ended, and what it was made of
   BytesByKind kinds_at_step_;
 };
 

@@ -119,6 +119,48 @@ TEST(StepHealth, OfASkippedStepHasNoUpdates) {
   EXPECT_GT(row(health, "h.0.mlp", "gradients").nonfinite, 0);
 }
 
+/// What is told of the gradients of steps, and how often those were tried.
+class GradientSink : public report::Sink {
+ public:
+  explicit GradientSink(std::vector<report::GradientRecord>& gradients, int& retries)
+      : gradients_(gradients), retries_(retries) {}
+  std::string name() const override { return "gradients"; }
+  void on_step(const report::StepRecord& record) override { retries_ += record.retries; }
+  void on_gradients(const report::GradientRecord& record) override { gradients_.push_back(record); }
+
+ private:
+  std::vector<report::GradientRecord>& gradients_;
+  int& retries_;
+};
+
+TEST(StepHealth, OfAStepThatWasTriedAgainIsThatOfItsLastAttempt) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-fp16";
+  run.config.on_overflow = "retry";
+  run.config.watch = run.config.eval_every = 1;
+  run.config.steps = 1;
+  Seen seen;
+  std::vector<report::GradientRecord> gradients;
+  int retries = 0;
+  report::Sinks sinks;
+  sinks.add(std::make_unique<HealthSink>(seen.health, seen.losses));
+  sinks.add(std::make_unique<GradientSink>(gradients, retries));
+  Trainer trainer(run.config, dir / "run", run.tokens, sinks);
+  {  // the head's gradient is then far too large for the first scales, the loss is finite
+    const at::NoGradGuard no_grad;
+    trainer.model()->named_parameters()["ln_f.weight"].fill_(1000.0);
+  }
+  const std::atomic<bool> never = false;
+  ASSERT_EQ(trainer.run(never).skipped_steps, 0);
+  ASSERT_GT(retries, 0);
+  EXPECT_EQ(gradients.at(0).nonfinite, 0);
+  EXPECT_EQ(gradients.at(0).values, models::parameter_count(trainer.model()->config()));
+  const Row& one = row(seen.health.at(0), "h.0.mlp.c_fc.weight", "weight gradients");
+  EXPECT_EQ(one.nonfinite, 0);
+  EXPECT_EQ(one.values, 4 * 16 * 16);
+}
+
 TEST(StepHealth, AnAccumulatedStepIsSeenWhole) {
   const report::HealthRecord one = run_with("amp-bf16", 6, 1).health.at(0);
   const report::HealthRecord two = run_with("amp-bf16", 6, 2).health.at(0);
