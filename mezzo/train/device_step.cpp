@@ -54,8 +54,7 @@ DeviceStep::DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler&
       parameters_(model->parameters()),
       named_(model->named_parameters().pairs()),
       stream_(parameters_.front().device()),
-      graph_(
-          [](const std::function<void()>& work) { return std::make_unique<RecordedGraph>(work); }) {
+      graph_([this](const std::function<void()>& work) { return record(work); }) {
   const at::Device device = parameters_.front().device();
   computed_ = at::zeros({5}, at::TensorOptions(at::kFloat).device(device));
   counts_ = kernels::cuda::make_counts(static_cast<int64_t>(named_.size()), device);
@@ -117,6 +116,19 @@ void DeviceStep::compute() {
   computed_.select(0, 0).copy_(loss);
   computed_.slice(0, 1).copy_(rest);
   optimizer_.optimizer().zero_grad();
+}
+
+// A recording that breaks off leaves gradients that were never computed, and a scaler that has
+// heard of them.
+std::unique_ptr<Recording> DeviceStep::record(const std::function<void()>& work) {
+  const GradScaler before = scaler_;
+  try {
+    return std::make_unique<RecordedGraph>(work);
+  } catch (...) {
+    scaler_ = before;
+    optimizer_.optimizer().zero_grad();
+    throw;
+  }
 }
 
 // Before clipping, which makes NaNs of all gradients where one is not finite.

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <deque>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -49,6 +51,7 @@ class DeviceStep {
 
   void load(const std::vector<Batch>& batches, double lr);
   void compute();
+  std::unique_ptr<Recording> record(const std::function<void()>& work);
   void keep_facts(const at::Tensor& norm);
   at::Tensor step_scaled();
   at::Tensor step_unscaled();

@@ -26,7 +26,8 @@ class StepGraph {
   static constexpr int64_t kWarmUpSteps = 3;
   using Record = std::function<std::unique_ptr<Recording>(const std::function<void()>& work)>;
 
-  /// record: runs `work` so that nothing is computed but all is recorded; throws where it cannot.
+  /// record: runs `work` so that nothing is computed but all is recorded; throws where it cannot,
+  /// and leaves all as it was.
   explicit StepGraph(Record record) : record_(std::move(record)) {}
 
   /// A step of `work`. shape: equal for steps that one recording serves. Throws what work throws,
