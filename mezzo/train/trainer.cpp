@@ -160,7 +160,7 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
   report::Status status = report::Status::kDone;
   if (!diverged_because_.empty()) {
     status = report::Status::kDiverged;
-    sinks_.on_note(fmt::format("diverged at step {}: {}", step_, diverged_because_));
+    sinks_.on_note(fmt::format("diverged at step {}: {}", diverged_at_, diverged_because_));
   } else {
     if (stop && step_ < config_.steps) status = report::Status::kInterrupted;
     write_checkpoint(/*in_background=*/false);
@@ -295,7 +295,9 @@ void Trainer::report_step(int64_t step, const StepResult& result, double lr, dou
   sinks_.on_step(record);
   if (config_.watch > 0) warn(step, loss_warning_.observe(step, result.loss, result.grad_norm));
   note_overflow(step, result);
+  if (!diverged_because_.empty()) return;  // a GPU was a step ahead
   diverged_because_ = divergence_.observe(result);
+  diverged_at_ = step;
 }
 
 // A skipped step is told of each time. One that was taken with gradients that are not finite is the
@@ -418,7 +420,7 @@ report::Summary Trainer::summary(report::Status status) const {
   result.skipped_steps = skipped_steps_;
   result.explained_skips = explained_skips_;
   result.final_scale = scaler_.get_scale();
-  if (status == report::Status::kDiverged) result.diverged_at = step_;
+  if (status == report::Status::kDiverged) result.diverged_at = diverged_at_;
   return result;
 }
 

@@ -131,7 +131,8 @@ class Trainer {
   DivergenceWatch divergence_;
   LossWarning loss_warning_;
   RangeWarning range_warning_;
-  std::string diverged_because_;
+  std::string diverged_because_;  // if it has, at the step
+  int64_t diverged_at_ = 0;
   bool writes_in_background_;
   CheckpointWriter checkpoints_;
 
