@@ -39,7 +39,8 @@ void Trainer::resume(const fs::path& folder) {
   if (skipped_steps_ < step_) train_step_.resume();
   evaluated_at_ = checkpoint.step;
   evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
-  losses_ = {checkpoint.train_loss};
+  // Before the first step there was none.
+  if (std::isfinite(checkpoint.train_loss)) losses_ = {checkpoint.train_loss};
 }
 
 // A checkpoint is what one goes back to: one with broken weights would only push a good one out.
