@@ -179,13 +179,20 @@ bool withdraw(Fit& fit) {
 
 }  // namespace
 
-Fit fit_policy(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+Fit fit_policy(const RunConfig& config_in, const RunData& data, report::Sinks& sinks,
                const std::atomic<bool>& stop) {
+  RunConfig config = config_in;
+  config.diagnose = 0;               // it would write into the run's folder
+  config.release_gradients = false;  // the bits are the same
   const PrecisionMode& mode = precision_mode(config.precision);
   MEZZO_CHECK_USAGE(mode.autocast.has_value(), "doctor",
                     "--fit needs a mode with autocast, but --precision is {}. Hint: --precision "
                     "amp-bf16, amp-fp16, lean or fp8",
                     config.precision);
+  MEZZO_CHECK_USAGE(config.cast_rules.empty() || !is_fused(config), "doctor",
+                    "--fit fits rules for libtorch's ops, but --cast-rules {} is for Mezzo's fused "
+                    "ones, which do not run beside such rules. Hint: leave it out",
+                    config.cast_rules);
   Checkpoint snapshot;
   {
     const CastPolicyGuard policy(cast_policy_of(config));

@@ -152,6 +152,7 @@ std::string generate(const GenerateOptions& options) {
   const CastPolicyGuard policy(cast_policy_of(config));
   models::GPT2 model(model_config(config));
   model->to(mode.weights);
+  model->set_fused(is_fused(config));
   load_parameters(model, load_model_tensors(checkpoint), checkpoint.string());
   const std::vector<int32_t> prompt = tokenizer.encode(options.prompt);
   const Autocast autocast(at::kCPU, mode.autocast, mode.autocast.has_value());

@@ -144,8 +144,7 @@ void check_gradient_release_of(const RunConfig& config) {
                              error.what(), config.clip, config.accumulate, config.loss_scale,
                              config.precision);
   }
-  const PrecisionMode& mode = precision_mode(config.precision);
-  MEZZO_CHECK_USAGE(mode.splits_weights || mode.moment_bits == 8, kWhere,
+  MEZZO_CHECK_USAGE(can_release_gradients(precision_mode(config.precision)), kWhere,
                     "release-gradients must be false in {}, whose optimizer steps all parameters "
                     "at once, but is true. Hint: --precision amp-bf16, lean or fp8",
                     config.precision);
@@ -218,7 +217,7 @@ void check_config(const RunConfig& config) {
   for (const Option& option : options()) {
     if (const auto value = get(config, option)) set(copy, option, *value, "in this configuration");
   }
-  static_cast<void>(cast_policy_of(config));
+  static_cast<void>(is_fused(config));
   static_cast<void>(fp8_scaling_of(precision_mode(config.precision), config.fp8_scaling));
   MEZZO_CHECK_USAGE(config.min_lr.value_or(0) <= config.lr, kWhere,
                     "min-lr must be at most lr ({}), but is {}", config.lr, *config.min_lr);

@@ -71,11 +71,16 @@ struct RunConfig {
   bool scales_loss() const;
 };
 
-/// The same run in another precision, without what only its own takes (fp8-scaling).
+/// The same run in another precision, without what that does not take (fp8-scaling,
+/// release-gradients).
 RunConfig in_precision(RunConfig config, const std::string& precision);
 
 /// The cast policy with its rules. Throws UsageError for a rule that cannot be.
 CastPolicy cast_policy_of(const RunConfig& config);
+
+/// Whether the model runs Mezzo's fused ops. With a rule for an op of libtorch's it runs op by op,
+/// so that the rule acts where that op runs. Throws UsageError for rules of both kinds at once.
+bool is_fused(const RunConfig& config);
 
 /// What was said on the command line: option names without dashes, values as they were typed.
 struct GivenOptions {

@@ -339,8 +339,14 @@ bool RunConfig::scales_loss() const {
 
 RunConfig in_precision(RunConfig config, const std::string& precision) {
   config.precision = precision;
-  if (!precision_mode(precision).fp8_products) config.fp8_scaling = RunConfig().fp8_scaling;
+  const PrecisionMode& mode = precision_mode(precision);
+  if (!mode.fp8_products) config.fp8_scaling = RunConfig().fp8_scaling;
+  config.release_gradients = config.release_gradients && can_release_gradients(mode);
   return config;
+}
+
+bool can_release_gradients(const PrecisionMode& mode) {
+  return mode.splits_weights || mode.moment_bits == 8;
 }
 
 CastPolicy cast_policy_of(const RunConfig& config) {
@@ -349,6 +355,20 @@ CastPolicy cast_policy_of(const RunConfig& config) {
   } catch (const Error& error) {
     detail::fail<UsageError>("train", "cast-rules: {}", error.what());
   }
+}
+
+bool is_fused(const RunConfig& config) {
+  const CastPolicy policy = cast_policy_of(config);
+  std::string own, of_libtorch;
+  for (const CastPolicy::Override& rule : policy.overrides())
+    (rule.op.starts_with("mezzo::") ? own : of_libtorch) = rule.op;
+  MEZZO_CHECK_USAGE(
+      own.empty() || of_libtorch.empty(), "train",
+      "cast-rules must be for Mezzo's fused ops or for libtorch's, but name {} and {}: with a rule "
+      "for an op of libtorch's the model runs op by op, and no fused one. Hint: rules for its "
+      "parts instead, as gelu=fp32, linear=fp32",
+      own, of_libtorch);
+  return of_libtorch.empty();
 }
 
 }  // namespace mezzo::train

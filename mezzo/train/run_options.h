@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "mezzo/amp/precision.h"
 #include "mezzo/train/run_config.h"
 
 namespace mezzo::train {
@@ -55,6 +56,9 @@ void set(RunConfig& config, const Option& option, const Value& value, const std:
 /// The same from a word of the command line.
 void set_from_text(RunConfig& config, const Option& option, const std::string& text,
                    const std::string& source);
+
+/// Whether the mode's optimizer can step a parameter in the backward pass (release-gradients).
+bool can_release_gradients(const PrecisionMode& mode);
 
 /// A value as a person writes it: 0.0003, true, cosine.
 std::string plain(const Value& value);

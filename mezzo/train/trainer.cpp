@@ -73,8 +73,7 @@ models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::
       fp8_scaling_for(mode, config.fp8_scaling, shape, config.batch * shape.context, device);
   models::GPT2 model(shape, static_cast<uint64_t>(config.seed));
   model->to(device, mode.weights);
-  // A rule for an op of libtorch's acts where that op runs.
-  model->set_fused(config.cast_rules.empty());
+  model->set_fused(is_fused(config));
   model->set_recompute(models::recompute_level(config.recompute), mezzo::checkpoint);
   model->set_fp8(fp8);
   return model;

@@ -87,6 +87,28 @@ TEST(RunConfig, EveryStoredOptionIsInTheTableOnceAndMovesItsOwnMember) {
 
 TEST(RunConfig, TheDefaultsPassTheirOwnChecks) { EXPECT_NO_THROW(check_config(RunConfig{})); }
 
+TEST(RunConfig, RulesForLibtorchsOpsTakeTheFusedOnesApart) {
+  RunConfig config;
+  EXPECT_TRUE(is_fused(config));
+  config.cast_rules = "h.0.mlp:mezzo::gelu_linear=fp32, mezzo::linear_cross_entropy=fp32";
+  EXPECT_TRUE(is_fused(config));
+  config.cast_rules = "linear=fp32";
+  EXPECT_FALSE(is_fused(config));
+  config.cast_rules = "linear=fp32, mezzo::gelu_linear=fp32";
+  EXPECT_THROW_WITH(check_config(config), "but name mezzo::gelu_linear and linear");
+}
+
+TEST(RunConfig, AnotherPrecisionLeavesOutWhatItDoesNotTake) {
+  RunConfig config;
+  config.precision = "fp8";
+  config.fp8_scaling = "delayed";
+  config.clip = 0;
+  config.release_gradients = true;
+  for (const char* precision : {"fp32", "amp-fp16", "amp-bf16", "lean", "fp8", "pure-bf16"})
+    EXPECT_NO_THROW(check_config(in_precision(config, precision))) << precision;
+  EXPECT_TRUE(in_precision(config, "lean").release_gradients);
+}
+
 TEST(RunConfig, TheCommandLineWinsOverTheFileAndTheFileOverTheDefault) {
   testing::TempDir dir;
   testing::write_file(dir / "run.toml", "steps = 5\nbatch = 6\n");

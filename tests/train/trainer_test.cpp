@@ -10,6 +10,7 @@
 #include <ATen/Parallel.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/numerics/range_probe.h"
 #include "tests/testing.h"
 #include "tests/train/tiny_run.h"
 
@@ -194,6 +195,41 @@ TEST(Trainer, LearnsTheRuleOfItsTokens) {
   EXPECT_EQ(summary.status, report::Status::kDone);
   EXPECT_LT(summary.val_loss.value(), 0.5 * heard.steps.front().loss);
   EXPECT_GT(summary.val_accuracy.value(), 0.5);
+}
+
+/// The dtype that an op ran in, in a part of the model, in the last step.
+at::ScalarType dtype_of(const std::string& op, const std::string& part, TinyRun& run,
+                        const std::filesystem::path& folder) {
+  run.config.precision = "amp-fp16";
+  Heard heard;
+  Trainer trainer(run.config, folder, run.tokens, heard.sinks);
+  const CastPolicyGuard policy(cast_policy_of(run.config));
+  numerics::RangeProbe probe(numerics::RangeProbe::Detail::kByOp);
+  trainer.advance(1, kNeverStop);
+  for (const numerics::ModuleRanges& ranges : probe.take())
+    if (ranges.op == op && ranges.module == part) return ranges.activations.dtype;
+  throw std::out_of_range(op + " in " + part);
+}
+
+TEST(Trainer, ARuleForAFusedOpActsOnItAndOneForItsPartsOnThose) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  EXPECT_EQ(dtype_of("mezzo::gelu_linear", "h.0.mlp", run, dir / "none"), at::kHalf);
+  run.config.cast_rules = "h.0.mlp:mezzo::gelu_linear=fp32";
+  EXPECT_EQ(dtype_of("mezzo::gelu_linear", "h.0.mlp", run, dir / "fused"), at::kFloat);
+  run.config.cast_rules = "h.0.mlp:linear=fp32";
+  EXPECT_EQ(dtype_of("aten::linear", "h.0.mlp", run, dir / "parts"), at::kFloat);
+}
+
+TEST(Trainer, ARunStoppedBeforeItsFirstStepGoesOnWithLossesOfItsOwn) {
+  const TempDir dir;
+  const TinyRun run(dir.path());
+  const std::atomic<bool> stop{true};
+  Heard heard;
+  Trainer(run.config, dir / "run", run.tokens, heard.sinks).run(stop);
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  trainer.resume(find_checkpoint(dir / "run"));
+  EXPECT_TRUE(std::isfinite(trainer.run(kNeverStop).train_loss));
 }
 
 TEST(Trainer, StopsAtTheEndOfAStepWithACheckpoint) {
