@@ -1,7 +1,11 @@
 #include "mezzo/kernels/matmul/onednn.h"
 
+#include <exception>
+
 #include <ATen/Context.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/ones.h>
+#include <ATen/record_function.h>
 
 namespace mezzo::kernels::onednn {
 namespace {
@@ -32,6 +36,22 @@ bool lets_onednn_round_fp32() {
   return precision == Float32Precision::BF16 || precision == Float32Precision::TF32;
 }
 
+// oneDNN may be held to less than the CPU has (ONEDNN_MAX_CPU_ISA), which only a trial tells.
+const std::string& refusal_of_bf16_trial() {
+  static const std::string refusal = []() -> std::string {
+    if (!linear_op().has_value()) return "";
+    const at::RecordFunctionGuard unseen(/*is_enabled=*/false);  // no op of the step that asks
+    try {
+      const at::Tensor x = at::ones({16, 16}, at::kBFloat16);
+      onednn::mm(x, x);
+      return "";
+    } catch (const std::exception&) {  // oneDNN's own
+      return "oneDNN has no bf16 product at the instruction set that it is held to";
+    }
+  }();
+  return refusal;
+}
+
 }  // namespace
 
 std::string process_refusal() {
@@ -52,7 +72,7 @@ std::string bf16_refusal() {
   if (!at::globalContext().userEnabledMkldnn()) return "oneDNN is switched off";
   const bool has_avx512 = __builtin_cpu_supports("avx512vl") &&
                           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-  return has_avx512 ? "" : "oneDNN has no bf16 without AVX512";
+  return has_avx512 ? refusal_of_bf16_trial() : "oneDNN has no bf16 without AVX512";
 }
 
 std::string bf16_linear_refusal(const at::Tensor& a, const at::Tensor& b) {
