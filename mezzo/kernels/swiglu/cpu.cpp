@@ -47,26 +47,13 @@ MEZZO_INLINE void swiglu_grad_row(const T* grad, const T* gate, const T* up, T* 
   }
 }
 
-template <class T>
-MEZZO_INLINE void swiglu_rows(const T* gate_up, T* y, int64_t rows, int64_t C) {
-  for (int64_t row = 0; row < rows; ++row)
-    swiglu_row(gate_up + row * 2 * C, gate_up + row * 2 * C + C, y + row * C, C);
-}
-
-template <class T>
-MEZZO_INLINE void swiglu_grad_rows(const T* grad, const T* gate_up, T* grad_gate_up, int64_t rows,
-                                   int64_t C) {
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t gate = row * 2 * C;
-    swiglu_grad_row(grad + row * C, gate_up + gate, gate_up + gate + C, grad_gate_up + gate,
-                    grad_gate_up + gate + C, C);
-  }
-}
-
-/// work(begin, end) on ranges of rows of C channels each.
+/// work(row) on each of `rows` of C channels.
 template <class Work>
 void over_rows(int64_t rows, int64_t C, const Work& work) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, C)), work);
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, C));
+  at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) work(row);
+  });
 }
 
 }  // namespace
@@ -81,9 +68,11 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
   sizes.back() = C;
   at::Tensor y = at::empty(sizes, gate_up.options());
   const bool is_done = with_type(gate_up, [&]<class T>(T) {
-    over_rows(C == 0 ? 0 : y.numel() / C, C, [&](int64_t begin, int64_t end) {
-      simd<swiglu_rows<T>>(gate_up.const_data_ptr<T>() + begin * 2 * C,
-                           y.mutable_data_ptr<T>() + begin * C, end - begin, C);
+    const T* from = gate_up.const_data_ptr<T>();
+    T* to = y.mutable_data_ptr<T>();
+    over_rows(C == 0 ? 0 : y.numel() / C, C, [&](int64_t row) {
+      const T* gate = from + row * 2 * C;
+      simd<swiglu_row<T>>(gate, gate + C, to + row * C, C);
     });
   });
   return is_done ? y : at::silu(gate_up.narrow(-1, 0, C)) * gate_up.narrow(-1, C, C);
@@ -97,10 +86,12 @@ at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_
   const at::Tensor gate_up = gate_up_in.contiguous(), grad = grad_in.contiguous();
   at::Tensor grad_gate_up = at::empty_like(gate_up);
   const bool is_done = with_type(gate_up, [&]<class T>(T) {
-    over_rows(C == 0 ? 0 : grad.numel() / C, C, [&](int64_t begin, int64_t end) {
-      simd<swiglu_grad_rows<T>>(grad.const_data_ptr<T>() + begin * C,
-                                gate_up.const_data_ptr<T>() + begin * 2 * C,
-                                grad_gate_up.mutable_data_ptr<T>() + begin * 2 * C, end - begin, C);
+    const T *from = gate_up.const_data_ptr<T>(), *of_y = grad.const_data_ptr<T>();
+    T* to = grad_gate_up.mutable_data_ptr<T>();
+    over_rows(C == 0 ? 0 : grad.numel() / C, C, [&](int64_t row) {
+      const T* gate = from + row * 2 * C;
+      T* grad_gate = to + row * 2 * C;
+      simd<swiglu_grad_row<T>>(of_y + row * C, gate, gate + C, grad_gate, grad_gate + C, C);
     });
   });
   if (is_done) return grad_gate_up;
