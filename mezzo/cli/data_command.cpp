@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/data/pack.h"
+#include "mezzo/data/packed_data.h"
 #include "mezzo/data/token_file.h"
 #include "mezzo/data/tokenizer.h"
 #include "mezzo/data/utf8.h"
@@ -41,37 +43,35 @@ void pack(PackArguments& arguments) {
   fs::create_directories(arguments.out, error);
   MEZZO_CHECK(!error, "data pack", "cannot make {}: {}", arguments.out.string(), error.message());
   const fs::path tokenizer = arguments.out / "tokenizer.json",
-                 tokens = arguments.out / "data.tokens";
-  DataProgress progress;
-  arguments.options.progress = std::ref(progress);
-  const data::PackStatistics statistics =
-      data::pack(arguments.corpus, tokenizer, tokens, arguments.options);
-  progress.finish();
+                 tokens = arguments.out / data::kPackedTokens;
+  const data::PackStatistics statistics = [&] {
+    DataProgress progress;
+    arguments.options.progress = std::ref(progress);
+    return data::pack(arguments.corpus, tokenizer, tokens, arguments.options);
+  }();
   print_statistics(statistics);
   fmt::print("{}\n{}\n", tokenizer.string(), tokens.string());
 }
 
-void print_split(const char* name, const data::TokenView& view, const data::Tokenizer* tokenizer) {
+void print_split(const char* name, const data::TokenView& view,
+                 const std::optional<data::Tokenizer>& tokenizer) {
   constexpr int64_t kShown = 16;
   std::vector<int64_t> first(static_cast<size_t>(std::min(kShown, view.size())));
   view.read(0, first);
   fmt::print("{:<10} {} tokens, beginning {} ...\n", name, view.size(), fmt::join(first, " "));
-  if (tokenizer == nullptr) return;
+  if (!tokenizer.has_value()) return;
   fmt::print("           {}\n", data::to_well_formed_utf8(tokenizer->decode(
                                     std::vector<int32_t>(first.begin(), first.end()))));
 }
 
 void show(const fs::path& path, int64_t vocab_size) {
   const data::TokenFile file = data::TokenFile::open(path, {.vocab_size = vocab_size});
-  std::unique_ptr<data::Tokenizer> tokenizer;
-  const fs::path beside = (fs::is_directory(path) ? path : path.parent_path()) / "tokenizer.json";
-  if (fs::exists(beside))
-    tokenizer = std::make_unique<data::Tokenizer>(data::Tokenizer::load(beside));
+  const std::optional<data::Tokenizer> tokenizer = data::tokenizer_beside(path, file);
   fmt::print("vocabulary {} tokens", file.vocab_size());
   if (file.vocab_hash().has_value()) fmt::print(", hash {:016x}", *file.vocab_hash());
   fmt::print("\n");
-  print_split("train", file.split(data::Split::train), tokenizer.get());
-  print_split("held out", file.split(data::Split::held_out), tokenizer.get());
+  print_split("train", file.split(data::Split::train), tokenizer);
+  print_split("held out", file.split(data::Split::held_out), tokenizer);
 }
 
 void add_pack(CLI::App& data, int& exit_code) {
@@ -85,8 +85,10 @@ void add_pack(CLI::App& data, int& exit_code) {
       ->required();
   command->add_option("--vocab-size", arguments->options.vocab_size, "of the tokenizer to train")
       ->capture_default_str();
-  command->add_option("--extension", arguments->options.corpus.extensions,
-                      "take only files that end so, such as .py; may be given often");
+  command
+      ->add_option("--extension", arguments->options.corpus.extensions,
+                   "take only files that end so, such as .py; may be given often")
+      ->allow_extra_args(false);
   command
       ->add_option("--held-out", arguments->options.held_out_fraction,
                    "share of the text that training never sees")

@@ -22,8 +22,9 @@ int64_t end_of_piece(const TextFile& file, int64_t begin, int64_t target) {
   if (file.bytes - earliest < target / 2) return file.bytes;
   const int64_t window = std::min<int64_t>({target, 64 << 10, file.bytes - earliest});
   const std::string text = read_range(file.path, earliest, window);
-  if (const size_t blank = text.find("\n\n"); blank != text.npos) {
-    return earliest + static_cast<int64_t>(blank) + 2;
+  for (const std::string_view blank : {"\n\n", "\n\r\n"}) {
+    if (const size_t at = text.find(blank); at != text.npos)
+      return earliest + static_cast<int64_t>(at + blank.size());
   }
   if (const size_t line = text.find('\n'); line != text.npos) {
     return earliest + static_cast<int64_t>(line) + 1;

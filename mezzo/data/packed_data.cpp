@@ -12,19 +12,16 @@ namespace {
 namespace fs = std::filesystem;
 
 // Counts up when the same corpus and options come to give other tokens.
-constexpr uint64_t kPackingVersion = 1;
+constexpr uint64_t kPackingVersion = 2;
 
-uint64_t key_of(const fs::path& corpus, const PackOptions& options,
-                const std::optional<Tokenizer>& tokenizer) {
+constexpr const char* kTokenizerFile = "tokenizer.json";
+
+uint64_t key_of(const fs::path& corpus, const PackOptions& options) {
   Hasher hasher;
   hasher.add(kPackingVersion).add(corpus_fingerprint(corpus, options.corpus));
   hasher.add(std::bit_cast<uint64_t>(options.held_out_fraction));
-  if (tokenizer) {
-    hasher.add(tokenizer->hash());
-  } else {
-    hasher.add(static_cast<uint64_t>(options.vocab_size));
-    hasher.add(static_cast<uint64_t>(options.tokenizer_bytes));
-  }
+  hasher.add(static_cast<uint64_t>(options.vocab_size));
+  hasher.add(static_cast<uint64_t>(options.tokenizer_bytes));
   return hasher.value();
 }
 
@@ -38,8 +35,10 @@ fs::path folder_for(const fs::path& corpus, const fs::path& cache, uint64_t key)
 
 PackedData open_packed(const fs::path& folder) {
   try {
-    return {Tokenizer::load(folder / "tokenizer.json"), TokenFile::open(folder / "data.tokens"),
-            folder, std::nullopt};
+    TokenFile tokens = TokenFile::open(folder / kPackedTokens);
+    std::optional<Tokenizer> tokenizer = tokenizer_beside(folder, tokens);
+    MEZZO_CHECK(tokenizer, "pack", "{} has no {}.", folder.string(), kTokenizerFile);
+    return {std::move(*tokenizer), std::move(tokens), folder, std::nullopt};
   } catch (const Error& error) {
     detail::fail<Error>("pack", "{} Hint: remove the folder {} and run again", error.what(),
                         folder.string());
@@ -49,20 +48,32 @@ PackedData open_packed(const fs::path& folder) {
 }  // namespace
 
 PackedData open_or_pack(const fs::path& corpus, const fs::path& cache_folder,
-                        const PackOptions& options, const std::optional<fs::path>& tokenizer) {
-  std::optional<Tokenizer> given;
-  if (tokenizer) given = Tokenizer::load(*tokenizer);
-  const fs::path folder = folder_for(corpus, cache_folder, key_of(corpus, options, given));
+                        const PackOptions& options) {
+  const fs::path folder = folder_for(corpus, cache_folder, key_of(corpus, options));
   std::optional<PackStatistics> statistics;
   if (!fs::exists(folder)) {
     write_folder_atomically(folder, [&](const fs::path& temporary) {
-      if (given) given->save(temporary / "tokenizer.json");
-      statistics = pack(corpus, temporary / "tokenizer.json", temporary / "data.tokens", options);
+      statistics = pack(corpus, temporary / kTokenizerFile, temporary / kPackedTokens, options);
     });
   }
   PackedData packed = open_packed(folder);
   packed.statistics = std::move(statistics);
   return packed;
+}
+
+std::optional<Tokenizer> tokenizer_beside(const fs::path& token_data, const TokenFile& tokens) {
+  const fs::path folder = fs::is_directory(token_data) ? token_data : token_data.parent_path();
+  const fs::path file = folder / kTokenizerFile;
+  if (!fs::exists(file)) return std::nullopt;
+  Tokenizer tokenizer = Tokenizer::load(file);
+  MEZZO_CHECK(tokens.vocab_hash().value_or(tokenizer.hash()) == tokenizer.hash() &&
+                  tokenizer.vocab_size() <= tokens.vocab_size(),
+              "pack",
+              "{} is not the tokenizer that made {}: hash {:016x} and {} tokens, but the data has "
+              "{:016x} and {}. Hint: put the right one there, or pack the text again.",
+              file.string(), token_data.string(), tokenizer.hash(), tokenizer.vocab_size(),
+              tokens.vocab_hash().value_or(0), tokens.vocab_size());
+  return tokenizer;
 }
 
 }  // namespace mezzo::data

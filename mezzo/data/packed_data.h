@@ -18,10 +18,13 @@ struct PackedData {
 
 /// The tokenizer and the token file of a corpus, out of the cache folder; packed first if they are
 /// not there for these very files (paths, sizes, times of change), vocabulary size and options.
-/// With `tokenizer`, that file's tokenizer is used instead of training one.
 /// What was packed before stays; the user may remove any folder of the cache.
 PackedData open_or_pack(const std::filesystem::path& corpus,
-                        const std::filesystem::path& cache_folder, const PackOptions& options = {},
-                        const std::optional<std::filesystem::path>& tokenizer = std::nullopt);
+                        const std::filesystem::path& cache_folder, const PackOptions& options = {});
+
+/// The tokenizer.json beside token data, a file or a folder; nothing where there is none. Throws
+/// Error for one that did not make these tokens, as far as the data can tell.
+std::optional<Tokenizer> tokenizer_beside(const std::filesystem::path& token_data,
+                                          const TokenFile& tokens);
 
 }  // namespace mezzo::data

@@ -37,13 +37,6 @@ class PairMap {
     return slot.value;
   }
 
-  template <class F>
-  void for_each(F&& f) const {
-    for (const Slot& slot : slots_) {
-      if (slot.is_used) f(slot.pair, slot.value);
-    }
-  }
-
  private:
   struct Slot {
     TokenPair pair;

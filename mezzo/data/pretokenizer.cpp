@@ -94,8 +94,8 @@ PreTokenizer::Scratch::Scratch() : impl_(std::make_unique<Impl>()) {}
 PreTokenizer::Scratch::~Scratch() = default;
 PreTokenizer::Scratch::Scratch(Scratch&&) noexcept = default;
 
-PreTokenizer::PreTokenizer(std::vector<std::string> patterns) : patterns_(std::move(patterns)) {
-  for (const std::string& pattern : patterns_) regexes_.push_back({compile(pattern)});
+PreTokenizer::PreTokenizer(const std::vector<std::string>& patterns) {
+  for (const std::string& pattern : patterns) regexes_.push_back({compile(pattern)});
 }
 PreTokenizer::~PreTokenizer() = default;
 PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;

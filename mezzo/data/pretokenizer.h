@@ -16,11 +16,9 @@ class PreTokenizer {
  public:
   /// Throws Error for a pattern that does not compile, that can match the empty text, or that
   /// to_pcre2 refuses.
-  explicit PreTokenizer(std::vector<std::string> patterns);
+  explicit PreTokenizer(const std::vector<std::string>& patterns);
   ~PreTokenizer();
   PreTokenizer(PreTokenizer&&) noexcept;
-
-  const std::vector<std::string>& patterns() const { return patterns_; }
 
   /// What one thread needs to match with.
   class Scratch {
@@ -41,7 +39,6 @@ class PreTokenizer {
 
  private:
   struct Regex;
-  std::vector<std::string> patterns_;
   std::vector<Regex> regexes_;
 };
 

@@ -34,7 +34,10 @@ TextFile describe(const fs::directory_entry& entry) {
 std::vector<TextFile> list_folder(const fs::path& folder,
                                   const std::vector<std::string>& extensions) {
   std::vector<TextFile> files;
-  for (auto it = fs::recursive_directory_iterator(folder); it != fs::end(it); ++it) {
+  fs::path last = folder;  // the iterator's own error has no path
+  std::error_code error;
+  for (auto it = fs::recursive_directory_iterator(folder); it != fs::end(it); it.increment(error)) {
+    last = it->path();
     const bool is_hidden = it->path().filename().string().starts_with('.');
     if (is_hidden) {
       it.disable_recursion_pending();
@@ -42,6 +45,7 @@ std::vector<TextFile> list_folder(const fs::path& folder,
       files.push_back(describe(*it));
     }
   }
+  MEZZO_CHECK(!error, "corpus", "cannot read the folder {}: {}", last.string(), error.message());
   std::sort(files.begin(), files.end(), [](const TextFile& a, const TextFile& b) {
     return a.path.generic_string() < b.path.generic_string();
   });

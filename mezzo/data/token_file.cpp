@@ -62,9 +62,10 @@ struct SplitPaths {
 SplitPaths find_splits(const fs::path& path) {
   if (fs::is_directory(path)) {
     const auto prefixes = train_prefixes(path);
+    if (prefixes.empty() && fs::exists(path / kPackedTokens)) return {{path / kPackedTokens}, {}};
     MEZZO_CHECK(!prefixes.empty(), "token_file",
-                "the folder {} must hold a .bin with \"train\" in its name, but holds none",
-                path.string());
+                "the folder {} must hold {} or a .bin with \"train\" in its name, but holds none",
+                path.string(), kPackedTokens);
     MEZZO_CHECK(prefixes.size() == 1, "token_file",
                 "the folder {} must hold one data set, but holds several (\"{}\"); name one train "
                 "file",
@@ -208,7 +209,8 @@ uint64_t token_fingerprint(const TokenFile& tokens) {
 }
 
 bool is_token_data(const fs::path& path) {
-  if (fs::is_directory(path)) return !train_prefixes(path).empty();
+  if (fs::is_directory(path))
+    return fs::exists(path / kPackedTokens) || !train_prefixes(path).empty();
   if (path.extension() == ".bin") return true;
   std::string start(kTokenFileMagic.size(), '\0');
   std::ifstream(path, std::ios::binary).read(start.data(), static_cast<int64_t>(start.size()));

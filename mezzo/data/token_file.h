@@ -38,11 +38,15 @@ class TokenView {
   int64_t vocab_size_;
 };
 
+/// What packed text has its tokens in, in a folder beside the tokenizer.json that made them.
+inline constexpr const char* kPackedTokens = "data.tokens";
+
 /// Tokens on disk, mapped: opening costs no memory. Any number of threads may read.
 class TokenFile {
  public:
   /// path  a token file of Mezzo; or a .bin of llm.c or nanoGPT, with the files beside it that have
-  ///       "val" for its "train" as held-out part; or a folder that holds such a pair.
+  ///       "val" for its "train" as held-out part; or a folder that holds such a pair, or packed
+  ///       text.
   /// Where there is no such part, the last 1/20 (at least min_held_out tokens) is held out.
   /// Throws Error, naming the file and what is wrong.
   static TokenFile open(const std::filesystem::path& path, const TokenFileOptions& options = {});
@@ -61,12 +65,12 @@ class TokenFile {
   std::optional<uint64_t> vocab_hash_;
 };
 
-/// Tells one token file from another: a hash of the sizes of its splits and its vocabulary and of 64
-/// stretches of 64 training tokens, evenly spaced.
+/// Tells one token file from another: a hash of the sizes of its splits and its vocabulary and of
+/// 64 stretches of 64 training tokens, evenly spaced.
 uint64_t token_fingerprint(const TokenFile& tokens);
 
 /// Whether `path` is something TokenFile::open is for, and not text: a file that begins as a token
-/// file of Mezzo does, a .bin, or a folder with a .bin that has "train" in its name.
+/// file of Mezzo does, a .bin, or a folder with packed text or a .bin that has "train" in its name.
 bool is_token_data(const std::filesystem::path& path);
 
 }  // namespace mezzo::data

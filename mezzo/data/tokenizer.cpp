@@ -68,10 +68,9 @@ struct Tokenizer::Impl {
   Impl(const TokenizerParts& parts, const std::string& text, std::string_view name)
       : json(text),
         bytes(bytes_of(parts)),
-        id_of(ids_of(parts.vocabulary)),
         added(parts.added),
         pre_tokenizer(parts.patterns),
-        bpe(byte_tokens_of(id_of, name), parts.merges, whole_pieces(parts)),
+        bpe(byte_tokens_of(ids_of(parts.vocabulary), name), parts.merges, whole_pieces(parts)),
         hash(hash_of(parts)) {}
 
   static std::unordered_map<std::string, int32_t> ids_of(const std::vector<std::string>& tokens) {
@@ -97,7 +96,6 @@ struct Tokenizer::Impl {
 
   std::string json;
   std::vector<std::string> bytes;
-  std::unordered_map<std::string, int32_t> id_of;
   AddedTokens added;
   PreTokenizer pre_tokenizer;
   Bpe bpe;
@@ -139,12 +137,6 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
 int64_t Tokenizer::vocab_size() const { return static_cast<int64_t>(impl_->bytes.size()); }
 
 uint64_t Tokenizer::hash() const { return impl_->hash; }
-
-std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
-  const auto found = impl_->id_of.find(std::string(token));
-  if (found == impl_->id_of.end()) return std::nullopt;
-  return found->second;
-}
 
 std::optional<int32_t> Tokenizer::end_of_text() const {
   for (const std::string_view name : {"<|endoftext|>", "<|end_of_text|>", "</s>"}) {

@@ -43,9 +43,6 @@ class Tokenizer {
   /// Changes if any text could be encoded differently; written into token files.
   uint64_t hash() const;
 
-  /// By the token as tokenizer.json spells it ("Ġthe" for " the").
-  std::optional<int32_t> id_of(std::string_view token) const;
-
   /// The added token that ends a document: <|endoftext|>, <|end_of_text|> or </s>.
   std::optional<int32_t> end_of_text() const;
 

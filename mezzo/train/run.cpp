@@ -93,16 +93,17 @@ RunData open_data(const RunConfig& config, const DataProgress& progress) {
   if (data::is_token_data(path)) {
     data::TokenFile tokens = data::TokenFile::open(
         path, {.vocab_size = model.vocab_size, .min_held_out = model.context + 1});
-    const fs::path beside = (fs::is_directory(path) ? path : path.parent_path()) / kTokenizerFile;
-    if (!fs::exists(beside)) return {std::nullopt, std::move(tokens)};
-    return {data::Tokenizer::load(beside), std::move(tokens)};
+    std::optional<data::Tokenizer> tokenizer = data::tokenizer_beside(path, tokens);
+    return {std::move(tokenizer), std::move(tokens)};
   }
   data::PackOptions options;
   options.vocab_size = model.vocab_size;
   options.progress = progress;
   if (config.data.empty()) options.corpus.extensions = {".py"};
   data::PackedData packed = data::open_or_pack(path, cache_folder(), options);
-  return {std::move(packed.tokenizer), std::move(packed.tokens)};
+  RunData opened{std::move(packed.tokenizer), std::move(packed.tokens)};
+  if (packed.statistics) opened.skipped = std::move(packed.statistics->skipped);
+  return opened;
 }
 
 report::Summary train(const RunConfig& config, const RunData& data, report::Sinks& sinks,

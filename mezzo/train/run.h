@@ -5,7 +5,9 @@
 #include <functional>
 #include <optional>
 #include <string_view>
+#include <vector>
 
+#include "mezzo/data/corpus.h"
 #include "mezzo/data/token_file.h"
 #include "mezzo/data/tokenizer.h"
 #include "mezzo/report/sink.h"
@@ -20,6 +22,7 @@ using DataProgress = std::function<void(std::string_view phase, double fraction)
 struct RunData {
   std::optional<data::Tokenizer> tokenizer;
   data::TokenFile tokens;
+  std::vector<data::SkippedFile> skipped = {};  // of text that was packed now
 };
 
 /// Opens config.data: a token file as it is; text or a folder of text packed into the cache first,

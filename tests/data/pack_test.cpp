@@ -140,11 +140,26 @@ TEST_F(PackTest, TheCacheIsUsedUntilTheCorpusOrTheVocabularyChanges) {
   EXPECT_FALSE(open_or_pack(corpus, cache, options).statistics);
 }
 
-TEST_F(PackTest, AGivenTokenizerIsUsedAndKeptInTheCache) {
+TEST_F(PackTest, AFolderOfPackedTextIsTokenDataWithItsTokenizer) {
   pack_it();
-  const auto packed = open_or_pack(corpus, folder / "cache", options, folder / "tokenizer.json");
-  EXPECT_EQ(packed.tokenizer.hash(), Tokenizer::load(folder / "tokenizer.json").hash());
-  EXPECT_EQ(read_file(packed.folder / "tokenizer.json"), read_file(folder / "tokenizer.json"));
+  ASSERT_TRUE(is_token_data(folder.path()));
+  EXPECT_FALSE(is_token_data(corpus));
+  const TokenFile tokens = TokenFile::open(folder.path());
+  EXPECT_EQ(tokens.vocab_size(), TokenFile::open(folder / "data.tokens").vocab_size());
+  for (const std::filesystem::path& place : {folder.path(), folder / "data.tokens"})
+    EXPECT_EQ(tokenizer_beside(place, tokens)->hash(), tokens.vocab_hash()) << place;
+}
+
+TEST_F(PackTest, ATokenizerThatDidNotMakeTheTokensIsRefused) {
+  pack_it();
+  const TokenFile tokens = TokenFile::open(folder.path());
+  options.vocab_size = 290;
+  const auto other = open_or_pack(corpus, folder / "cache", options);
+  std::filesystem::copy_file(other.folder / "tokenizer.json", folder / "tokenizer.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_THROW_WITH(tokenizer_beside(folder.path(), tokens), "is not the tokenizer that made");
+  std::filesystem::remove(folder / "tokenizer.json");
+  EXPECT_FALSE(tokenizer_beside(folder.path(), tokens).has_value());
 }
 
 TEST_F(PackTest, ADamagedCacheSaysWhatToRemove) {

@@ -89,13 +89,11 @@ TEST(Tokenizer, ErrorsOfEncodeAndDecodeNameThePlace) {
   EXPECT_THROW_WITH(tokenizer.decode(negative), "id -1 at position 0 is not");
 }
 
-TEST(Tokenizer, KnowsItsTokensByName) {
+TEST(Tokenizer, HasAddedTokensAndOneThatEndsADocument) {
   const Tokenizer tokenizer = Tokenizer::load(golden_path("llama3_kind.json"));
   EXPECT_EQ(tokenizer.vocab_size(), 1210);
-  EXPECT_EQ(tokenizer.id_of("!"), 0);
-  EXPECT_EQ(tokenizer.id_of("<|begin_of_text|>"), 1203);
-  EXPECT_FALSE(tokenizer.id_of("no such token"));
-  EXPECT_EQ(tokenizer.end_of_text(), tokenizer.id_of("<|endoftext|>"));
+  EXPECT_THAT(tokenizer.encode("!<|begin_of_text|>"), ElementsAre(0, 1203));
+  EXPECT_THAT(tokenizer.encode("<|endoftext|>"), ElementsAre(tokenizer.end_of_text().value()));
   EXPECT_THAT(tokenizer.encode(""), ElementsAre());
 }
 
