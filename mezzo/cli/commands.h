@@ -19,6 +19,9 @@ void add_ops_command(CLI::App& app, int& exit_code);
 void add_info_command(CLI::App& app, int& exit_code);
 void add_bench_command(CLI::App& app, int& exit_code);
 
+/// Thrown where a command cannot go on after Ctrl-C, and leaves nothing.
+struct Interrupted {};
+
 /// True from the first Ctrl-C (SIGINT) or SIGTERM on; a second one ends the process at once, as if
 /// nobody listened.
 const std::atomic<bool>& interrupted();

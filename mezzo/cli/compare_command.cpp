@@ -73,9 +73,7 @@ int run_compare(const CompareOptions& options) {
   const train::CompareConfig config = comparison_of(options);
   train::check_compare(config);
   if (config.run.threads > 0) at::set_num_threads(static_cast<int>(config.run.threads));
-  DataProgress data_progress;
-  train::open_data(config.run, std::ref(data_progress));  // packed once, for all runs
-  data_progress.finish();
+  open_data(config.run);  // packed once, for all runs
   const auto say = [](const std::string& line) {
     fmt::print("{}\n", line);
     std::fflush(stdout);

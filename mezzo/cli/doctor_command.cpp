@@ -56,9 +56,7 @@ struct Training {
       given.values.try_emplace("steps", kSteps);
     config = train::resolve_config(given);
     set_threads(config);
-    DataProgress data_progress;
-    data.emplace(train::open_data(config, std::ref(data_progress)));
-    data_progress.finish();
+    data.emplace(open_data(config));
     sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
   }
   train::RunConfig config;

@@ -57,6 +57,8 @@ int main(int argc, char** argv) {
     const mezzo::CpuAllocator allocator;
     const mezzo::kernels::CpuKernels kernels;
     return mezzo::cli::run(argc, argv);
+  } catch (const mezzo::cli::Interrupted&) {
+    return mezzo::cli::report_failure("interrupted", mezzo::cli::kInterrupted);
   } catch (const mezzo::UsageError& error) {
     return mezzo::cli::report_failure(error.what(), mezzo::cli::kWrongUsage);
   } catch (const std::exception& error) {

@@ -65,9 +65,7 @@ int run_training(const train::GivenOptions& given, bool is_paced) {
   const std::atomic<bool>& stop = interrupted();
   const train::RunConfig config = train::resolve_config(given);
   if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
-  DataProgress data_progress;
-  const train::RunData data = train::open_data(config, std::ref(data_progress));
-  data_progress.finish();
+  const train::RunData data = open_data(config);
   report::Sinks sinks;
   if (is_paced) {
     sinks.add(pacer());

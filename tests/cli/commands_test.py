@@ -275,6 +275,28 @@ class Commands(Folder):
         out = self.mezzo("data", "show", self.folder / "packed" / "data.tokens")
         self.assertIn("vocabulary 300 tokens", out)
         self.assertIn("def f", out)
+        out = self.mezzo("train", "--data", self.folder / "packed", "--out", self.folder / "run", *TINY, "--steps", 2)
+        self.assertNotIn("data: encode", out)
+        self.assertEqual((self.folder / "run/tokenizer.json").read_bytes(), (self.folder / "packed/tokenizer.json").read_bytes())
+
+    def test_files_that_are_no_text_are_told_of(self):
+        folder = self.folder / "texts"
+        folder.mkdir()
+        (folder / "good.txt").write_text(TEXT)
+        (folder / "latin1.txt").write_bytes(b"caf\xe9")
+        (folder / "nothing.txt").write_bytes(b"")
+        out = self.mezzo("train", "--data", folder, "--out", self.folder / "run", *TINY, "--steps", 1)
+        self.assertIn(f"data: 1 file is skipped, which is no text; the first, {folder / 'latin1.txt'}: byte 3 is not UTF-8", out)
+
+    def test_ctrl_c_while_text_is_packed_leaves_nothing(self):
+        self.text.write_text(TEXT * 60)
+        process = self.start("train", "--data", self.text, "--out", self.folder / "run", *tiny(**{"vocab-size": 4000}))
+        self.assertIn("data: scan", process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(timeout=60), 130)
+        self.assertIn("interrupted", process.communicate()[1])
+        self.assertFalse((self.folder / "run").exists())
+        self.assertEqual(list((self.folder / "cache").iterdir()), [])
 
     def test_info_names_every_precision(self):
         out = self.mezzo("info")
@@ -310,6 +332,8 @@ class Commands(Folder):
             (["--precision", "fp17"], "fp17"),
             (["--config", config], "steps must be an integer"),
             (["--stepz", "3"], "stepz"),
+            (["--resume", ""], "resume must not be empty"),
+            (["--data", ""], "data must not be empty"),
         ]:
             out = self.mezzo("train", *arguments, expect=2)
             self.assertIn(text, out)
