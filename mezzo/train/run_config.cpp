@@ -160,6 +160,9 @@ std::string help_of(const Option& option) {
 void apply_given(RunConfig& config, const GivenOptions& given) {
   for (const auto& [name, text] : given.values) {
     const std::string source = "--" + name;
+    // A shell's variable that is not set is no wish for the default.
+    MEZZO_CHECK_USAGE(!text.empty() || name == "cast-rules", kWhere,
+                      "{} must not be empty ({}). Hint: leave it out", name, source);
     set_from_text(config, known_option(name, source), text, source);
   }
 }
