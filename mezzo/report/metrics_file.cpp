@@ -58,6 +58,7 @@ void MetricsFile::on_step(const StepRecord& record) {
   row["scale"] = json_number(record.scale);
   row["skipped"] = record.skipped;
   row["explained"] = record.explained;
+  row["retries"] = record.retries;
   row["step_ms"] = json_number(record.step_ms);
   row["tokens_per_s"] = json_number(record.tokens_per_s);
   write_row(row.dump());

@@ -1,5 +1,6 @@
 #include "mezzo/report/report_file.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "mezzo/base/atomic_file.h"
@@ -9,8 +10,22 @@
 namespace mezzo::report {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr auto kEvery = std::chrono::seconds(10);
+constexpr int kMostOfTime = 50;  // writing takes no more than a fiftieth of the run
+constexpr size_t kMostSteps = 4000;
 constexpr int64_t kBlock = 10;  // a single run takes turns with nobody
+
+std::vector<StepRecord> thinned(const std::vector<StepRecord>& steps) {
+  const size_t spacing = (steps.size() + kMostSteps - 1) / kMostSteps;
+  std::vector<StepRecord> shown;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const bool is_end = i == 0 || i + 1 == steps.size();
+    if (i % spacing == 0 || is_end || steps[i].skipped) shown.push_back(steps[i]);
+  }
+  return shown;
+}
 
 }  // namespace
 
@@ -51,17 +66,21 @@ void ReportFile::on_end(const Summary& summary) {
 }
 
 void ReportFile::write_if_due() {
-  if (std::chrono::steady_clock::now() - written_ >= kEvery) write();
+  if (Clock::now() >= due_) write();
 }
 
 void ReportFile::write() {
+  const Clock::time_point begin = Clock::now();
   const bool is_running = !run_.files.summary.has_value();
   facts_.status = is_running ? "running" : to_string(run_.files.summary->status);
   const Comparison comparison = compare_runs(plan_, {run_});
+  ComparedRun shown = run_;
+  shown.files.steps = thinned(run_.files.steps);
   write_file_atomically(
       folder_ / "report.html",
-      report_page(comparison_json(facts_, plan_, {run_}, comparison), is_running));
-  written_ = std::chrono::steady_clock::now();
+      report_page(comparison_json(facts_, plan_, {shown}, comparison), is_running));
+  const Clock::time_point end = Clock::now();
+  due_ = end + std::max<Clock::duration>(kEvery, kMostOfTime * (end - begin));
 }
 
 }  // namespace mezzo::report

@@ -8,8 +8,9 @@
 
 namespace mezzo::report {
 
-/// report.html of a single run, beside its metrics.jsonl: written every ten seconds, and when the
-/// run ends. A resumed run shows its earlier steps too.
+/// report.html of a single run, beside its metrics.jsonl: written every ten seconds, or more seldom
+/// where writing takes long, and when the run ends. A resumed run shows its earlier steps too. Of a
+/// long run it has some thousand steps, evenly spaced, and those that were skipped.
 class ReportFile : public Sink {
  public:
   /// folder: the run's. facts: machine, versions, config; the rest is set here.
@@ -31,7 +32,7 @@ class ReportFile : public Sink {
   ComparisonFacts facts_;
   ComparisonPlan plan_;
   ComparedRun run_;
-  std::chrono::steady_clock::time_point written_;
+  std::chrono::steady_clock::time_point due_;  // written anew
 };
 
 }  // namespace mezzo::report

@@ -24,6 +24,7 @@ StepRecord step_of(const Json& row) {
   record.scale = number_of(row.at("scale"));
   record.skipped = row.at("skipped").get<bool>();
   record.explained = row.value("explained", false);  // not in files of older builds
+  record.retries = row.value("retries", 0);          // nor this
   record.step_ms = number_of(row.at("step_ms"));
   record.tokens_per_s = number_of(row.at("tokens_per_s"));
   return record;

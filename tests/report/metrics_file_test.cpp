@@ -26,7 +26,7 @@ StepRecord step(int64_t number) {
 std::string row(int64_t number) {
   return R"({"step":)" + std::to_string(number) +
          R"(,"loss":4.5,"lr":0.5,"grad_norm":0.25,"scale":65536.0,"skipped":false,)"
-         R"("explained":false,"step_ms":12.5,"tokens_per_s":1000.0})"
+         R"("explained":false,"retries":0,"step_ms":12.5,"tokens_per_s":1000.0})"
          "\n";
 }
 
@@ -79,12 +79,14 @@ TEST(MetricsFile, ASkippedStepIsStillJson) {
   record.grad_norm = std::numeric_limits<double>::infinity();
   record.skipped = true;
   record.explained = true;
+  record.retries = 3;
   MetricsFile(dir / "m", 0).on_step(record);
   const auto json = nlohmann::json::parse(testing::read_file(dir / "m"));
   EXPECT_EQ(json["loss"], "nan");
   EXPECT_EQ(json["grad_norm"], "inf");
   EXPECT_EQ(json["skipped"], true);
   EXPECT_EQ(json["explained"], true);
+  EXPECT_EQ(json["retries"], 3);
 }
 
 TEST(MetricsFile, OnResumeTheRowsAfterTheCheckpointAreDropped) {

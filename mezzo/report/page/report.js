@@ -79,9 +79,11 @@ function showTable() {
 const started = () => (data.runs || []).filter((run) => run.steps.step.length > 0);
 const modesOf = (runs) => [...new Set(runs.map((run) => run.mode))];
 
+// By row. A row stands for the steps since the one before: of a long run not all are there.
 function wallTimes(run) {
+  const { step, step_ms: times } = run.steps;
   let seconds = 0;
-  return run.steps.step_ms.map((ms) => (seconds += (isNumber(ms) ? ms : 0) / 1000));
+  return times.map((ms, i) => (seconds += (isNumber(ms) ? ms : 0) / 1000 * (i > 0 ? step[i] - step[i - 1] : 1)));
 }
 
 // An exponential mean over about a fiftieth of the run: the curve under the noise of single batches.
@@ -99,7 +101,7 @@ function lossSets(byTime, isSmooth) {
   const sets = [];
   for (const run of started()) {
     const seconds = wallTimes(run);
-    const x = (step) => (byTime ? seconds[Math.min(step, seconds.length) - 1] : step);
+    const x = (step) => (byTime ? seconds[Math.max(0, run.steps.step.findLastIndex((other) => other <= step))] : step);
     const losses = isSmooth ? smoothed(run.steps.loss) : run.steps.loss.map(number);
     const isFirst = run.seed === data.seeds[0];
     sets.push(line(run, run.steps.step.map((step, i) => ({ x: x(step), y: losses[i] })), { borderWidth: isFirst ? 2 : 0.8 }));
