@@ -30,7 +30,9 @@ compare: build
 
 build:
 	@scripts/setup.sh
-	@test -f $(BUILD)/build.ninja || cmake --preset release -DMEZZO_TESTS=OFF
+	@cmp -s .venv/.mezzo-stamp $(BUILD)/torch.stamp || \
+	  { cmake --preset release $$(test -f $(BUILD)/build.ninja || echo -DMEZZO_TESTS=OFF) && \
+	    cp .venv/.mezzo-stamp $(BUILD)/torch.stamp; }
 	@cmake --build --preset release --target mezzo
 
 test:

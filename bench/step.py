@@ -78,6 +78,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="write every sample to this JSON file")
     parser.add_argument("--peers", type=pathlib.Path, help="write PyTorch's figures as `mezzo compare --peers` takes them")
     options = parser.parse_args()
+    if options.peers and "," in options.models:
+        parser.error(f"--peers takes the figures of one model, but --models is {options.models}")
 
     print(f"{'model':<8} {'precision':<13} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
           f"{'pytorch MiB':>12}", flush=True)
@@ -90,8 +92,8 @@ def main():
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")
     if options.peers:
-        peers = [{"name": f"PyTorch {result['precision']}", "precision": result["precision"],
-                  "step_ms": best(result["pytorch"], "median_ms")} for result in results]
+        peers = [{"name": f"PyTorch {PEER_PRECISION.get(result['precision'], result['precision'])}",
+                  "precision": result["precision"], "step_ms": best(result["pytorch"], "median_ms")} for result in results]
         options.peers.write_text(json.dumps(peers, indent=1) + "\n")
 
 

@@ -15,6 +15,7 @@ check() {
   timeout "${LIMIT:-300}" "$@" || { echo "== FAILED: $name"; failed=1; }
 }
 
+"$here/run" bin/mezzo info | grep -q '^GPU ' || { echo "gpu_checks: mezzo info finds no usable GPU" >&2; exit 1; }
 on_gpu='*cuda*:*Cuda*:*OnGpu*'
 for program in kernels_test train_test; do
   check "$program" "$here/run" "bin/$program" --gtest_filter="$on_gpu" --gtest_brief=1
@@ -23,7 +24,7 @@ if [ "${1:-}" != quick ]; then
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer)
   for tool in memcheck racecheck initcheck synccheck; do
     # libtorch's own kernels are not ours to check: the filter names those of the namespace mezzo. The twins' tests run
-  # each of Mezzo's once; all of the tests would take an hour there.
+    # each of Mezzo's once; all of the tests would take an hour there.
     check "compute-sanitizer $tool" "$sanitizer" --tool $tool --kernel-regex kns=mezzo --error-exitcode 9 \
       "$here/run" bin/kernels_test --gtest_filter="${SANITIZED:-*Twin*}" --gtest_brief=1
   done

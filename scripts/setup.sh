@@ -77,17 +77,26 @@ make_venv() {
 }
 
 need_torch() {
+  local with_cuda="torch $TORCH with CUDA"
   if [ "${CUDA:-0}" = 1 ] || { [ -z "${CUDA:-}" ] && nvidia-smi -L >/dev/null 2>&1; }; then
-    make_venv .venv "torch $TORCH with CUDA" "torch==$TORCH"
-  else
+    make_venv .venv "$with_cuda" "torch==$TORCH"
+  elif [ "$(cat .venv/.mezzo-stamp 2>/dev/null)" != "$with_cuda" ]; then  # which serves a CPU too
     # libtorch_cpu.so of the PyPI wheel asks for these two of NVIDIA's libraries, and for no other.
     make_venv .venv "torch $TORCH for the CPU" --no-deps "torch==$TORCH" "nvidia-cuda-runtime~=13.0" \
       "nvidia-cuda-cupti~=13.0"
   fi
 }
 
+need_cmake() {
+  local version
+  version=$(cmake --version | sed -n '1s/[^0-9]*//p')
+  dpkg --compare-versions "$version" ge 3.25 ||
+    fail "cmake must be 3.25 or newer, but is $version; get one with: pip install cmake"
+}
+
 need_packages
 [ "$purpose" != docs ] || exit 0
+need_cmake
 need_torch
 [ "$purpose" != tests ] || want_chromium
 [ "$purpose" != tests ] || make_venv .venv-tests "tensorboard 2.20" "tensorboard==2.20.*"
