@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -28,7 +29,7 @@ namespace {
 // registration. Outside a policy it hands the call to the kernel that was there, so that
 // at::autocast, and extensions with autocast kernels of their own, work as before.
 
-// Rules by the op's number, resolved for one path of scopes: what a call looks up.
+// Rules by the kernel's number, resolved for one path of scopes: what a call looks up.
 enum class Resolved : uint8_t { kUnresolved, kOriginal, kRule };
 struct ResolvedRule {
   Resolved state = Resolved::kUnresolved;
@@ -124,7 +125,7 @@ class Registry {
  public:
   void install(const std::string& op) {
     const std::lock_guard lock(mutex_);
-    if (!numbers_.emplace(op, numbers_.size()).second) return;
+    if (!installed_.insert(op).second) return;
     const size_t colons = op.find("::");
     const bool is_aten = colons == std::string::npos;
     const std::string space = is_aten ? "aten" : op.substr(0, colons);
@@ -139,7 +140,7 @@ class Registry {
     const c10::WarningUtils::WarningHandlerGuard guard(&silent);
     for (const c10::DeviceType device : {c10::DeviceType::CPU, c10::DeviceType::CUDA}) {
       auto kernel =
-          std::make_unique<CastKernel>(InstalledOp{op, device, is_aten}, numbers_.at(op), *handle);
+          std::make_unique<CastKernel>(InstalledOp{op, device, is_aten}, kernel_count_++, *handle);
       library(space, device)
           .impl(name.c_str(), torch::CppFunction::makeFromBoxedKernel(
                                   c10::BoxedKernel::makeFromFunctor(std::move(kernel))));
@@ -158,7 +159,8 @@ class Registry {
   }
 
   std::mutex mutex_;
-  std::map<std::string, size_t> numbers_;
+  std::set<std::string> installed_;
+  size_t kernel_count_ = 0;  // two an op: a rule may differ by device
   std::map<std::pair<std::string, c10::DeviceType>, std::unique_ptr<torch::Library>> libraries_;
 };
 

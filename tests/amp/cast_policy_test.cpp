@@ -86,6 +86,22 @@ TEST(CastPolicy, BelongsToItsThread) {
   EXPECT_EQ(elsewhere, at::kBFloat16);
 }
 
+TEST(CastPolicy, IsLookedUpForEachTypeOfDevice) {
+  const at::Tensor x = at::ones({2, 3}, at::kBFloat16);
+  const auto dtype_of_batch_norm = [&] {
+    return at::batch_norm(x, {}, {}, {}, {}, /*training=*/true, 0.1, 1e-5, /*cudnn_enabled=*/false)
+        .scalar_type();
+  };
+  const Autocast on_gpu(at::kCUDA, at::kBFloat16), on_cpu(at::kCPU, at::kBFloat16);
+  {
+    // As a GPU's tensors are dispatched, on whose list it is not.
+    const c10::impl::ExcludeDispatchKeyGuard no_cpu(c10::DispatchKey::AutocastCPU);
+    const c10::impl::IncludeDispatchKeyGuard gpu(c10::DispatchKey::AutocastCUDA);
+    EXPECT_EQ(dtype_of_batch_norm(), at::kBFloat16);
+  }
+  EXPECT_EQ(dtype_of_batch_norm(), at::kFloat);
+}
+
 TEST(CastPolicy, ReadsRulesFromText) {
   CastPolicy policy = CastPolicy::mezzo();
   policy.set_rules(" softmax.int = lower, blocks.*.attn:mm=fp32 ,, ");
