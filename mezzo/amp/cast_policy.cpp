@@ -103,7 +103,10 @@ std::optional<CastRule> CastPolicy::rule(std::string_view op, c10::DeviceType de
 }
 
 CastPolicyGuard::CastPolicyGuard(const CastPolicy& policy)
-    : outer_(std::exchange(guarded(), std::make_shared<const CastPolicy>(policy))) {
+    : CastPolicyGuard(std::make_shared<const CastPolicy>(policy)) {}
+
+CastPolicyGuard::CastPolicyGuard(std::shared_ptr<const CastPolicy> policy)
+    : outer_(std::exchange(guarded(), std::move(policy))) {
   install_cast_kernels();
   forget_resolved_rules();
 }

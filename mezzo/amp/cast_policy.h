@@ -81,6 +81,8 @@ class CastPolicyGuard {
  public:
   /// Copies the policy: later changes to it do not act here.
   explicit CastPolicyGuard(const CastPolicy& policy);
+  /// What guarded_policy() gave; null: as where no guard is.
+  explicit CastPolicyGuard(std::shared_ptr<const CastPolicy> policy);
   ~CastPolicyGuard();
   CastPolicyGuard(const CastPolicyGuard&) = delete;
   CastPolicyGuard& operator=(const CastPolicyGuard&) = delete;

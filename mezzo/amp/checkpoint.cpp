@@ -2,16 +2,16 @@
 
 #include <algorithm>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include <ATen/Context.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "mezzo/amp/autocast.h"
 #include "mezzo/amp/cast_policy.h"
-#include "mezzo/amp/custom_function.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 
@@ -22,15 +22,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr const char* kCall = "mezzo.checkpoint.call";
-
-/// What the function saw around itself besides autocast, which CustomFwd keeps.
-struct Call : torch::CustomClassHolder {
-  CheckpointFunction function;
-  std::string scope;
-  std::shared_ptr<const CastPolicy> policy;  // null: none was set
-  at::Device device{at::kCPU};
-  std::vector<at::Tensor> random;  // state of the CPU's generator, then of the device's
-};
 
 at::Generator generator_of(at::Device device) {
   return at::globalContext().defaultGenerator(device);
@@ -46,6 +37,31 @@ void set_random_state(at::Device device, const std::vector<at::Tensor>& state) {
   generator_of(at::kCPU).set_state(state[0]);
   if (!device.is_cpu()) generator_of(device).set_state(state[1]);
 }
+
+/// Autocast on one type of device as it is now.
+struct Region {
+  explicit Region(c10::DeviceType type)
+      : device(type),
+        dtype(at::autocast::get_autocast_dtype(type)),
+        enabled(at::autocast::is_autocast_enabled(type)) {}
+  c10::DeviceType device;
+  at::ScalarType dtype;
+  bool enabled;
+};
+
+/// The function, and what it sees around itself now: on a CPU, and on its device if that is
+/// another.
+struct Call : torch::CustomClassHolder {
+  Call(const CheckpointFunction& the_function, at::Device the_device)
+      : function(the_function), device(the_device) {}
+  CheckpointFunction function;
+  at::Device device;
+  Region on_cpu{at::kCPU};
+  Region on_device{device.type()};
+  std::string scope = Scope::path();
+  std::shared_ptr<const CastPolicy> policy = guarded_policy();  // null: none was set
+  std::vector<at::Tensor> random = random_state(device);  // of the CPU's generator, the device's
+};
 
 /// Draws what the forward pass drew, and then leaves the generators as it found them.
 class SameRandom {
@@ -64,26 +80,28 @@ class SameRandom {
 
 std::vector<at::Tensor> run_again(const Call& call, const std::vector<at::Tensor>& inputs) {
   const SameRandom random(call);
-  std::optional<Scope> scope;
-  if (!call.scope.empty()) scope.emplace(call.scope);
-  std::optional<CastPolicyGuard> policy;
-  if (call.policy != nullptr) policy.emplace(*call.policy);
+  const ScopePath scope(call.scope);
+  const CastPolicyGuard policy(call.policy);
+  const Autocast on_cpu(call.on_cpu.device, call.on_cpu.dtype, call.on_cpu.enabled);
+  const Autocast on_device(call.on_device.device, call.on_device.dtype, call.on_device.enabled);
   const at::AutoGradMode with_grad(true);
   return call.function(inputs);
+}
+
+// Of the first input that is not on a CPU: beside it lie masks and indices.
+at::Device device_of(at::TensorList inputs) {
+  for (const at::Tensor& input : inputs) {
+    if (!input.is_cpu()) return input.device();
+  }
+  return at::kCPU;
 }
 
 class Checkpoint : public torch::autograd::Function<Checkpoint> {
  public:
   static variable_list forward(AutogradContext* ctx, const CheckpointFunction& function,
                                at::TensorList inputs) {
-    const CustomFwd fwd(ctx, inputs.front().device().type());
-    auto call = c10::make_intrusive<Call>();
-    call->function = function;
-    call->scope = Scope::path();
-    call->policy = guarded_policy();
-    call->device = inputs.front().device();
-    call->random = random_state(call->device);
-    ctx->saved_data[kCall] = c10::IValue::make_capsule(call);
+    ctx->saved_data[kCall] =
+        c10::IValue::make_capsule(c10::make_intrusive<Call>(function, device_of(inputs)));
     ctx->save_for_backward(inputs.vec());
     return function(inputs.vec());
   }
@@ -91,11 +109,12 @@ class Checkpoint : public torch::autograd::Function<Checkpoint> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     MEZZO_CHECK(!at::GradMode::is_enabled(), "checkpoint",
                 "a checkpointed part cannot be differentiated twice. Hint: do not checkpoint it");
-    const CustomBwd bwd(ctx);
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data[kCall].toCapsule());
     variable_list inputs;
     for (const at::Tensor& saved : ctx->get_saved_variables())
       inputs.push_back(saved.detach().set_requires_grad(saved.requires_grad()));
+    // Differentiated out of its region, as other parts are: an op's backward runs in the dtype of
+    // its forward.
     const variable_list outputs = run_again(*call, inputs);
     variable_list roots, root_grads;
     for (size_t i = 0; i < outputs.size(); ++i) {

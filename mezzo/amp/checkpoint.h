@@ -13,9 +13,10 @@ using CheckpointFunction = std::function<std::vector<at::Tensor>(const std::vect
 
 /// torch.utils.checkpoint for C++: function(inputs), of which only the inputs are kept for the
 /// backward pass. There it runs once more, with autocast, cast policy, scope and random numbers as
-/// they were, and is differentiated then: the same gradients, bit for bit (of a parameter that
-/// several parts share, but for the order of its sum), for the memory of one part at a time and one
-/// more forward pass (Chen et al., arXiv 1604.06174).
+/// they were (on a CPU, and on the device of the first input that is not on one), and is
+/// differentiated then: the same gradients, bit for bit (of a parameter that several parts share,
+/// but for the order of its sum), for the memory of one part at a time and one more forward pass
+/// (Chen et al., arXiv 1604.06174).
 ///
 /// As with use_reentrant=True in Python: one of the inputs must require grad, the backward pass
 /// must be backward() (not grad()), and no double backward. Under no_grad it is just the call.

@@ -1,6 +1,7 @@
 #include "mezzo/base/scope.h"
 
 #include <atomic>
+#include <utility>
 
 #include <fnmatch.h>
 
@@ -19,9 +20,10 @@ Current& current() {
 
 std::atomic<ScopeObserver> observer_of_all{nullptr};
 
-void tell(const std::string& path) {
+void has_changed(Current& now) {
+  ++now.version;
   const ScopeObserver observer = observer_of_all.load(std::memory_order_relaxed);
-  if (observer != nullptr) observer(path);
+  if (observer != nullptr) observer(now.path);
 }
 
 // Takes the first name off a dotted path.
@@ -38,15 +40,22 @@ Scope::Scope(std::string_view name) : outer_length_(current().path.size()) {
   Current& now = current();
   if (!now.path.empty()) now.path += '.';
   now.path += name;
-  ++now.version;
-  tell(now.path);
+  has_changed(now);
 }
 
 Scope::~Scope() {
   Current& now = current();
   now.path.resize(outer_length_);
-  ++now.version;
-  tell(now.path);
+  has_changed(now);
+}
+
+ScopePath::ScopePath(std::string path) : outer_(std::exchange(current().path, std::move(path))) {
+  has_changed(current());
+}
+
+ScopePath::~ScopePath() {
+  current().path = std::move(outer_);
+  has_changed(current());
 }
 
 const std::string& Scope::path() { return current().path; }

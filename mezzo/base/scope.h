@@ -27,6 +27,19 @@ class Scope {
   size_t outer_length_;
 };
 
+/// Makes path() this one while it lives, whatever is around: for what belongs to a part of a model
+/// but is run from elsewhere.
+class ScopePath {
+ public:
+  explicit ScopePath(std::string path);
+  ~ScopePath();
+  ScopePath(const ScopePath&) = delete;
+  ScopePath& operator=(const ScopePath&) = delete;
+
+ private:
+  std::string outer_;
+};
+
 /// Called on the thread of a Scope whenever one begins or ends on it, with its path() from then on.
 using ScopeObserver = void (*)(const std::string& path);
 

@@ -97,6 +97,51 @@ TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicy) {
   EXPECT_THAT(seen, ::testing::ElementsAre("inner Float", "inner Float"));
 }
 
+TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicyWhateverIsAroundTheBackwardPass) {
+  const at::Tensor weight = at::randn({4, 4}).requires_grad_();
+  std::vector<std::string> seen;
+  const CheckpointFunction part = [&](const Tensors& in) {
+    const at::Tensor y = at::linear(in[0], weight);
+    seen.push_back(Scope::path() + " " + c10::toString(y.scalar_type()));
+    return Tensors{y};
+  };
+  const Scope scope("student");
+  at::Tensor y;
+  {
+    const Autocast autocast(at::kCPU, at::kHalf);
+    y = checkpoint(part, {at::randn({2, 4}).requires_grad_()})[0];
+  }
+  const CastPolicyGuard guard(CastPolicy::mezzo().set("linear", CastRule::kFp32));
+  y.sum().backward();
+  EXPECT_THAT(seen, ::testing::ElementsAre("student Half", "student Half"));
+  EXPECT_EQ(Scope::path(), "student");
+}
+
+TEST(Checkpoint, DifferentiatesInFp32WhatRanInFp32) {
+  const at::Tensor weight = at::randn({32, 32}).requires_grad_();
+  const CheckpointFunction by_rule = [&](const Tensors& in) {
+    const CastPolicyGuard guard(CastPolicy::mezzo().set("linear", CastRule::kFp32));
+    return Tensors{at::linear(in[0], weight)};
+  };
+  const CheckpointFunction in_an_island = [&](const Tensors& in) {
+    const Autocast island(at::kCPU, std::nullopt, /*enabled=*/false);
+    return Tensors{at::linear(in[0], weight)};
+  };
+  const auto gradient = [&](const CheckpointFunction& part, bool is_checkpointed) {
+    weight.mutable_grad() = at::Tensor();
+    const Tensors x = {at::linspace(-1, 1, 8 * 32).view({8, 32}).requires_grad_()};
+    at::Tensor loss;
+    {
+      const Autocast autocast(at::kCPU, at::kHalf);
+      loss = (is_checkpointed ? checkpoint(part, x) : part(x))[0].square().sum();
+    }
+    loss.backward();
+    return weight.grad();
+  };
+  for (const CheckpointFunction& part : {by_rule, in_an_island})
+    EXPECT_BIT_EQUAL(gradient(part, true), gradient(part, false));
+}
+
 TEST(Checkpoint, UnderNoGradIsJustTheCall) {
   const at::NoGradGuard no_grad;
   EXPECT_EQ(checkpoint(Part(), {at::randn({2, 32})})[0].size(1), 32);

@@ -1,7 +1,8 @@
+#include "mezzo/base/scope.h"
+
 #include <stdexcept>
 #include <thread>
 
-#include "mezzo/base/scope.h"
 #include "tests/testing.h"
 
 namespace mezzo {
@@ -25,6 +26,19 @@ TEST(Scope, IsLeftByAnExceptionToo) {
   } catch (const std::runtime_error&) {
   }
   EXPECT_EQ(Scope::path(), "");
+}
+
+TEST(Scope, APathTakesThePlaceOfWhatIsAround) {
+  const Scope scope("student");
+  const uint64_t outside = Scope::version();
+  {
+    const ScopePath path("teacher.h.0");
+    EXPECT_EQ(Scope::path(), "teacher.h.0");
+    EXPECT_NE(Scope::version(), outside);
+    const Scope attention("attn");
+    EXPECT_EQ(Scope::path(), "teacher.h.0.attn");
+  }
+  EXPECT_EQ(Scope::path(), "student");
 }
 
 TEST(Scope, BelongsToItsThread) {
