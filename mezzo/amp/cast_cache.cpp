@@ -24,9 +24,11 @@ Cache& cache() {
   return kept;
 }
 
-// A tensor that a CUDA graph keeps in place changes without a new version.
+// A tensor made in inference mode has no version; one that a CUDA graph keeps in place changes
+// without a new one.
 bool can_be_kept(const at::Tensor& tensor, at::ScalarType dtype, c10::DeviceType device) {
   return at::autocast::is_autocast_cache_enabled() && !c10::InferenceMode::is_enabled() &&
+         !tensor.is_inference() &&
          tensor.scalar_type() == at::kFloat && dtype == at::autocast::get_autocast_dtype(device) &&
          tensor.requires_grad() && tensor.is_leaf() && !tensor.is_view() &&
          !at::caching::is_cached_tensor(tensor);

@@ -165,6 +165,17 @@ TEST(Autocast, RunsUnderInferenceMode) {
   EXPECT_EQ(product_dtype(at::ones({2, 4}), w), at::kHalf);
 }
 
+TEST(Autocast, TakesAWeightThatWasMadeInInferenceMode) {
+  at::Tensor w;
+  {
+    const c10::InferenceMode inference;
+    w = weight();
+  }
+  const at::NoGradGuard no_grad;
+  const Autocast autocast(at::kCPU, at::kHalf);
+  EXPECT_EQ(product_dtype(at::ones({2, 4}), w), at::kHalf);
+}
+
 TEST(Autocast, DoubleBackwardThroughARegionIsThatOfFp32) {
   const auto gradient_of_penalty = [](bool enabled) {
     const at::Tensor w = weight(), x = at::ones({2, 4}).requires_grad_();
