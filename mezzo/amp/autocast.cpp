@@ -11,9 +11,9 @@ namespace mezzo {
 // Note [Two 16-bit types and libtorch's cast cache]
 // Mezzo's kernels keep their casts in cast_cache.h. An extension's own autocast kernels use
 // libtorch's cache, which is keyed by the tensor alone: a bf16 region inside an fp16 one would be
-// handed fp16 weights. So a region whose dtype differs from the one around it empties that cache
-// when it begins and when it ends. Emptying is always safe: autograd keeps alive the casts that it
-// needs.
+// handed fp16 weights. So a region whose dtype differs from the one around it, be either disabled,
+// empties that cache when it begins and when it ends. Emptying is always safe: autograd keeps alive
+// the casts that it needs.
 
 Autocast::Autocast(c10::DeviceType device, std::optional<at::ScalarType> dtype, bool enabled,
                    std::optional<bool> cache_enabled)
@@ -27,7 +27,7 @@ Autocast::Autocast(c10::DeviceType device, std::optional<at::ScalarType> dtype, 
               "dtype must be Half (fp16) or BFloat16, but is {}. Hint: fp32 is Autocast with "
               "enabled = false",
               c10::toString(inner));
-  changes_dtype_ = outer_.enabled && enabled && inner != outer_.dtype;
+  changes_dtype_ = inner != outer_.dtype;
   if (changes_dtype_) at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(device_, enabled);
   at::autocast::set_autocast_dtype(device_, inner);

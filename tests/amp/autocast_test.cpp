@@ -139,6 +139,18 @@ TEST(AutocastCache, EndsWithTheRegion) {
   EXPECT_FALSE(cast_for_autocast(w, at::kHalf, at::kCPU).is_same(first));
 }
 
+TEST(AutocastCache, OfAnExtensionKnowsTheTypeOfItsCastsAcrossADisabledIsland) {
+  const at::Tensor w = weight();
+  const auto cast = [&](at::ScalarType dtype) {
+    return at::autocast::cached_cast(dtype, w, at::kCPU).scalar_type();
+  };
+  const Autocast fp16(at::kCPU, at::kHalf);
+  EXPECT_EQ(cast(at::kHalf), at::kHalf);
+  const Autocast island(at::kCPU, std::nullopt, /*enabled=*/false);
+  const Autocast bf16(at::kCPU, at::kBFloat16);
+  EXPECT_EQ(cast(at::kBFloat16), at::kBFloat16);
+}
+
 TEST(AutocastCache, DoesNotMistakeANewWeightForOneThatDiedAtItsAddress) {
   const Autocast autocast(at::kCPU, at::kHalf);
   for (int i = 0; i < 100; ++i) {
