@@ -8,6 +8,8 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/core/InferenceMode.h>
 
+#include "mezzo/amp/cast_kernel.h"  // is_in_cast_region
+
 namespace mezzo {
 namespace {
 
@@ -24,11 +26,12 @@ Cache& cache() {
   return kept;
 }
 
-// A tensor made in inference mode has no version; one that a CUDA graph keeps in place changes
+// Only within a region of Mezzo's, whose end drops it: a kept cast keeps its parameter alive. A
+// tensor made in inference mode has no version; one that a CUDA graph keeps in place changes
 // without a new one.
 bool can_be_kept(const at::Tensor& tensor, at::ScalarType dtype, c10::DeviceType device) {
-  return at::autocast::is_autocast_cache_enabled() && !c10::InferenceMode::is_enabled() &&
-         !tensor.is_inference() &&
+  return is_in_cast_region() && at::autocast::is_autocast_cache_enabled() &&
+         !c10::InferenceMode::is_enabled() && !tensor.is_inference() &&
          tensor.scalar_type() == at::kFloat && dtype == at::autocast::get_autocast_dtype(device) &&
          tensor.requires_grad() && tensor.is_leaf() && !tensor.is_view() &&
          !at::caching::is_cached_tensor(tensor);

@@ -6,8 +6,8 @@
 namespace mezzo {
 
 /// `tensor` in `dtype`, if it is eligible for autocast on `device` (floating-point, there, not
-/// fp64); else itself. Within a region with its cache on, the cast of an fp32 leaf that requires
-/// grad to the region's dtype, that is of a parameter, is made once and kept.
+/// fp64); else itself. Within an Autocast region with its cache on, the cast of an fp32 leaf that
+/// requires grad to the region's dtype, that is of a parameter, is made once and kept.
 ///
 /// Unlike at::autocast::cached_cast, a kept cast is keyed by dtype too, is made anew after the
 /// parameter was written to, and belongs to the thread: another thread's region does not empty it.

@@ -187,6 +187,8 @@ void enter_cast_region() { ++thread_state().regions; }
 
 bool leave_cast_region() { return --thread_state().regions == 0; }
 
+bool is_in_cast_region() { return thread_state().regions > 0; }
+
 void forget_resolved_rules() {
   thread_state().rules = nullptr;
   thread_state().rules_by_path.clear();

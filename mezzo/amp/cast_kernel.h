@@ -17,6 +17,7 @@ void install_cast_kernels();
 void enter_cast_region();
 /// Returns whether that was the outermost.
 bool leave_cast_region();
+bool is_in_cast_region();
 
 /// To be called when the policy in force on this thread has changed.
 void forget_resolved_rules();

@@ -76,7 +76,8 @@ class CastPolicy {
 };
 
 /// Puts a policy in force on this thread while it lives; guards nest and restore what was there.
-/// It acts wherever autocast is on, in a region of Autocast or of libtorch's own.
+/// It acts wherever autocast is on, in a region of Autocast or of libtorch's own; in the latter
+/// casts of parameters are not kept.
 class CastPolicyGuard {
  public:
   /// Copies the policy: later changes to it do not act here.

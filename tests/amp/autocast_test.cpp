@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include "mezzo/amp/cast_cache.h"
+#include "mezzo/amp/cast_policy.h"
 #include "mezzo/base/check.h"
 #include "tests/testing.h"
 
@@ -137,6 +138,18 @@ TEST(AutocastCache, EndsWithTheRegion) {
   }
   const Autocast autocast(at::kCPU, at::kHalf);
   EXPECT_FALSE(cast_for_autocast(w, at::kHalf, at::kCPU).is_same(first));
+}
+
+TEST(AutocastCache, KeepsNoWeightAliveThroughARegionOfLibtorchs) {
+  const CastPolicyGuard guard(CastPolicy::mezzo());
+  at::Tensor w = weight();
+  const c10::weak_intrusive_ptr<c10::TensorImpl> life(w.getIntrusivePtr());
+  {
+    const LibtorchAutocast region(at::kHalf);
+    EXPECT_EQ(product_dtype(at::ones({2, 4}), w), at::kHalf);
+  }
+  w.reset();
+  EXPECT_TRUE(life.expired());
 }
 
 TEST(AutocastCache, OfAnExtensionKnowsTheTypeOfItsCastsAcrossADisabledIsland) {
