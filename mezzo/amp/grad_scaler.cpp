@@ -15,6 +15,7 @@
 #include "mezzo/amp/unscale.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scaled_step.h"
+#include "mezzo/base/to_device.h"
 
 namespace mezzo {
 namespace {
@@ -60,7 +61,7 @@ at::Tensor GradScaler::scale(const at::Tensor& outputs) {
   if (!tensors_.scale.defined()) init_tensors();
   const bool is_16_bit = at::isReducedFloatingType(outputs.scalar_type());
   return (is_16_bit ? outputs.to(at::kFloat) : outputs) *
-         tensors_.scale.to(outputs.device(), /*non_blocking=*/true);
+         to_device(tensors_.scale, outputs.device());
 }
 
 std::vector<at::Tensor> GradScaler::scale(const std::vector<at::Tensor>& outputs) {

@@ -21,6 +21,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/base/to_device.h"
 #include "mezzo/kernels/cuda/flavour.h"
 
 namespace mezzo {
@@ -99,13 +100,12 @@ Unscaled unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor&
     const at::Device device = grads.front().device();
     at::Tensor& found_inf = found_inf_by_device[kind.first];
     if (!found_inf.defined()) found_inf = at::zeros({}, inv_scale.options().device(device));
-    check_and_unscale_(grads, found_inf, inv_scale.to(device, /*non_blocking=*/true));
+    check_and_unscale_(grads, found_inf, to_device(inv_scale, device));
   }
   // The largest, not the sum: a fused optimizer skips on exactly 1, and a sum over two devices
   // would be 2.
   for (const auto& [device, found_inf] : found_inf_by_device) {
-    const at::Tensor here = found_inf.to(inv_scale.device(), /*non_blocking=*/true);
-    result.found_inf = at::maximum(result.found_inf, here);
+    result.found_inf = at::maximum(result.found_inf, to_device(found_inf, inv_scale.device()));
   }
   return result;
 }

@@ -19,7 +19,7 @@ struct Unscaled {
 /// over the gradients' devices. Gradients may be of any float type and lie on any devices; of a
 /// sparse one the values are taken, and an fp16 sparse one is replaced by its sum over duplicate
 /// indices. Those on a CPU are looked into by the same pass (GradFacts). Waits for no device,
-/// unless a gradient is on a CPU and inv_scale is not. Throws Error for an fp16 gradient unless
+/// unless of gradients and inv_scale some are on a CPU and others are not. Throws Error for an fp16 gradient unless
 /// allow_fp16; no gradient is changed then.
 Unscaled unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
                            bool allow_fp16);

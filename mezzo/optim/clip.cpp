@@ -13,6 +13,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/to_device.h"
 #include "mezzo/kernels/norm/norm.h"
 
 namespace mezzo::optim {
@@ -44,7 +45,7 @@ at::Tensor total_norm(const Groups& groups, at::Device device) {
   std::vector<at::Tensor> norms;
   for (const auto& [place, grads] : groups) {
     const auto own = at::_foreach_norm(grads, 2, norm_dtype(place.second));
-    norms.push_back(at::linalg_vector_norm(at::stack(own)).to(device, /*non_blocking=*/true));
+    norms.push_back(to_device(at::linalg_vector_norm(at::stack(own)), device));
   }
   auto dtype = at::kFloat;
   for (const auto& norm : norms) {
@@ -81,7 +82,7 @@ void clip_to_norm_(const std::vector<at::Tensor>& params, const at::Tensor& norm
   const at::Tensor factor = (max_norm / (norm + 1e-6)).clamp_max(1.0);
   if (is_known_to_be_one(factor)) return;
   for (const auto& [place, group] : groups) {
-    at::_foreach_mul_(group, factor.to(group.front().device(), /*non_blocking=*/true));
+    at::_foreach_mul_(group, to_device(factor, group.front().device()));
   }
 }
 

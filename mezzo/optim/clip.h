@@ -14,7 +14,8 @@ namespace mezzo::optim {
 ///             is none
 /// 16-bit gradients are squared and summed in fp32. A norm that is not finite passes into the
 /// gradients, as NaN or zero, as torch.nn.utils.clip_grad_norm_ has it: check with the scaler.
-/// Does not wait for a GPU. Throws Error for another max_norm.
+/// Does not wait for a GPU, unless some gradients are on a CPU and others are not. Throws Error for
+/// another max_norm.
 at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_norm);
 
 /// Its second half: the same multiplication, with a norm that is known.
