@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -85,9 +86,11 @@ Unscaled unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor&
                            bool allow_fp16) {
   at::NoGradGuard no_grad;  // with create_graph the gradients themselves require grad
   Unscaled result;
+  std::unordered_set<const c10::TensorImpl*> seen;
   for (const auto& group : optimizer.param_groups()) {
     for (const at::Tensor& parameter : group.params()) {
       if (!parameter.grad().defined()) continue;
+      if (!seen.insert(parameter.unsafeGetTensorImpl()).second) continue;
       check_dtype(parameter.grad(), allow_fp16);
       result.gradients.push_back({parameter, std::nullopt});
     }

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <unordered_set>
 #include <utility>
 
 #include <ATen/core/grad_mode.h>
@@ -24,8 +25,10 @@ using Groups = std::map<std::pair<std::string, at::ScalarType>, std::vector<at::
 
 std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& params) {
   std::vector<at::Tensor> grads;
+  std::unordered_set<const c10::TensorImpl*> seen;
   for (const at::Tensor& param : params) {
-    if (const at::Tensor& grad = param.grad(); grad.defined()) grads.push_back(grad);
+    const at::Tensor& grad = param.grad();
+    if (grad.defined() && seen.insert(param.unsafeGetTensorImpl()).second) grads.push_back(grad);
   }
   return grads;
 }

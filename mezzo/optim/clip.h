@@ -8,7 +8,8 @@ namespace mezzo::optim {
 
 /// Multiplies all gradients by min(max_norm / (norm + 1e-6), 1), where norm is the Euclidean norm
 /// of them all together; returns that norm, before clipping.
-///   params    any shapes, dtypes and devices; those without a gradient count for nothing
+///   params    any shapes, dtypes and devices; those without a gradient count for nothing, one
+///             that is listed twice (a shared module's in Module::parameters()) counts once
 ///   max_norm  > 0; infinity measures without clipping
 ///   returns   0-dim, fp32 (fp64 if a gradient is), on the first gradient's device; zero if there
 ///             is none
@@ -22,7 +23,8 @@ at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_nor
 void clip_to_norm_(const std::vector<at::Tensor>& params, const at::Tensor& norm, double max_norm);
 
 /// The Euclidean norm of all gradients together, in one pass that only reads.
-///   params   any shapes; gradients fp32, bf16 or fp16, mixed; those without one count for nothing
+///   params   any shapes; gradients fp32, bf16 or fp16, mixed; those without one count for nothing,
+///            one that is listed twice counts once
 ///   returns  0-dim fp32, on the first gradient's device; zero if there is none
 /// It is not finite if and only if a gradient is not, or the norm is beyond fp32: one pass is the
 /// check for overflow and the clipping norm. Squares are summed in fp64: relative error below 1e-7,

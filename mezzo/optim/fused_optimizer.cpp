@@ -1,5 +1,7 @@
 #include "mezzo/optim/fused_optimizer.h"
 
+#include <unordered_set>
+
 #include <fmt/ranges.h>
 
 #include <ATen/ops/_foreach_add.h>
@@ -21,6 +23,22 @@ void check_scalar(const std::string& where, const char* name, const at::Tensor& 
 }
 
 }  // namespace
+
+void check_differ(const char* optimizer,
+                  const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                  const torch::optim::OptimizerParamGroup& added) {
+  std::unordered_set<const c10::TensorImpl*> seen;
+  for (const auto& group : groups) {
+    for (const at::Tensor& param : group.params()) seen.insert(param.unsafeGetTensorImpl());
+  }
+  for (const at::Tensor& param : added.params()) {
+    MEZZO_CHECK(seen.insert(param.unsafeGetTensorImpl()).second, optimizer,
+                "each parameter must be given once, but one of shape [{}] is given twice. Hint: "
+                "parameters() of a model has those of a shared module twice; decay_groups() takes "
+                "each once",
+                fmt::join(param.sizes(), ", "));
+  }
+}
 
 const at::Tensor& aligned_grad(const char* optimizer, const at::Tensor& param) {
   MEZZO_CHECK(param.is_non_overlapping_and_dense(), optimizer,

@@ -42,6 +42,10 @@ struct ScaleOfStep {
 
 namespace detail {
 
+/// Throws Error for a parameter in the new group that is there already, or in it twice.
+void check_differ(const char* optimizer,
+                  const std::vector<torch::optim::OptimizerParamGroup>& groups,
+                  const torch::optim::OptimizerParamGroup& added);
 /// The gradient, laid out as the parameter: a fused kernel walks both by memory position.
 const at::Tensor& aligned_grad(const char* optimizer, const at::Tensor& param);
 void check_scale(const char* optimizer, at::Device device,
@@ -64,11 +68,18 @@ void read_tensor(torch::serialize::InputArchive& archive, const char* key, at::T
 /// An optimizer over one of ATen's fused kernels: what AdamW, Adam, SGD and Adagrad share.
 ///
 /// A parameter without a gradient is left alone. Parameters are dense floating-point tensors of any
-/// mix of devices and dtypes; the state has the parameter's dtype. No step waits for the device.
+/// mix of devices and dtypes, each given once; the state has the parameter's dtype. No step waits
+/// for the device.
 /// Options, learning rate schedulers, parameter groups, torch::save and torch::load are libtorch's.
 template <class Options, class State>
 class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
  public:
+  /// libtorch's, which is not virtual. Throws Error for a parameter that would be stepped twice.
+  void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    detail::check_differ(name_, param_groups_, group);
+    Optimizer::add_param_group(group);
+  }
+
   /// One step; returns the closure's loss, or an undefined tensor without a closure.
   at::Tensor step(LossClosure closure = nullptr) override {
     at::Tensor loss;
@@ -112,7 +123,11 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
   /// name: for errors.
   FusedOptimizer(const char* name, const std::vector<torch::optim::OptimizerParamGroup>& groups,
                  Options defaults)
-      : Optimizer(groups, std::make_unique<Options>(std::move(defaults))), name_(name) {}
+      : Optimizer(std::vector<torch::optim::OptimizerParamGroup>(),
+                  std::make_unique<Options>(std::move(defaults))),
+        name_(name) {
+    for (const auto& group : groups) add_param_group(group);
+  }
 
   /// What is remembered of a parameter, made where it is not there yet.
   State& state_of(const at::Tensor& param, const Options& options) {

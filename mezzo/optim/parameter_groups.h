@@ -25,7 +25,8 @@ std::vector<torch::optim::OptimizerParamGroup> matrices_and_vectors(
 
 /// Two groups with `options`: first the matrices and embeddings (dim >= 2), decayed as the options
 /// say, then biases and norms, never decayed. Order within a group is that of `named`; parameters
-/// that need no gradient are in neither. Options: those of any optimizer that has weight_decay.
+/// that need no gradient are in neither; one that has several names, of a module that is shared, is
+/// taken once. Options: those of any optimizer that has weight_decay.
 template <class Options = torch::optim::AdamWOptions>
 std::vector<torch::optim::OptimizerParamGroup> decay_groups(const NamedParameters& named,
                                                             const Options& options) {

@@ -128,6 +128,14 @@ TEST(Unscale, OfASparseGradientTheValuesAreLookedInto) {
   EXPECT_EQ(table.grad()._values()[1][1].item<float>(), 3.0f);
 }
 
+TEST(Unscale, AParameterListedTwiceIsUnscaledOnce) {
+  const at::Tensor shared = at::ones({2}).requires_grad_();
+  shared.mutable_grad() = at::full({2}, 4.0);
+  torch::optim::SGD optimizer({shared, shared}, 0.1);
+  EXPECT_EQ(unscale_gradients(optimizer, at::full({}, 0.5), false).gradients.size(), 1u);
+  EXPECT_EQ(shared.grad()[0].item<float>(), 2.0f);
+}
+
 TEST(Unscale, ARefusedFp16GradientLeavesAllOthersAsTheyAre) {
   const at::Tensor wide = at::ones({2}).requires_grad_();
   const at::Tensor narrow = at::ones({2}, at::kHalf).requires_grad_();

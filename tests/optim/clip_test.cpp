@@ -87,6 +87,14 @@ TEST(Clip, TakesTheNormOfAllDtypesTogether) {
   EXPECT_EQ(clip_grad_norm_({half, full}, 100.0).item<double>(), 5.0);
 }
 
+TEST(Clip, CountsAndClipsAParameterListedTwiceOnce) {
+  const auto shared = parameter(at::full({4}, 3.0));
+  EXPECT_EQ(grad_norm({shared, shared}).item<double>(), 6.0);
+  EXPECT_EQ(clip_grad_norm_({shared, shared}, 3.0).item<double>(), 6.0);
+  // The limit over the norm and a millionth.
+  EXPECT_CLOSE(shared.grad(), at::full({4}, 1.5), tolerance_for(at::kFloat, 4, 1.5) + 1.5e-6 / 6.0);
+}
+
 TEST(Clip, AnInfiniteLimitOnlyMeasures) {
   const auto param = parameter(at::full({4}, 10.0));
   EXPECT_EQ(clip_grad_norm_({param}, std::numeric_limits<double>::infinity()).item<double>(), 20.0);

@@ -167,8 +167,22 @@ TEST_P(FusedOptimizers, RefuseASparseGradient) {
   EXPECT_THROW_WITH(optimizer->step(), "gradients must be dense, but one of shape [9, 5]");
 }
 
+TEST_P(FusedOptimizers, RefuseAParameterGivenTwice) {
+  const Params params = start();
+  const char* const error = "each parameter must be given once, but one of shape [9, 5]";
+  EXPECT_THROW_WITH(GetParam().ours({params[0], params[1], params[0]}), error);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, FusedOptimizers, ::testing::ValuesIn(cases()),
                          [](const auto& test) { return test.param.name; });
+
+TEST(FusedOptimizers, RefuseAParameterInASecondGroup) {
+  const Params params = start();
+  Adam optimizer(params);
+  EXPECT_THROW_WITH(optimizer.add_param_group(Params{params[1]}),
+                    "each parameter must be given once, but one of shape [5] is given twice");
+  EXPECT_EQ(optimizer.param_groups().size(), 1U);
+}
 
 TEST(FusedOptimizers, RefuseOptionsOutOfRange) {
   const Params params = start();

@@ -34,6 +34,13 @@ TEST(ParameterGroups, DecayMatricesAndNothingElse) {
   EXPECT_EQ(options_of(groups[1]).lr(), 0.5);
 }
 
+TEST(ParameterGroups, TakeAParameterWithTwoNamesOnce) {
+  NamedParameters named;
+  named.insert("wte.weight", at::zeros({4, 2}).set_requires_grad(true));
+  named.insert("lm_head.weight", named["wte.weight"]);
+  EXPECT_EQ(decay_groups(named, AdamWOptions())[0].params().size(), 1U);
+}
+
 TEST(ParameterGroups, SetLrReachesEveryGroup) {
   NamedParameters named;
   named.insert("weight", at::zeros({2, 2}).set_requires_grad(true));
