@@ -1,5 +1,7 @@
 #include "mezzo/optim/compact_adamw.h"
 
+#include <fmt/ranges.h>
+
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/adamw/adamw.h"
 #include "mezzo/kernels/cuda/flavour.h"
@@ -100,6 +102,13 @@ void CompactAdamW::update(const Bucket<CompactAdamWState>& bucket,
   }
   kernels::adamw_(params);
   detail::count_steps(bucket.all(&CompactAdamWState::step));
+}
+
+void CompactAdamW::check_grad_dtype(const at::Tensor& param) const {
+  const at::ScalarType dtype = param.grad().scalar_type();
+  MEZZO_CHECK(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf, "CompactAdamW",
+              "a gradient must be fp32, bf16 or fp16, but one of shape [{}] is {}",
+              fmt::join(param.sizes(), ", "), c10::toString(dtype));
 }
 
 void CompactAdamW::step_one(const at::Tensor& param) {

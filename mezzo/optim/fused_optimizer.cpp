@@ -55,6 +55,15 @@ const at::Tensor& aligned_grad(const char* optimizer, const at::Tensor& param) {
   return grad;
 }
 
+void check_same_dtype(const char* optimizer, const at::Tensor& param) {
+  const at::ScalarType dtype = param.grad().scalar_type();
+  MEZZO_CHECK(dtype == param.scalar_type(), optimizer,
+              "a gradient must be {} as its parameter, but one of shape [{}] is {}. Hint: "
+              "CompactAdamW takes 16-bit weights with fp32 gradients",
+              c10::toString(param.scalar_type()), fmt::join(param.sizes(), ", "),
+              c10::toString(dtype));
+}
+
 void check_scale(const char* optimizer, at::Device device,
                  const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf) {
   const std::string where = std::string(optimizer) + ".scaled_step";

@@ -48,6 +48,8 @@ void check_differ(const char* optimizer,
                   const torch::optim::OptimizerParamGroup& added);
 /// The gradient, laid out as the parameter: a fused kernel walks both by memory position.
 const at::Tensor& aligned_grad(const char* optimizer, const at::Tensor& param);
+/// Throws Error for a gradient of another dtype than its parameter's.
+void check_same_dtype(const char* optimizer, const at::Tensor& param);
 void check_scale(const char* optimizer, at::Device device,
                  const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf);
 ScaleOfStep scale_of_step(const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf);
@@ -69,7 +71,7 @@ void read_tensor(torch::serialize::InputArchive& archive, const char* key, at::T
 ///
 /// A parameter without a gradient is left alone. Parameters are dense floating-point tensors of any
 /// mix of devices and dtypes, each given once; the state has the parameter's dtype. No step waits
-/// for the device.
+/// for the device. A step that throws, for a gradient that it cannot take, has changed nothing.
 /// Options, learning rate schedulers, parameter groups, torch::save and torch::load are libtorch's.
 template <class Options, class State>
 class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
@@ -151,27 +153,43 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
   }
 
  private:
+  /// By device and dtype.
+  using Buckets = std::map<std::pair<std::string, at::ScalarType>, Bucket<State>>;
+
   virtual void update(const Bucket<State>& bucket, const Options& options,
                       const ScaleOfStep& scale) = 0;
 
+  /// Throws Error for a gradient of a dtype that update() cannot take.
+  virtual void check_grad_dtype(const at::Tensor& param) const {
+    detail::check_same_dtype(name_, param);
+  }
+
   void add(Bucket<State>& bucket, const at::Tensor& param, const Options& options) {
+    check_grad_dtype(param);
     bucket.params.push_back(param);
     bucket.grads.push_back(detail::aligned_grad(name_, param));
     bucket.states.push_back(&state_of(param, options));
   }
 
+  Buckets buckets_of(const torch::optim::OptimizerParamGroup& group) {
+    Buckets buckets;
+    for (const at::Tensor& param : group.params()) {
+      if (!param.grad().defined()) continue;
+      add(buckets[{param.device().str(), param.scalar_type()}], param,
+          static_cast<const Options&>(group.options()));
+    }
+    return buckets;
+  }
+
   void step_all(ScaleOfStep scale) {
     const at::NoGradGuard no_grad;
     scale.lr = lr_;
-    for (auto& group : param_groups_) {
-      const auto& options = static_cast<const Options&>(group.options());
-      std::map<std::pair<std::string, at::ScalarType>, Bucket<State>> buckets;
-      for (const at::Tensor& param : group.params()) {
-        if (param.grad().defined()) {
-          add(buckets[{param.device().str(), param.scalar_type()}], param, options);
-        }
-      }
-      for (const auto& [place, bucket] : buckets) {
+    // Of all groups before the first update: a gradient that is refused leaves no step half taken.
+    std::vector<Buckets> groups;
+    for (const auto& group : param_groups_) groups.push_back(buckets_of(group));
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const auto& options = static_cast<const Options&>(param_groups_[i].options());
+      for (const auto& [place, bucket] : groups[i]) {
         update(bucket, options, scale);
       }
     }

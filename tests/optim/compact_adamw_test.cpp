@@ -283,6 +283,18 @@ TEST(CompactAdamW, RefusesToRound16BitWeightsUnlessTold) {
                tolerance_for(at::kHalf, 2, 4.0));
 }
 
+TEST(CompactAdamW, RefusesAnFp64GradientInAnyGroupBeforeItMovesTheFirst) {
+  const at::Tensor first = at::ones({2}).set_requires_grad(true);
+  const at::Tensor second = at::ones({3}).set_requires_grad(true);
+  CompactAdamW optimizer({first});
+  optimizer.add_param_group(std::vector<at::Tensor>{second});
+  first.mutable_grad() = at::ones({2});
+  second.mutable_grad() = at::ones({3}, at::kDouble);
+  EXPECT_THROW_WITH(optimizer.step(),
+                    "a gradient must be fp32, bf16 or fp16, but one of shape [3] is Double");
+  EXPECT_BIT_EQUAL(first, at::ones({2}));
+}
+
 TEST(CompactAdamW, RefusesASplitWeightThatHasBeenCastAway) {
   auto weight = some({4, 3}, 1).set_requires_grad(true);
   CompactAdamW optimizer({weight}, options(true, 32));

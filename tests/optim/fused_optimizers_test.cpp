@@ -167,6 +167,33 @@ TEST_P(FusedOptimizers, RefuseASparseGradient) {
   EXPECT_THROW_WITH(optimizer->step(), "gradients must be dense, but one of shape [9, 5]");
 }
 
+TEST_P(FusedOptimizers, RefuseAGradientOfAnotherDtype) {
+  const Params params = start();
+  const auto optimizer = GetParam().ours(params);
+  params[0].mutable_grad() = at::zeros({9, 5}, at::kFloat);
+  EXPECT_THROW_WITH(optimizer->step(),
+                    "a gradient must be Double as its parameter, but one of shape [9, 5] is Float");
+}
+
+TEST_P(FusedOptimizers, AreLeftAsTheyWereByAGradientThatIsRefusedInAnyGroup) {
+  const at::Tensor zeros = at::zeros({5}, at::kDouble);
+  for (const at::Tensor& refused : {zeros.to_sparse(), zeros.to(at::kFloat)}) {
+    const Params params = start(), untouched = start();
+    const auto optimizer = GetParam().ours({params[0]});
+    const auto expected = GetParam().ours({untouched[0]});
+    optimizer->add_param_group(Params{params[1]});
+    expected->add_param_group(Params{untouched[1]});
+    give_grads(params, 1);
+    params[1].mutable_grad() = refused;
+    EXPECT_THROW(optimizer->step(), Error);
+    expect_equal(params, untouched);
+    for (const Params& all : {params, untouched}) give_grads(all, 1);
+    optimizer->step();
+    expected->step();
+    expect_equal(params, untouched);
+  }
+}
+
 TEST_P(FusedOptimizers, RefuseAParameterGivenTwice) {
   const Params params = start();
   const char* const error = "each parameter must be given once, but one of shape [9, 5]";
