@@ -39,6 +39,11 @@ void AdagradState::serialize(torch::serialize::OutputArchive& archive) const {
   detail::write_tensor(archive, "sum", sum);
 }
 
+void AdagradState::check_read(const detail::PlaceOfParam& place, const at::Tensor& param) const {
+  detail::check_read_step(place, step, param);
+  detail::check_read(place, "sum", sum, param);
+}
+
 Adagrad::Adagrad(const std::vector<torch::optim::OptimizerParamGroup>& param_groups,
                  AdagradOptions defaults)
     : FusedOptimizer("Adagrad", param_groups, checked(std::move(defaults))) {

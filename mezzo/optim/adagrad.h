@@ -23,6 +23,8 @@ struct AdagradState : public torch::optim::OptimizerCloneableParamState<AdagradS
   void serialize(torch::serialize::InputArchive& archive) override;
   void serialize(torch::serialize::OutputArchive& archive) const override;
   /// @}
+  /// Throws Error for what was read for a parameter unlike this one.
+  void check_read(const detail::PlaceOfParam& place, const at::Tensor& param) const;
 };
 
 /// Adagrad (Duchi, Hazan and Singer, JMLR 2011) in one pass over each tensor (at::_fused_adagrad_).

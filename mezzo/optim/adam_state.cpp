@@ -31,4 +31,11 @@ void AdamState::serialize(torch::serialize::OutputArchive& archive) const {
   detail::write_tensor(archive, "max_exp_avg_sq", max_exp_avg_sq);
 }
 
+void AdamState::check_read(const detail::PlaceOfParam& place, const at::Tensor& param) const {
+  detail::check_read_step(place, step, param);
+  detail::check_read(place, "exp_avg", exp_avg, param);
+  detail::check_read(place, "exp_avg_sq", exp_avg_sq, param);
+  if (max_exp_avg_sq.defined()) detail::check_read(place, "max_exp_avg_sq", max_exp_avg_sq, param);
+}
+
 }  // namespace mezzo::optim

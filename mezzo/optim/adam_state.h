@@ -23,6 +23,8 @@ struct AdamState : public torch::optim::OptimizerCloneableParamState<AdamState> 
   void serialize(torch::serialize::InputArchive& archive) override;
   void serialize(torch::serialize::OutputArchive& archive) const override;
   /// @}
+  /// Throws Error for what was read for a parameter unlike this one.
+  void check_read(const detail::PlaceOfParam& place, const at::Tensor& param) const;
 
  private:
   void complete(const at::Tensor& param, bool amsgrad);

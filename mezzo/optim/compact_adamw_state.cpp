@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/optim/serialize.h>
@@ -9,7 +10,6 @@
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/adamw/adamw.h"
 #include "mezzo/kernels/adamw/split_weights.h"
-#include "mezzo/optim/fused_optimizer.h"
 
 namespace mezzo::optim {
 namespace {
@@ -115,6 +115,22 @@ void CompactAdamWState::serialize(torch::serialize::OutputArchive& archive) cons
   detail::write_tensor(archive, "exp_avg_scale", exp_avg_scale);
   detail::write_tensor(archive, "exp_avg_sq_scale", exp_avg_sq_scale);
   detail::write_tensor(archive, "remainder", remainder);
+}
+
+void CompactAdamWState::check_read(const detail::PlaceOfParam& place,
+                                   const at::Tensor& param) const {
+  CompactAdamWState like;
+  like.make_moments(param, exp_avg.defined() && exp_avg.scalar_type() == at::kChar);
+  detail::check_read_step(place, step, param);
+  detail::check_read(place, "exp_avg", exp_avg, like.exp_avg);
+  detail::check_read(place, "exp_avg_sq", exp_avg_sq, like.exp_avg_sq);
+  if (like.exp_avg_scale.defined()) {
+    detail::check_read(place, "exp_avg_scale", exp_avg_scale, like.exp_avg_scale);
+    detail::check_read(place, "exp_avg_sq_scale", exp_avg_sq_scale, like.exp_avg_sq_scale);
+  }
+  if (remainder.defined()) {
+    detail::check_read(place, "remainder", remainder, at::empty_like(param, at::kShort));
+  }
 }
 
 }  // namespace mezzo::optim

@@ -6,6 +6,8 @@
 
 #include <torch/optim/optimizer.h>
 
+#include "mezzo/optim/fused_optimizer.h"  // PlaceOfParam
+
 namespace mezzo::optim {
 
 /// What CompactAdamW is told; of each parameter group. Chain the setters, as with libtorch's
@@ -55,6 +57,8 @@ struct CompactAdamWState : public torch::optim::OptimizerCloneableParamState<Com
   void serialize(torch::serialize::InputArchive& archive) override;
   void serialize(torch::serialize::OutputArchive& archive) const override;
   /// @}
+  /// Throws Error for what was read for a parameter unlike this one.
+  void check_read(const detail::PlaceOfParam& place, const at::Tensor& param) const;
 
  private:
   void split(const at::Tensor& param);

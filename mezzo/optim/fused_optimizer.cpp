@@ -6,6 +6,7 @@
 
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_sub.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
 #include "mezzo/base/check.h"
@@ -20,6 +21,13 @@ void check_scalar(const std::string& where, const char* name, const at::Tensor& 
               where, "{} must be one fp32 number on {} as the parameters, but is {} x {} on {}",
               name, device.str(), value.numel(), c10::toString(value.scalar_type()),
               value.device().str());
+}
+
+std::string kind_of(const at::Tensor& tensor) {
+  if (!tensor.defined()) return "missing";
+  return fmt::format("{} [{}] with strides [{}] on {}", c10::toString(tensor.scalar_type()),
+                     fmt::join(tensor.sizes(), ", "), fmt::join(tensor.strides(), ", "),
+                     tensor.device().str());
 }
 
 }  // namespace
@@ -108,6 +116,21 @@ void write_tensor(torch::serialize::OutputArchive& archive, const char* key,
 
 void read_tensor(torch::serialize::InputArchive& archive, const char* key, at::Tensor& tensor) {
   archive.try_read(key, tensor);
+}
+
+void check_read(const PlaceOfParam& place, const char* key, const at::Tensor& tensor,
+                const at::Tensor& like) {
+  MEZZO_CHECK(
+      tensor.defined() && tensor.sizes() == like.sizes() && tensor.strides() == like.strides() &&
+          tensor.scalar_type() == like.scalar_type() && tensor.device() == like.device(),
+      fmt::format("{}.load", place.optimizer),
+      "{} of parameter {} of group {} must be {}, but is {}. Hint: was it saved for another "
+      "model, or is it loaded to another device than the model?",
+      key, place.index, place.group, kind_of(like), kind_of(tensor));
+}
+
+void check_read_step(const PlaceOfParam& place, const at::Tensor& step, const at::Tensor& param) {
+  check_read(place, "step", step, at::empty({}, param.options().dtype(at::kFloat)));
 }
 
 }  // namespace mezzo::optim::detail

@@ -65,6 +65,18 @@ void write_tensor(torch::serialize::OutputArchive& archive, const char* key,
                   const at::Tensor& tensor);
 void read_tensor(torch::serialize::InputArchive& archive, const char* key, at::Tensor& tensor);
 
+/// Where a state was read for: in errors.
+struct PlaceOfParam {
+  const char* optimizer;
+  size_t group, index;
+};
+/// Throws Error unless the tensor of a state that was read has shape, strides, dtype and device of
+/// `like`. A fused kernel would not look: it would read past the end.
+void check_read(const PlaceOfParam& place, const char* key, const at::Tensor& tensor,
+                const at::Tensor& like);
+/// The same for a step count: 0-dim fp32 on the parameter's device.
+void check_read_step(const PlaceOfParam& place, const at::Tensor& step, const at::Tensor& param);
+
 }  // namespace detail
 
 /// An optimizer over one of ATen's fused kernels: what AdamW, Adam, SGD and Adagrad share.
@@ -111,8 +123,22 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     torch::optim::serialize<State, Options>(archive, *this);
   }
   /// torch::load's, of what save() wrote for parameters of the same shapes in the same order.
+  /// Throws Error, and changes nothing, for what was written for others.
   void load(torch::serialize::InputArchive& archive) override {
-    torch::optim::serialize<State, Options>(archive, *this);
+    Loaded loaded(param_groups_, defaults_->clone());
+    torch::optim::serialize<State, Options>(archive, loaded);
+    for (size_t group = 0; group < param_groups_.size(); ++group) {
+      const std::vector<at::Tensor>& params = param_groups_[group].params();
+      for (size_t i = 0; i < params.size(); ++i) {
+        const auto read = loaded.state().find(params[i].unsafeGetTensorImpl());
+        if (read == loaded.state().end()) continue;
+        static_cast<const State&>(*read->second).check_read({name_, group, i}, params[i]);
+      }
+    }
+    for (size_t group = 0; group < param_groups_.size(); ++group) {
+      param_groups_[group].set_options(loaded.param_groups()[group].options().clone());
+    }
+    for (auto& [param, state] : loaded.state()) state_[param] = std::move(state);
   }
 
  protected:
@@ -155,6 +181,12 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
  private:
   /// By device and dtype.
   using Buckets = std::map<std::pair<std::string, at::ScalarType>, Bucket<State>>;
+
+  /// What an archive holds for this optimizer's parameters.
+  struct Loaded final : torch::optim::Optimizer {
+    using Optimizer::Optimizer;
+    at::Tensor step(LossClosure) override { return {}; }
+  };
 
   virtual void update(const Bucket<State>& bucket, const Options& options,
                       const ScaleOfStep& scale) = 0;

@@ -48,6 +48,12 @@ void SGDState::serialize(torch::serialize::OutputArchive& archive) const {
   detail::write_tensor(archive, "momentum_buffer", momentum_buffer);
 }
 
+void SGDState::check_read(const detail::PlaceOfParam& place, const at::Tensor& param) const {
+  if (!step.defined() && !momentum_buffer.defined()) return;  // saved without momentum
+  detail::check_read_step(place, step, param);
+  detail::check_read(place, "momentum_buffer", momentum_buffer, param);
+}
+
 SGD::SGD(const std::vector<torch::optim::OptimizerParamGroup>& param_groups, SGDOptions defaults)
     : FusedOptimizer("SGD", param_groups, checked(std::move(defaults))) {
   for (const auto& group : param_groups_) {

@@ -23,6 +23,8 @@ struct SGDState : public torch::optim::OptimizerCloneableParamState<SGDState> {
   void serialize(torch::serialize::InputArchive& archive) override;
   void serialize(torch::serialize::OutputArchive& archive) const override;
   /// @}
+  /// Throws Error for what was read for a parameter unlike this one.
+  void check_read(const detail::PlaceOfParam& place, const at::Tensor& param) const;
 };
 
 /// Stochastic gradient descent with momentum (Sutskever et al., ICML 2013) in one pass over each

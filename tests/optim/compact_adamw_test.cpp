@@ -123,6 +123,20 @@ TEST_P(CompactAdamWModes, GoesOnBitForBitFromAnArchive) {
   expect_equal(snapshot(twin, other), snapshot(optimizer, named));
 }
 
+TEST_P(CompactAdamWModes, RefusesAnArchiveOfAnotherModelAndKeepsItsState) {
+  NamedParameters unlike = model();
+  unlike["bias"] = some({5001}, 4).set_requires_grad(true);
+  CompactAdamW stranger(decay_groups(unlike, mode));
+  std::stringstream file;
+  torch::save(stranger, file);
+  give_grads(named, 1);
+  optimizer.step();
+  const Tensors before = snapshot(optimizer, named);
+  EXPECT_THROW_WITH(torch::load(optimizer, file),
+                    "exp_avg of parameter 0 of group 1 must be Float");
+  expect_equal(snapshot(optimizer, named), before);
+}
+
 TEST_P(CompactAdamWModes, GivesTheSameBitsForAnyNumberOfThreads) {
   const int threads = at::get_num_threads();
   for (int64_t step = 1; step < 4; ++step) {

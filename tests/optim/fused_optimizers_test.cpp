@@ -1,6 +1,7 @@
 // What AdamW, Adam, SGD and Adagrad have in common, against libtorch's own optimizers.
 #include <functional>
 #include <sstream>
+#include <string_view>
 
 #include <torch/optim/schedulers/step_lr.h>
 #include <torch/serialize.h>
@@ -201,6 +202,46 @@ TEST_P(FusedOptimizers, RefuseAParameterGivenTwice) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, FusedOptimizers, ::testing::ValuesIn(cases()),
+                         [](const auto& test) { return test.param.name; });
+
+/// Those of cases() that remember something of a parameter.
+std::vector<Case> cases_with_state() {
+  std::vector<Case> kept = cases();
+  std::erase_if(kept, [](const Case& c) { return std::string_view(c.name) == "Sgd"; });
+  return kept;
+}
+
+class FusedOptimizersState : public ::testing::TestWithParam<Case> {};
+
+TEST_P(FusedOptimizersState, OfParametersUnlikeTheirsIsRefusedAndTheirOwnKept) {
+  const at::Tensor weight = some({9, 5}, 1);
+  const Params others = {some({5, 9}, 1), some({9, 6}, 1), weight.to(at::kFloat),
+                         weight.t().contiguous().t()};
+  for (const at::Tensor& other : others) {
+    other.set_requires_grad(true);
+    other.mutable_grad() = at::ones_like(other);
+    const auto stranger = GetParam().ours({other});
+    stranger->step();
+    std::stringstream file;
+    torch::save(*stranger, file);
+
+    const Params params = {start()[0]}, untouched = {start()[0]};
+    const auto optimizer = GetParam().ours(params), expected = GetParam().ours(untouched);
+    for (int64_t step = 0; step < 2; ++step) {
+      give_grads(params, step);
+      give_grads(untouched, step);
+      optimizer->step();
+      expected->step();
+      expect_equal(params, untouched);
+      if (step == 0) {
+        EXPECT_THROW_WITH(torch::load(*optimizer, file),
+                          "of parameter 0 of group 0 must be Double [9, 5] with strides [5, 1] on");
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FusedOptimizersState, ::testing::ValuesIn(cases_with_state()),
                          [](const auto& test) { return test.param.name; });
 
 TEST(FusedOptimizers, RefuseAParameterInASecondGroup) {
