@@ -58,7 +58,10 @@ GradScaler::GradScaler(at::Device device, GradScalerOptions options)
 
 at::Tensor GradScaler::scale(const at::Tensor& outputs) {
   if (!options_.enabled) return outputs;
-  if (!tensors_.scale.defined()) init_tensors();
+  if (!tensors_.scale.defined()) {
+    device_ = scale_device(device_, outputs.device());
+    init_tensors();
+  }
   const bool is_16_bit = at::isReducedFloatingType(outputs.scalar_type());
   return (is_16_bit ? outputs.to(at::kFloat) : outputs) *
          to_device(tensors_.scale, outputs.device());

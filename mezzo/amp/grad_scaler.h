@@ -35,7 +35,8 @@ namespace mezzo {
 /// a CPU; elsewhere from the next method here that reads the device, once for all since the last.
 class GradScaler {
  public:
-  /// Throws Error for options that cannot work.
+  /// device: where the scale lies. Without an index (at::kCUDA) it is that of the first outputs, as
+  /// in torch.amp. Throws Error for options that cannot work.
   explicit GradScaler(at::Device device, GradScalerOptions options = {});
 
   /// outputs * scale, fp32 for 16-bit outputs (65536 does not fit into fp16). Any shape; the graph

@@ -13,6 +13,10 @@ at::Tensor times(const at::Tensor& scale, double factor) {
 
 }  // namespace
 
+at::Device scale_device(at::Device asked, at::Device outputs) {
+  return !asked.has_index() && asked.type() == outputs.type() ? outputs : asked;
+}
+
 void update_scale_(ScaleTensors& tensors, const at::Tensor& found_inf,
                    const GradScalerOptions& options) {
   if (options.hysteresis > 1) {

@@ -13,6 +13,10 @@ struct ScaleTensors {
   at::Tensor hysteresis_tracker;  ///< int32: overflows left until the scale backs off
 };
 
+/// Where the scale lies: the device asked for; if that has no index, the one of its type on which
+/// the first outputs to be scaled are.
+at::Device scale_device(at::Device asked, at::Device outputs);
+
 /// The state machine of the scale, in place and on the device: nothing is read on the host, so that
 /// a CUDA graph can hold it. found_inf: fp32, one element; not zero (a NaN too) is an overflow.
 ///

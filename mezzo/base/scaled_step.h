@@ -15,12 +15,13 @@ class ScaledStep {
   virtual ~ScaledStep() = default;
 
   /// One step on the parameters' gradients as they stand.
-  ///   grad_scale  fp32, one element, on the parameters' device: the gradients are still multiplied
-  ///               by it, and the step divides it out. Absent: they are unscaled already.
-  ///   found_inf   fp32, one element, on the parameters' device: where it is not zero the step
-  ///               changes nothing at all: no parameter, no moment, not even the step count.
-  /// The gradients themselves may be left scaled. Does not synchronise with the device. Throws
-  /// Error if either tensor has another dtype, size or device.
+  ///   grad_scale  fp32, one element, on any device: the gradients are still multiplied by it, and
+  ///               the step divides it out. Absent: they are unscaled already.
+  ///   found_inf   fp32, one element, on any device: where it is not zero the step changes nothing
+  ///               at all: no parameter, no moment, not even the step count.
+  /// Where parameters lie elsewhere, the two are copied to them. The gradients themselves may be
+  /// left scaled. Does not synchronise with the device, unless parameters are on a CPU and the two
+  /// are not. Throws Error if either tensor has another dtype or size.
   virtual void scaled_step(const std::optional<at::Tensor>& grad_scale,
                            const at::Tensor& found_inf) = 0;
 };

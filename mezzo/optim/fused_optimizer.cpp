@@ -10,17 +10,16 @@
 #include <ATen/ops/empty_like.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/to_device.h"
 
 namespace mezzo::optim::detail {
 namespace {
 
-void check_scalar(const std::string& where, const char* name, const at::Tensor& value,
-                  at::Device device) {
+void check_scalar(const std::string& where, const char* name, const at::Tensor& value) {
   MEZZO_CHECK(value.defined(), where, "{} must be defined", name);
-  MEZZO_CHECK(value.numel() == 1 && value.scalar_type() == at::kFloat && value.device() == device,
-              where, "{} must be one fp32 number on {} as the parameters, but is {} x {} on {}",
-              name, device.str(), value.numel(), c10::toString(value.scalar_type()),
-              value.device().str());
+  MEZZO_CHECK(value.numel() == 1 && value.scalar_type() == at::kFloat, where,
+              "{} must be one fp32 number, but is {} x {}", name, value.numel(),
+              c10::toString(value.scalar_type()));
 }
 
 std::string kind_of(const at::Tensor& tensor) {
@@ -72,21 +71,22 @@ void check_same_dtype(const char* optimizer, const at::Tensor& param) {
               c10::toString(dtype));
 }
 
-void check_scale(const char* optimizer, at::Device device,
-                 const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf) {
-  const std::string where = std::string(optimizer) + ".scaled_step";
-  check_scalar(where, "found_inf", found_inf, device);
-  if (grad_scale) {
-    check_scalar(where, "grad_scale", *grad_scale, device);
-  }
-}
-
-ScaleOfStep scale_of_step(const std::optional<at::Tensor>& grad_scale,
+ScaleOfStep scale_of_step(const char* optimizer, const std::optional<at::Tensor>& grad_scale,
                           const at::Tensor& found_inf) {
+  const std::string where = std::string(optimizer) + ".scaled_step";
+  check_scalar(where, "found_inf", found_inf);
+  if (grad_scale) check_scalar(where, "grad_scale", *grad_scale);
   // The kernel skips at exactly 1, and the step count takes back what it is given.
   return {.grad_scale = grad_scale ? std::optional(grad_scale->reshape({})) : std::nullopt,
           .found_inf = found_inf.reshape({}).ne(0).to(at::kFloat),
           .lr = {}};
+}
+
+ScaleOfStep scale_on(at::Device device, const ScaleOfStep& scale) {
+  ScaleOfStep there = scale;
+  if (there.grad_scale) there.grad_scale = to_device(*there.grad_scale, device);
+  if (there.found_inf) there.found_inf = to_device(*there.found_inf, device);
+  return there;
 }
 
 void check_not_negative(const char* optimizer, const char* key, double value) {

@@ -50,9 +50,10 @@ void check_differ(const char* optimizer,
 const at::Tensor& aligned_grad(const char* optimizer, const at::Tensor& param);
 /// Throws Error for a gradient of another dtype than its parameter's.
 void check_same_dtype(const char* optimizer, const at::Tensor& param);
-void check_scale(const char* optimizer, at::Device device,
-                 const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf);
-ScaleOfStep scale_of_step(const std::optional<at::Tensor>& grad_scale, const at::Tensor& found_inf);
+/// Throws Error for what is not one fp32 number.
+ScaleOfStep scale_of_step(const char* optimizer, const std::optional<at::Tensor>& grad_scale,
+                          const at::Tensor& found_inf);
+ScaleOfStep scale_on(at::Device device, const ScaleOfStep& scale);
 void check_not_negative(const char* optimizer, const char* key, double value);
 void check_fraction(const char* optimizer, const char* key, double value);
 /// Adds 1 to each step count; then, after the kernel, takes it back where found_inf is 1: on the
@@ -106,16 +107,11 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
   }
 
   /// ScaledStep's, see there: divides the gradients by grad_scale, and changes no bit of
-  /// parameters and state if found_inf is not zero. All parameters must be on the device of the
-  /// two. A step that is taken leaves the gradients unscaled.
+  /// parameters and state if found_inf is not zero. A step that is taken leaves the gradients
+  /// unscaled.
   void scaled_step(const std::optional<at::Tensor>& grad_scale,
                    const at::Tensor& found_inf) override {
-    for (const auto& group : param_groups_) {
-      for (const at::Tensor& param : group.params()) {
-        detail::check_scale(name_, param.device(), grad_scale, found_inf);
-      }
-    }
-    step_all(detail::scale_of_step(grad_scale, found_inf));
+    step_all(detail::scale_of_step(name_, grad_scale, found_inf));
   }
 
   /// torch::save's: the state in the order of the parameters.
@@ -190,7 +186,6 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
 
   virtual void update(const Bucket<State>& bucket, const Options& options,
                       const ScaleOfStep& scale) = 0;
-
   /// Throws Error for a gradient of a dtype that update() cannot take.
   virtual void check_grad_dtype(const at::Tensor& param) const {
     detail::check_same_dtype(name_, param);
@@ -222,7 +217,7 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     for (size_t i = 0; i < groups.size(); ++i) {
       const auto& options = static_cast<const Options&>(param_groups_[i].options());
       for (const auto& [place, bucket] : groups[i]) {
-        update(bucket, options, scale);
+        update(bucket, options, detail::scale_on(bucket.params.front().device(), scale));
       }
     }
   }

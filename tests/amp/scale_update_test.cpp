@@ -32,6 +32,14 @@ std::vector<float> scales_after(const std::string& word, double scale,
   return scales;
 }
 
+TEST(ScaleUpdate, TheScaleLiesWithTheFirstOutputsUnlessADeviceWasNamed) {
+  const at::Device first(at::kCUDA, 0), second(at::kCUDA, 1);
+  EXPECT_EQ(scale_device(at::kCUDA, second), second);
+  EXPECT_EQ(scale_device(first, second), first);
+  EXPECT_EQ(scale_device(at::kCUDA, at::kCPU), at::Device(at::kCUDA));
+  EXPECT_EQ(scale_device(at::kCPU, second), at::Device(at::kCPU));
+}
+
 TEST(ScaleUpdate, PlainOpsEqualTheKernelBitForBitOnRandomSequences) {
   std::mt19937 random(5);
   std::uniform_real_distribution<double> uniform(0.0, 1.0);

@@ -252,6 +252,35 @@ TEST(FusedOptimizers, RefuseAParameterInASecondGroup) {
   EXPECT_EQ(optimizer.param_groups().size(), 1U);
 }
 
+/// Looks where a step finds the scale.
+class Spectator : public FusedOptimizer<SGDOptions, SGDState> {
+ public:
+  explicit Spectator(Params params)
+      : FusedOptimizer("Spectator", {torch::optim::OptimizerParamGroup(std::move(params))},
+                       SGDOptions(0.1)) {}
+  std::vector<at::Device> devices;
+
+ private:
+  void update(const Bucket<SGDState>& bucket, const SGDOptions&,
+              const ScaleOfStep& scale) override {
+    devices.push_back(bucket.params.front().device());
+    EXPECT_EQ(scale.grad_scale->device(), devices.back());
+    EXPECT_EQ(scale.found_inf->device(), devices.back());
+  }
+};
+
+TEST(FusedOptimizers, FindTheScaleOnEachDeviceOfTheirParameters) {
+  const Params params = {at::ones({2}), at::ones({2}, at::kMeta)};
+  for (const at::Tensor& param : params) {
+    param.set_requires_grad(true);
+    param.mutable_grad() = at::ones_like(param);
+  }
+  Spectator optimizer(params);
+  scaled_step(optimizer, 1024.0, 0.0);
+  EXPECT_THAT(optimizer.devices,
+              ::testing::ElementsAre(at::Device(at::kCPU), at::Device(at::kMeta)));
+}
+
 TEST(FusedOptimizers, RefuseOptionsOutOfRange) {
   const Params params = start();
   EXPECT_THROW_WITH(Adam(params, AdamOptions(-1.0)), "[Adam] lr must be >= 0, but is -1");
