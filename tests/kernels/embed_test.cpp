@@ -1,6 +1,7 @@
 #include "mezzo/kernels/embed/embed.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
@@ -76,6 +77,32 @@ TEST(Embed, ItsSparseGradientIsAddedIntoTheHeadsInPlace) {
   at::linear(y, table).sum().backward();
   EXPECT_FALSE(table.grad().is_sparse());
   EXPECT_EQ(table.grad().scalar_type(), at::kBFloat16);
+}
+
+TEST(Embed, TakesAGradientOfAnyStrides) {
+  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor grad = leaf({4, 2, 33}, at::kFloat).detach().transpose(0, 1);
+  const auto gradients = [&](const at::Tensor& of_y) {
+    const at::Tensor y = embed(kTokens, table, positions, at::kFloat, false);
+    return torch::autograd::grad({y}, {table, positions}, {of_y});
+  };
+  const auto strided = gradients(grad), dense = gradients(grad.contiguous());
+  EXPECT_BIT_EQUAL(strided[0], dense[0]);
+  EXPECT_BIT_EQUAL(strided[1], dense[1]);
+}
+
+TEST(Embed, OfNoRowGivesGradientsOfZero) {
+  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
+  embed(kTokens.slice(0, 0, 0), table, positions, at::kFloat, false).sum().backward();
+  EXPECT_BIT_EQUAL(table.grad(), at::zeros({7, 33}));
+  EXPECT_BIT_EQUAL(positions.grad(), at::zeros({4, 33}));
+}
+
+// A single position would be added to every token.
+TEST(Embed, RefusesRowsOfMoreTokensThanThereArePositions) {
+  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({1, 33}, at::kFloat);
+  EXPECT_THROW_WITH(embed(kTokens, table, positions, at::kFloat, false),
+                    "a row has 4 tokens, but there are only 1 positions");
 }
 
 TEST(Embed, NamesAnIdOutOfRange) {

@@ -111,7 +111,7 @@ class Embed : public torch::autograd::Function<Embed> {
         table_gradient(tokens, grad, table, ctx->saved_data["sparse"].toBool());
     at::Tensor by_position = at::zeros_like(positions);
     by_position.slice(0, 0, tokens.size(1))
-        .copy_(sum_of_rows(grad.view({grad.size(0), -1})).view({grad.size(1), grad.size(2)}));
+        .copy_(sum_of_rows(grad.flatten(1)).view({grad.size(1), grad.size(2)}));
     return {{}, by_table, by_position, {}, {}};
   }
 };
@@ -120,6 +120,11 @@ class Embed : public torch::autograd::Function<Embed> {
 
 at::Tensor embed(const at::Tensor& tokens, const at::Tensor& table, const at::Tensor& positions,
                  at::ScalarType dtype, bool sparse) {
+  MEZZO_CHECK(
+      tokens.size(1) <= positions.size(0), "embed",
+      "a row has {} tokens, but there are only {} positions. Hint: shorter rows, or a larger "
+      "table of positions",
+      tokens.size(1), positions.size(0));
   return Embed::apply(tokens, table, positions, dtype, sparse);
 }
 
