@@ -225,6 +225,19 @@ TEST(AttentionLinear, GoesWithoutABiasAndWithStridedInput) {
                    attention_linear(part.contiguous(), 2, weight, {}));
 }
 
+TEST(AttentionLinear, OfAnEmptyBatchIsEmptyAndItsGradientsAreZero) {
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16, at::kHalf}) {
+    const at::Tensor qkv = leaf({0, 5, 24}, dtype), weight = leaf({9, 8}, dtype),
+                     bias = leaf({9}, dtype);
+    const at::Tensor y = attention_linear(qkv, 2, weight, bias);
+    EXPECT_EQ(y.sizes(), (std::vector<int64_t>{0, 5, 9}));
+    y.sum().backward();
+    EXPECT_EQ(qkv.grad().sizes(), qkv.sizes());
+    EXPECT_BIT_EQUAL(weight.grad(), at::zeros({9, 8}, dtype));
+    EXPECT_BIT_EQUAL(bias.grad(), at::zeros({9}, dtype));
+  }
+}
+
 TEST(AttentionLinear, RefusesChannelsThatHeadsDoNotDivide) {
   const at::Tensor x = at::ones({1, 2, 24}), weight = at::ones({4, 8});
   EXPECT_THROW_WITH(attention_linear(x, 3, weight, {}), "C a multiple of the 3 heads");

@@ -24,7 +24,8 @@ struct Heads {
 };
 
 Heads heads_of(const at::Tensor& qkv, int64_t heads) {
-  const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, -1}).transpose(1, 3);
+  const int64_t E = qkv.size(2) / (3 * heads);
+  const at::Tensor parts = qkv.view({qkv.size(0), qkv.size(1), 3, heads, E}).transpose(1, 3);
   return {parts.select(2, 0), parts.select(2, 1), parts.select(2, 2)};
 }
 
