@@ -122,6 +122,13 @@ TEST(MatmulFp32, DeclinesOneDnnWhenTheProcessAllowsBf16Inside) {
   at::globalContext().setFloat32MatmulPrecision("highest");
 }
 
+TEST(MatmulFp32, DeclinesOneDnnWhereItIsSwitchedOff) {
+  at::globalContext().setUserEnabledMkldnn(false);
+  EXPECT_EQ(onednn::process_refusal(), "oneDNN is switched off");
+  EXPECT_EQ(product_route(at::kFloat).reason, "oneDNN is switched off");
+  at::globalContext().setUserEnabledMkldnn(true);
+}
+
 TEST(MatmulFp32, SaysWhichKernelTookTheProductAndWhy) {
   std::string heard;
   set_log_sink([&](std::string_view, std::string_view text) { heard += text; });

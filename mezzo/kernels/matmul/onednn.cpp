@@ -56,6 +56,7 @@ const std::string& refusal_of_bf16_trial() {
 
 std::string process_refusal() {
   if (!linear_op().has_value()) return "this libtorch has no oneDNN linear op";
+  if (!at::globalContext().userEnabledMkldnn()) return "oneDNN is switched off";
   if (!__builtin_cpu_is("amd")) return "not an AMD CPU: MKL's fp32 product is as fast";
   if (lets_onednn_round_fp32())
     return "the float32 matmul precision in force lets oneDNN round fp32 operands";
