@@ -231,5 +231,14 @@ TEST(CpuKernels, KeepIntegerAndDoubleProducts) {
   EXPECT_EQ(at::mm(a.to(at::kDouble), a.t().to(at::kDouble)).scalar_type(), at::kDouble);
 }
 
+TEST(CpuKernels, KeepComplexProductsAndTheirFactors) {
+  const at::Tensor a = at::arange(6).view({2, 3}).to(at::kComplexFloat),
+                   bias = at::ones({2}, a.options());
+  const c10::complex<double> i(0.0, 1.0);
+  const at::Tensor own = at::addmm(bias, a, a.t(), i, i);
+  const CpuKernels kernels;
+  EXPECT_BIT_EQUAL(at::addmm(bias, a, a.t(), i, i), own);
+}
+
 }  // namespace
 }  // namespace mezzo::kernels

@@ -54,7 +54,7 @@ bool takes_onednn(const at::Tensor& a, const at::Tensor& b) {
 bool is_linear(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                const at::Scalar& beta, const at::Scalar& alpha) {
   return forms_product(a, b) && self.scalar_type() == a.scalar_type() && self.dim() == 1 &&
-         self.size(0) == b.size(1) && beta.toDouble() == 1.0 && alpha.toDouble() == 1.0;
+         self.size(0) == b.size(1) && beta.equal(1.0) && alpha.equal(1.0);
 }
 
 at::Tensor widened(const at::Tensor& x) { return x.to(at::kFloat); }
