@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "mezzo/base/error.h"
 #include "mezzo/kernels/matmul/matmul.h"
 #include "tests/close.h"
 #include "tests/kernels/product.h"
@@ -147,6 +148,19 @@ TEST(AddMm, AddsWhateverKernelMultiplies) {
       EXPECT_TRUE(is_within(sum, exact, error_bound(exact, magnitude, 1025, dtype)));
     }
   }
+}
+
+// It is an op, which anybody may call.
+TEST(AddMm, RefusesASumThatItsKernelsWouldWriteBeside) {
+  const at::Tensor a = random({257, 1024}, at::kFloat), b = random({1024, 129}, at::kFloat);
+  const auto add_to = [&](const at::Tensor& sum) { kernels::add_mm(sum, a, b); };
+  EXPECT_THROW_WITH(add_to(at::zeros({33, 129})),
+                    "[M, N], [M, K] and [K, N], but are [33, 129], [257, 1024], [1024, 129]");
+  EXPECT_THROW_WITH(add_to(at::zeros({129, 257}).t()),
+                    "sum must be fp32 and contiguous, but is Float with strides [1, 257]");
+  EXPECT_THROW_WITH(add_to(at::zeros({257, 129}, at::kBFloat16)), "but is BFloat16");
+  EXPECT_THROW_WITH(add_to(at::zeros({257, 129}, at::kMeta)),
+                    "sum, a and b must be on a CPU, but are on meta, cpu and cpu");
 }
 
 }  // namespace

@@ -1,12 +1,14 @@
 #include "mezzo/kernels/matmul/matmul.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <ATen/ops/addmm_cpu_dispatch.h>
 #include <ATen/ops/baddbmm_cpu_dispatch.h>
 #include <ATen/ops/bmm_cpu_dispatch.h>
 #include <ATen/ops/mm_cpu_dispatch.h>
 
+#include "mezzo/base/check.h"
 #include "mezzo/base/log.h"
 #include "mezzo/kernels/matmul/add_into.h"
 #include "mezzo/kernels/matmul/onednn.h"
@@ -110,6 +112,16 @@ at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& 
 }
 
 void add_mm(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  MEZZO_CHECK(sum.is_cpu() && a.is_cpu() && b.is_cpu(), "add_mm",
+              "sum, a and b must be on a CPU, but are on {}, {} and {}", sum.device().str(),
+              a.device().str(), b.device().str());
+  MEZZO_CHECK(sum.scalar_type() == at::kFloat && sum.is_contiguous(), "add_mm",
+              "sum must be fp32 and contiguous, but is {} with strides [{}]",
+              c10::toString(sum.scalar_type()), fmt::join(sum.strides(), ", "));
+  MEZZO_CHECK(a.dim() == 2 && b.dim() == 2 && sum.dim() == 2 && sum.size(0) == a.size(0) &&
+                  sum.size(1) == b.size(1),
+              "add_mm", "sum, a and b must be [M, N], [M, K] and [K, N], but are [{}], [{}], [{}]",
+              fmt::join(sum.sizes(), ", "), fmt::join(a.sizes(), ", "), fmt::join(b.sizes(), ", "));
   if (takes_tiles(a, b)) return tiled::add_mm(sum, a, b);
   add_into(sum, both_widen(a, b) ? mm_fp32(widened(a), widened(b)) : kernels::mm(a, b));
 }

@@ -39,7 +39,7 @@ at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor
 
 /// sum += a x b. sum: [M, N] fp32, contiguous; a, b fp32, fp16 or bf16. In tiles the
 /// product is never there by itself, nor rounded; elsewhere it is rounded to its dtype first, if
-/// that is not widened.
+/// that is not widened. Throws Error for a sum of another shape, type or layout, and off a CPU.
 void add_mm(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 
 /// Whether products of `dtype` widen their operands to fp32 in this process: fp16 always, bf16
