@@ -129,6 +129,16 @@ INSTANTIATE_TEST_SUITE_P(Twins, NormTwin,
                                             ::testing::Values(4, 256, 768, 1600, 8192)),
                          norm_name);
 
+using NormTwinOnGpu = TwinTest;
+
+TEST_F(NormTwinOnGpu, ABranchOfAnotherTypeIsNotRoundedBeforeTheSum) {
+  const at::Tensor x = at::full({3, 64}, -1000.0, at::kHalf), branch = at::full({3, 64}, 66000.0),
+                   ones = at::ones({64});
+  const ResidualNorm got =
+      tested::residual_norm(on_gpu(x), on_gpu(branch), on_gpu(ones), {}, kEps, at::kHalf);
+  EXPECT_BIT_EQUAL(got.sum.cpu(), at::full({3, 64}, 65000.0, at::kHalf));
+}
+
 class RopeTwin : public TwinTestOf<std::tuple<at::ScalarType, RopePairs, int64_t>> {};
 
 // Queries and keys in a packed [B, T, 3 C], and one number further on, turned back. Only the first,

@@ -211,6 +211,22 @@ TEST_P(ResidualNormOn, StatisticsOf16BitsWouldBeOutsideTheBound) {
   EXPECT_FALSE(mezzo::testing::is_close(sabotaged, want.mean, tolerance));
 }
 
+// 66000 is Inf in fp16, and what is rounded twice is not what is rounded once.
+TEST_P(ResidualNormOn, ABranchOfAnotherTypeIsNotRoundedBeforeTheSum) {
+  const at::Tensor ones = at::ones({64});
+  for (const at::ScalarType stream : {at::kHalf, at::kBFloat16, at::kFloat}) {
+    for (const at::ScalarType other : {at::kHalf, at::kBFloat16, at::kFloat}) {
+      at::Tensor x = random({33, 64}, stream), branch = random({33, 64}, other);
+      x[0][0] = -1000.0;
+      branch[0][0] = 66000.0;
+      const ResidualNorm got =
+          residual_norm(there(x), there(branch), there(ones), {}, kEps, stream);
+      EXPECT_BIT_EQUAL(here(got.sum), (x.to(at::kFloat) + branch.to(at::kFloat)).to(stream))
+          << stream << " + " << other;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, ResidualNormOn, mezzo::testing::on_devices(),
                          mezzo::testing::device_alone);
 

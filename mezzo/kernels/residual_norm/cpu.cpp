@@ -98,8 +98,9 @@ void run(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight
     run(rows_with(static_cast<const T*>(nullptr)), rows_of(x));
   } else if (branch.scalar_type() == c10::CppTypeToScalarType<O>::value) {
     run(rows_with(branch.const_data_ptr<O>()), rows_of(x));
-  } else {
-    run(rows_with(branch.const_data_ptr<T>()), rows_of(x));
+  } else {  // fp32 holds each of the others exactly
+    const at::Tensor wide = branch.to(at::kFloat);
+    run(rows_with(wide.const_data_ptr<float>()), rows_of(x));
   }
 }
 
@@ -116,8 +117,7 @@ ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
   if (!x_in.is_cpu())
     return reference::residual_norm(x_in, branch_in, weight, bias, eps, dtype, kind);
   const at::Tensor x = x_in.contiguous();
-  at::Tensor branch = branch_in.defined() ? branch_in.contiguous() : branch_in;
-  if (branch.defined() && branch.scalar_type() != dtype) branch = branch.to(x.scalar_type());
+  const at::Tensor branch = branch_in.defined() ? branch_in.contiguous() : branch_in;
   ResidualNorm result{
       branch.defined() ? at::empty_like(x) : x, at::empty(x.sizes(), x.options().dtype(dtype)),
       kind == NormKind::kLayer ? statistics_like(x) : at::Tensor(), statistics_like(x)};

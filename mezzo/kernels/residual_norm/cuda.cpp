@@ -45,7 +45,8 @@ ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
   const Launch launch(x_in);
   const at::Tensor x = aligned(x_in), weight = vector_of(weight_in), bias = vector_of(bias_in);
   at::Tensor branch = branch_in;
-  if (branch.defined() && branch.scalar_type() != dtype) branch = branch.to(x.scalar_type());
+  // fp32 holds each of the others exactly.
+  if (branch.defined() && branch.scalar_type() != dtype) branch = branch.to(at::kFloat);
   if (branch.defined()) branch = aligned(branch);
   ResidualNorm result{
       branch.defined() ? at::empty_like(x) : x, at::empty(x.sizes(), x.options().dtype(dtype)),

@@ -172,7 +172,7 @@ void launch_norm_rows(const NormRows& a, void* stream) {
       if (a.branch_number == a.out) {
         launch(norm_rows<T, O, O, Items>, a.rows, layout.threads, stream, a);
       } else {
-        launch(norm_rows<T, T, O, Items>, a.rows, layout.threads, stream, a);
+        launch(norm_rows<T, float, O, Items>, a.rows, layout.threads, stream, a);
       }
     });
   });

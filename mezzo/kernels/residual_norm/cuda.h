@@ -11,7 +11,7 @@ namespace mezzo::kernels::cuda {
 
 struct NormRows {
   const void* x;       // in `stream_number`
-  const void* branch;  // in `branch_number`; null: the sum is x, and is not written
+  const void* branch;  // in branch_number, `out` or fp32; null: the sum is x, and is not written
   const float* weight;
   const float* bias;  // null: zero
   void* sum;          // in stream_number
