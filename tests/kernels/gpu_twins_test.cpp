@@ -3,6 +3,7 @@
 // everywhere else compiled for the CPU (tests/emulated_gpu/), in a program of their own,
 // gpu_kernels_test.
 
+#include <cmath>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -291,9 +292,22 @@ INSTANTIATE_TEST_SUITE_P(Twins, LossTwin,
                                                                        Head{1003, 0.1, 1e-3})),
                          loss_name);
 
-#ifndef MEZZO_EMULATED_GPU
 using LossTwinOnGpu = TwinTest;
 
+// No logit is such a target's; the row's gradient, and with it all of weight's, tells of it too.
+TEST_F(LossTwinOnGpu, ATargetBesideTheVocabularyMakesLossAndGradientsNaN) {
+  const at::Tensor x = on_gpu(random({4, 8}, at::kFloat)),
+                   weight = on_gpu(random({16, 8}, at::kFloat));
+  for (const int64_t beside : {-1, 16}) {
+    const at::Tensor targets = on_gpu(at::tensor({int64_t{3}, beside, int64_t{-100}, int64_t{15}}));
+    const LossAndInputGradients got = loss_of(x, weight, targets, {});
+    EXPECT_TRUE(std::isnan(got.loss.item<double>())) << beside;
+    EXPECT_TRUE(at::equal(got.x.isnan().all(1), targets.eq(beside))) << beside;
+    EXPECT_TRUE(got.weight.isnan().all().item<bool>()) << beside;
+  }
+}
+
+#ifndef MEZZO_EMULATED_GPU
 TEST_F(LossTwinOnGpu, SeveralChunksAreSummedInFp32) {
   const int64_t N = 20000, C = 32, V = 50304;  // three chunks of bf16 logits
   const at::Tensor

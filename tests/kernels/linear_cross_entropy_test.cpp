@@ -334,6 +334,8 @@ TEST(LinearCrossEntropyOp, SaysWhatDoesNotFit) {
   EXPECT_THROW_WITH(call(c.x, targets), "but number 3 is -1");
   EXPECT_NO_THROW(call(c.x, targets, {.ignore_index = -1}));
   EXPECT_THROW_WITH(call(c.x, c.targets.to(at::kInt)), "targets must be int64, but are Int");
+  EXPECT_THROW_WITH(call(c.x, c.targets.to(at::kMeta)),
+                    "targets must be on the device of x, cpu, but are on meta");
   EXPECT_THROW_WITH(call(c.x.narrow(1, 0, 6), c.targets),
                     "x must be [..., 7] for weight [V, 7], but is [5, 6]");
   EXPECT_THROW_WITH(call(c.x, c.targets.narrow(0, 0, 4)),

@@ -1,4 +1,5 @@
 #include <cfloat>
+#include <cmath>
 
 #include "mezzo/kernels/cuda/numbers.cuh"
 #include "mezzo/kernels/linear_cross_entropy/cuda.h"
@@ -79,10 +80,13 @@ template <class T, int Width>
 __global__ void __launch_bounds__(kThreads) loss_rows(LossRows a) {
   const int64_t row = blockIdx.x, target = a.targets[row];
   T* logits = static_cast<T*>(a.logits) + row * a.V;
-  if (target == a.ignore_index) {
-    if (threadIdx.x == 0) a.losses[row] = 0.0f;
+  const bool is_ignored = target == a.ignore_index;
+  if (is_ignored || target < 0 || target >= a.V) {
+    // No logit is a wrong target's. The host is not asked; NaN will be noticed.
+    const float value = is_ignored ? 0.0f : NAN;
+    if (threadIdx.x == 0) a.losses[row] = value;
     if (!a.wants_gradient) return;
-    for (int64_t i = threadIdx.x; i < a.V; i += kThreads) logits[i] = narrow<T>(0.0f);
+    for (int64_t i = threadIdx.x; i < a.V; i += kThreads) logits[i] = narrow<T>(value);
     return;
   }
   RowSums sums;

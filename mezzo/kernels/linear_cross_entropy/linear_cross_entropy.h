@@ -48,8 +48,8 @@ struct LinearCrossEntropyOptions {
 /// the incoming gradient, in fp32 before they are rounded.
 ///
 /// Elsewhere it is at::linear and at::cross_entropy_loss of fp32 logits.
-/// Throws Error for shapes, types and options that do not fit, and on a CPU names a target that is
-/// out of range.
+/// Throws Error for shapes, types, devices and options that do not fit. A target that is out of
+/// range is named on a CPU; by the kernels for a GPU its loss and gradients are NaN.
 at::Tensor linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options = {});

@@ -28,6 +28,9 @@ void check_arguments(const at::Tensor& x, const at::Tensor& weight, const at::Te
               fmt::join(x.sizes().slice(0, x.dim() - 1), ", "), fmt::join(targets.sizes(), ", "));
   MEZZO_CHECK(targets.scalar_type() == at::kLong, kOp, "targets must be int64, but are {}",
               c10::toString(targets.scalar_type()));
+  MEZZO_CHECK(targets.device() == x.device(), kOp,
+              "targets must be on the device of x, {}, but are on {}", x.device().str(),
+              targets.device().str());
   MEZZO_CHECK(options.label_smoothing >= 0.0 && options.label_smoothing <= 1.0, kOp,
               "label_smoothing must be in [0, 1], but is {}", options.label_smoothing);
   MEZZO_CHECK(options.z_loss >= 0.0, kOp, "z_loss must be >= 0, but is {}", options.z_loss);
