@@ -156,9 +156,4 @@ std::string Ledger::name_of(const at::Tensor& tensor) const {
   return memory == nullptr ? "" : memory->name;
 }
 
-int64_t Ledger::last_writer(const at::Tensor& tensor) const {
-  const Memory* memory = find(tensor);
-  return memory == nullptr ? -1 : memory->last_writer;
-}
-
 }  // namespace mezzo::numerics

@@ -45,8 +45,6 @@ class Ledger {
   bool is_parameter(const at::Tensor& tensor) const;
   /// "" for a tensor without one.
   std::string name_of(const at::Tensor& tensor) const;
-  /// The last record that wrote into the tensor's memory; -1: none.
-  int64_t last_writer(const at::Tensor& tensor) const;
 
  private:
   struct Span {

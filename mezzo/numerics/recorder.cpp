@@ -365,8 +365,7 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
   const std::string name = ledger_.name_of(numbers);
   if (frame.op.writes[argument]) {
     frame.written.push_back(numbers);
-    if (options_.saves_overwritten && !frame.op.is_view && frame.op.reads[argument])
-      keep_overwritten(numbers);
+    if (options_.saves_overwritten && !frame.op.is_view) keep_overwritten(frame, argument, numbers);
   }
   if (!frame.op.reads[argument]) return;
   if (ledger_.is_parameter(numbers)) record.parameter = name;
@@ -445,9 +444,16 @@ void Recorder::add_external(const at::Tensor& numbers, const TensorFacts& facts,
   trace_.externals.push_back(std::move(external));
 }
 
-void Recorder::keep_overwritten(const at::Tensor& numbers) {
-  if (!ledger_.is_external(numbers) || !kept_.insert(numbers.unsafeGetTensorImpl()).second) return;
-  overwritten_.emplace_back(numbers, numbers.clone());
+void Recorder::keep_overwritten(const Frame& frame, size_t argument, const at::Tensor& numbers) {
+  const bool is_read = frame.op.reads[argument];
+  const bool is_inner = trace_.records[static_cast<size_t>(frame.index)].parent >= 0;
+  // What an op within another one only writes, and nobody knows, is the outer one's new result.
+  if (!ledger_.is_external(numbers) || (is_inner && !is_read && !ledger_.knows(numbers))) return;
+  if (base_name(frame.op.name) == "set") return;  // to other memory; this one stays as it is
+  const auto [place, is_first] =
+      place_in_overwritten_.emplace(numbers.unsafeGetTensorImpl(), overwritten_.size());
+  if (is_first) overwritten_.push_back({numbers, numbers.clone()});
+  overwritten_[place->second].is_read |= is_read;
 }
 
 // ---- what it leaves
@@ -545,6 +551,7 @@ std::vector<int64_t> Recorder::sources_of(const at::Tensor& tensor) {
 }
 
 void Recorder::name(const std::string& name, const at::Tensor& tensor, bool is_parameter) {
+  const std::scoped_lock lock(mutex);
   ledger_.name(name, tensor, is_parameter);
 }
 

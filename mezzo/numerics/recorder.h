@@ -4,7 +4,6 @@
 #include <deque>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,14 +52,22 @@ class Recorder {
   /// What people call a tensor that is older than the step.
   void name(const std::string& name, const at::Tensor& tensor, bool is_parameter);
 
-  /// Who wrote the bad numbers that are in `tensor` now; empty if it is finite.
+  /// Ends recording, also of ops that other threads are still in.
+  void stop();
+
+  /// After stop(): who wrote the bad numbers that are in `tensor` now; empty if it is finite.
   std::vector<int64_t> sources_of(const at::Tensor& tensor);
-  int64_t last_writer(const at::Tensor& tensor) const { return ledger_.last_writer(tensor); }
 
-  /// Tensors older than the step that ops have changed in place, with what was in them before.
-  const std::vector<std::pair<at::Tensor, at::Tensor>>& overwritten() const { return overwritten_; }
+  /// A tensor older than the step that an op has changed in place.
+  struct Overwritten {
+    at::Tensor tensor, before;
+    bool is_read = false;  // by such an op: not only written
+  };
+  /// After stop(): all of them, in the order of their first change. Views of one memory are each
+  /// there by themselves.
+  const std::vector<Overwritten>& overwritten() const { return overwritten_; }
 
-  /// Ends recording. Throws what went wrong in a callback.
+  /// stop(), if need be; throws what went wrong in a callback.
   void finish();
   const Trace& trace() const { return trace_; }
   /// After finish().
@@ -88,11 +95,10 @@ class Recorder {
   int64_t add_unseen(const OpRecord& reader, const TensorFacts& facts);
   void add_external(const at::Tensor& numbers, const TensorFacts& facts, int64_t reader);
   void blame_garbage(int64_t maker);
-  void keep_overwritten(const at::Tensor& numbers);
+  void keep_overwritten(const Frame& frame, size_t argument, const at::Tensor& numbers);
   bool is_garbage_made_by(int64_t record) const;
   void judge(OpRecord& record, const Call& call, bool has_infinite_scalar);
   void settle_directions();
-  void stop();
 
   RecorderOptions options_;
   uint64_t stretch_;  // of recording: of all recorders, one number for each
@@ -102,8 +108,8 @@ class Recorder {
   std::map<std::pair<uint64_t, uint64_t>, int64_t> record_of_node_;  // thread, sequence number
   std::map<const void*, size_t> external_of_;
   std::map<std::pair<int, int64_t>, uint64_t> calls_;  // of a sort in a micro-batch
-  std::vector<std::pair<at::Tensor, at::Tensor>> overwritten_;
-  std::set<const void*> kept_;
+  std::vector<Overwritten> overwritten_;
+  std::map<const void*, size_t> place_in_overwritten_;
   std::deque<std::shared_ptr<torch::autograd::Node>> recent_nodes_;
   std::string last_parameter_;
   int64_t last_bad_ = -1;  // the last record that left numbers that are bad and not meant so

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <ranges>
 #include <set>
 
 #include <fmt/format.h>
@@ -65,7 +66,8 @@ bool is_bad(const at::Tensor& tensor) {
   return numbers.defined() && kernels::tensor_stats(numbers).non_finite() > 0;
 }
 
-// Tensors that ops changed in place and that are older than the step, beyond those with names.
+// Tensors that ops changed in place and that are older than the step, beyond those with names. What
+// is only written may be there to be looked at, with all that is in it.
 void add_state_sinks(Recorder& recorder, const Patient& patient, Replay& result) {
   std::set<const void*> named;
   const auto add = [&](Sink::Sort sort, const std::string& name, const at::Tensor& tensor) {
@@ -74,8 +76,9 @@ void add_state_sinks(Recorder& recorder, const Patient& patient, Replay& result)
   };
   for (const auto& [name, tensor] : patient.parameters) add(Sink::Sort::kParameter, name, tensor);
   for (const auto& [name, tensor] : patient.buffers) add(Sink::Sort::kState, name, tensor);
-  for (const auto& [tensor, copy] : recorder.overwritten()) {
-    if (named.contains(tensor.unsafeGetTensorImpl()) || !is_bad(tensor) || is_bad(copy)) continue;
+  for (const auto& [tensor, before, is_read] : recorder.overwritten()) {
+    if (!is_read || named.contains(tensor.unsafeGetTensorImpl())) continue;
+    if (!is_bad(tensor) || is_bad(before)) continue;
     std::vector<int64_t> sources = recorder.sources_of(tensor);
     if (!sources.empty())
       result.bad_sinks.push_back(
@@ -117,11 +120,13 @@ Replay replay(const Patient& patient, const PatientState& state, const ReplayOpt
   name_all(recorder, patient);
   at::Tensor loss;
   run_step(patient, options, result, loss);
-  std::vector<std::pair<at::Tensor, at::Tensor>> overwritten;
+  recorder.stop();
   {
     const Quiet quiet;
     look_at_sinks(recorder, patient, loss, result);
-    for (const auto& [tensor, copy] : recorder.overwritten()) tensor.copy_(copy);
+    // Of views of one memory the one saved last has what ops on the others had left there.
+    for (const Recorder::Overwritten& changed : recorder.overwritten() | std::views::reverse)
+      changed.tensor.resize_(changed.before.sizes()).copy_(changed.before);
     state.restore();
   }
   recorder.finish();

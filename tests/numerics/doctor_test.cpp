@@ -8,12 +8,14 @@
 #include <gtest/gtest.h>
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/error.h"
@@ -112,6 +114,59 @@ TEST(Diagnose, LeavesEverythingAsItWas) {
   EXPECT_BIT_EQUAL(buffer, at::ones({3}));
   EXPECT_BIT_EQUAL(unnamed, at::ones({3}));
   EXPECT_BIT_EQUAL(at::detail::getDefaultCPUGenerator().get_state(), random);
+}
+
+/// One that begins with `change`.
+Patient changing(const Overflowing& sick, const std::function<void()>& change) {
+  Patient patient = sick.patient;
+  patient.step = [&sick, change] {
+    change();
+    return step_that_overflows(sick.x, sick.w);
+  };
+  return patient;
+}
+
+TEST(Diagnose, PutsBackWhatSeveralViewsOfOneMemoryChanged) {
+  const Overflowing sick;
+  const at::Tensor average = at::full({3}, 2.0);
+  diagnose(changing(sick, [&] {
+    average.detach().mul_(0.5);
+    average.slice(0, 0, 2).add_(1.0);
+  }));
+  EXPECT_BIT_EQUAL(average, at::full({3}, 2.0));
+}
+
+TEST(Diagnose, PutsBackWhatOpsOnlyWrite) {
+  const Overflowing sick;
+  const at::Tensor last = at::zeros({4}), rows = at::zeros({2, 4}), pointing = at::ones({4}),
+                   other = at::zeros({4});
+  at::Tensor scratch = at::zeros({0});
+  diagnose(changing(sick, [&] {
+    const at::Tensor moved = at::ones({4}) - last;
+    last.copy_(moved);
+    rows[1].fill_(1.0);
+    at::add_out(scratch, moved, moved);
+    pointing.set_(other);
+  }));
+  EXPECT_BIT_EQUAL(last, at::zeros({4}));
+  EXPECT_BIT_EQUAL(rows, at::zeros({2, 4}));
+  EXPECT_BIT_EQUAL(scratch, at::zeros({0}));
+  EXPECT_BIT_EQUAL(other, at::zeros({4}));
+}
+
+// Scores are kept to be looked at, and no step reads them.
+TEST(Diagnose, ABadNumberInWhatIsOnlyWrittenIsNoFinding) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true), kept = at::zeros({4});
+  Patient patient;
+  patient.parameters = {{"w", w}};
+  patient.step = [&] {
+    kept.copy_(at::zeros({4}).log());
+    const at::Tensor loss = w.sum();
+    loss.backward();
+    return loss;
+  };
+  const Diagnosis diagnosis = diagnose(patient);
+  EXPECT_TRUE(diagnosis.is_healthy()) << to_text(diagnosis);
 }
 
 TEST(Diagnose, SeesThatAStepIsNotReproduced) {
