@@ -31,7 +31,8 @@ class Ledger {
 
   /// Record `writer` left the tensor as it is now.
   void wrote(const at::Tensor& tensor, Kinds kinds, Kinds intended, int64_t writer);
-  /// Record `maker` made it and left in it what was there: `kinds`, which nobody may read.
+  /// Record `maker` (-1: code that is no op) made it and left in it what was there: `kinds`, which
+  /// nobody may read.
   void made_garbage(const at::Tensor& tensor, Kinds kinds, int64_t maker);
 
   /// Who made it, if nothing has been written there since; else -1.

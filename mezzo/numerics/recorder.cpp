@@ -372,7 +372,11 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
   if (frame.op.is_view) return;
   TensorFacts facts = facts_of(numbers);
   // First seen within an op: the result that the op is about to write, not made by any op we see.
-  if (!ledger_.knows(numbers) && record.parent >= 0 && !is_number(numbers))
+  // NaN first seen in a backward pass is not older than the step, which would have read it before:
+  // a kernel of the forward pass left it there.
+  const bool is_backward_of_nan =
+      record.direction == Direction::kBackward && (facts.kinds & kNaN) != 0;
+  if (!ledger_.knows(numbers) && (record.parent >= 0 || is_backward_of_nan) && !is_number(numbers))
     ledger_.made_garbage(numbers, facts.kinds, record.parent);
   const Ledger::Origin origin = ledger_.origin(numbers, facts.kinds);
   facts.intended = origin.intended;

@@ -10,12 +10,14 @@
 #include <utility>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <ATen/RedispatchFunctions.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/record_function.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -119,6 +121,34 @@ TEST(PitfallsOfUnseenCode, WhatIsRedispatchedIsFoundByWhatReadsItFirst) {
   EXPECT_EQ(headline(finding),
             "a tensor without a name [fp32]: not finite before the step, first read by aten::mul "
             "(forward of act)");
+}
+
+/// A gradient that is made in the forward pass, as the head's, by no op that is seen.
+class GradientOfForward : public torch::autograd::Function<GradientOfForward> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x) {
+    const at::Tensor zeros = at::zeros(x.sizes());
+    ctx->save_for_backward(
+        {at::redispatch::div(c10::DispatchKeySet(c10::DispatchKey::CPU), zeros, zeros)});
+    return x.clone();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list&) {
+    return {ctx->get_saved_variables()[0]};
+  }
+};
+
+TEST(PitfallsOfUnseenCode, ANaNThatABackwardPassReadsFirstIsNotOlderThanTheStep) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true);
+  const Diagnosis alone = watched([&] { GradientOfForward::apply(w * 2).sum().backward(); });
+  ASSERT_EQ(alone.findings.size(), 1) << to_text(alone);
+  EXPECT_EQ(alone.findings[0].cause, Cause::kUnseenKernel);
+  EXPECT_EQ(alone.findings[0].note, "first read by aten::mul");
+  // It is what an earlier one led to.
+  const Diagnosis later =
+      watched([&] { GradientOfForward::apply((w - 1).log()).sum().backward(); });
+  EXPECT_THAT(headlines(later),
+              ::testing::ElementsAre("aten::log [fp32], forward: division by zero"));
 }
 
 /// Of one rank that finds its own numbers at another: all-reduce doubles them, when it is waited
