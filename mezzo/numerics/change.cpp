@@ -182,7 +182,7 @@ class PassingCall {
     if (active->change.type == at::kFloat) {
       run_in_type(/*keeps=*/true);
     } else {
-      // What autocast makes of fp32 tensors, too.
+      // What autocast makes of fp32 tensors, too; a checkpoint takes it along.
       for (const at::DeviceType device : {at::kCPU, at::kCUDA})
         at::autocast::set_autocast_dtype(device, active->change.type);
       widen_arguments();
@@ -302,7 +302,9 @@ void register_fallback() {
 
 }  // namespace
 
-ChangeGuard::ChangeGuard(const Change& change, const Trace& before) {
+ChangeGuard::ChangeGuard(const Change& change, const Trace& before)
+    : autocast_cpu_(at::autocast::get_autocast_dtype(at::kCPU)),
+      autocast_cuda_(at::autocast::get_autocast_dtype(at::kCUDA)) {
   register_fallback();
   MEZZO_INTERNAL_CHECK(active == nullptr);
   active = new Active{change, before, {}, {}};
@@ -315,6 +317,8 @@ ChangeGuard::~ChangeGuard() {
   include_.reset();
   delete active;
   active = nullptr;
+  at::autocast::set_autocast_dtype(at::kCPU, autocast_cpu_);
+  at::autocast::set_autocast_dtype(at::kCUDA, autocast_cuda_);
 }
 
 }  // namespace mezzo::numerics

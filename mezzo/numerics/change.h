@@ -46,6 +46,7 @@ class ChangeGuard {
 
  private:
   std::unique_ptr<c10::impl::IncludeDispatchKeyGuard> include_;
+  at::ScalarType autocast_cpu_, autocast_cuda_;  // what it casts to on this thread
 };
 
 }  // namespace mezzo::numerics

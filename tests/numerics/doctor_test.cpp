@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
@@ -26,6 +27,8 @@
 namespace mezzo::numerics {
 namespace {
 
+using ::testing::Contains;
+using ::testing::Field;
 using ::testing::HasSubstr;
 
 // exp(12) = 162755 in the part "blocks.1.act".
@@ -167,6 +170,24 @@ TEST(Diagnose, ABadNumberInWhatIsOnlyWrittenIsNoFinding) {
   };
   const Diagnosis diagnosis = diagnose(patient);
   EXPECT_TRUE(diagnosis.is_healthy()) << to_text(diagnosis);
+}
+
+// Two causes, so that no op alone in fp32 is the cure.
+TEST(Diagnose, ATrialInBf16LeavesTheTypeOfAutocastAsItWas) {
+  Overflowing sick;
+  sick.patient.step = [&] {
+    const at::Tensor sums = at::matmul(sick.x, sick.w);
+    const at::Tensor shares = sums.exp() / sums.exp().sum();
+    const at::Tensor loss = (shares * (sums * 6000)).to(at::kFloat).pow(2).sum();
+    loss.backward();
+    return loss;
+  };
+  const at::ScalarType before = at::autocast::get_autocast_dtype(at::kCUDA);
+  ASSERT_EQ(before, at::kHalf);
+  const Diagnosis diagnosis = diagnose(sick.patient);
+  EXPECT_THAT(diagnosis.remedies, Contains(Field(&Remedy::change, "bf16 instead of fp16")))
+      << to_text(diagnosis);
+  EXPECT_EQ(at::autocast::get_autocast_dtype(at::kCUDA), before);
 }
 
 TEST(Diagnose, SeesThatAStepIsNotReproduced) {
