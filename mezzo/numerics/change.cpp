@@ -104,7 +104,7 @@ class PassingCall {
       return run_in_type(/*keeps=*/false);
     }
     go_on();
-    scale_result();
+    repair_result();
   }
 
  private:
@@ -139,7 +139,11 @@ class PassingCall {
 
   bool makes_ones() const { return op_.schema().name() == "aten::ones_like"; }
 
-  void scale_result() {
+  void repair_result() {
+    if (active->change.guards.contains(index_) && stack_.back().isTensor()) {
+      const Quiet quiet;
+      keep_result_in_domain(op_.schema().name(), stack_.back().toTensor());
+    }
     if (active->change.zeroed.contains(index_)) {
       const Quiet quiet;
       stack_.back().toTensor().zero_();
@@ -188,7 +192,7 @@ class PassingCall {
       widen_arguments();
       go_on();
     }
-    scale_result();
+    repair_result();
   }
 
   // In-place results go back into the tensors they belong to, in the dtype these have.

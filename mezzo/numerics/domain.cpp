@@ -21,11 +21,19 @@ double floor_of(const at::Tensor& tensor) {
 }
 
 at::Tensor at_least_floor(const at::Tensor& x) { return x.clamp_min(floor_of(x)); }
-at::Tensor above_minus_one(const at::Tensor& x) { return x.clamp_min(-1 + 4 * floor_of(x)); }
+
+// A distance from 1 that rounding to the dtype leaves.
+double margin_at_one(const at::Tensor& x) { return 2 * float_format(x.scalar_type()).epsilon; }
+
+at::Tensor above_minus_one(const at::Tensor& x) { return x.clamp_min(-1 + margin_at_one(x)); }
 
 at::Tensor within_one(const at::Tensor& x) {
-  const double one = 1 - 2 * float_format(x.scalar_type()).epsilon;
+  const double one = 1 - margin_at_one(x);
   return at::clamp(x, -one, one);
+}
+
+at::Tensor between_zero_and_one(const at::Tensor& x) {
+  return at::clamp(x, margin_at_one(x), 1 - margin_at_one(x));
 }
 
 at::Tensor not_zero(const at::Tensor& x) { return at::where(x.eq(0), at::ones_like(x), x); }
@@ -49,12 +57,16 @@ struct Domain {
 
 const std::vector<Domain>& domains() {
   static const auto& all = *new std::vector<Domain>{
-      {{"log", "log2", "log10", "xlogy", "lgamma", "digamma"},
+      {{"log", "log2", "log10", "lgamma", "digamma"},
        0,
        at_least_floor,
        "clamp what it reads: x.clamp_min(1e-6), or use log_softmax or log1p; where the rest is "
        "masked "
        "out, mask before it, not after"},
+      {{"xlogy"},
+       1,
+       at_least_floor,
+       "clamp what its logarithm reads: at::xlogy(x, y.clamp_min(1e-6))"},
       {{"log1p"}, 0, above_minus_one, "clamp what it reads above -1"},
       {{"sqrt", "rsqrt", "pow"},
        0,
@@ -66,11 +78,15 @@ const std::vector<Domain>& domains() {
        not_zero,
        "guard the divisor: clamp_min(1) for a count, + eps for a norm or a deviation"},
       {{"reciprocal"}, 0, not_zero, "guard the divisor: + eps, or clamp_min"},
-      {{"acos", "asin", "atanh", "erfinv", "logit"},
+      {{"acos", "asin", "atanh", "erfinv"},
        0,
        within_one,
        "clamp what it reads inside (-1, 1): rounding pushes it out, and the slope there is "
        "infinite"},
+      {{"logit"},
+       0,
+       between_zero_and_one,
+       "clamp what it reads inside (0, 1): at::logit(x, eps), eps a step of the dtype at 1"},
       {{"norm", "linalg_vector_norm", "linalg_norm", "std", "var_mean", "std_mean",
         "cosine_similarity", "cdist", "_cdist_forward", "frobenius_norm", "pairwise_distance"},
        0,
@@ -101,7 +117,8 @@ bool averages(const std::string& base) {
 
 std::string domain_advice(const std::string& op) {
   const std::string base = base_name(op);
-  if (averages(base)) return "divide the sum by max(count, 1): a batch of which nothing counts";
+  if (averages(base))
+    return "divide the sum by max(count, 1), or leave out a batch of which nothing counts";
   const Domain* domain = domain_of(base);
   return domain == nullptr ? "" : domain->advice;
 }
@@ -122,6 +139,10 @@ void keep_in_domain(const std::string& op, torch::jit::Stack& stack,
   c10::IValue& argument = stack[first + domain->argument];
   if (!argument.isTensor() || !argument.toTensor().is_floating_point()) return;
   argument = domain->repair(argument.toTensor());
+}
+
+void keep_result_in_domain(const std::string& op, const at::Tensor& result) {
+  if (op == "mezzo::linear_cross_entropy") result.masked_fill_(result.isnan(), 0.0);
 }
 
 }  // namespace mezzo::numerics

@@ -19,4 +19,8 @@ std::string domain_advice(const std::string& op);
 void keep_in_domain(const std::string& op, torch::jit::Stack& stack,
                     const c10::FunctionSchema& schema);
 
+/// Of the op whose mean no argument makes a sum, Mezzo's head: changes a mean over nothing, in
+/// place, to 0.
+void keep_result_in_domain(const std::string& op, const at::Tensor& result);
+
 }  // namespace mezzo::numerics

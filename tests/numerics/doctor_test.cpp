@@ -21,6 +21,7 @@
 
 #include "mezzo/base/error.h"
 #include "mezzo/base/scope.h"
+#include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "tests/close.h"
 #include "tests/testing.h"
 
@@ -188,6 +189,22 @@ TEST(Diagnose, ATrialInBf16LeavesTheTypeOfAutocastAsItWas) {
   EXPECT_THAT(diagnosis.remedies, Contains(Field(&Remedy::change, "bf16 instead of fp16")))
       << to_text(diagnosis);
   EXPECT_EQ(at::autocast::get_autocast_dtype(at::kCUDA), before);
+}
+
+TEST(Diagnose, ProvesTheRemedyOfABatchOfWhichTheHeadCountsNothing) {
+  const at::Tensor x = at::ones({5, 8}), weight = at::ones({31, 8}).set_requires_grad(true),
+                   targets = at::full({5}, -100, at::kLong);
+  Patient patient;
+  patient.parameters = {{"head.weight", weight}};
+  patient.step = [&] {
+    const at::Tensor loss = kernels::linear_cross_entropy(x, weight, targets);
+    loss.backward();
+    return loss;
+  };
+  const Diagnosis diagnosis = diagnose(patient);
+  ASSERT_FALSE(diagnosis.remedies.empty()) << to_text(diagnosis);
+  EXPECT_TRUE(diagnosis.remedies.front().is_proved) << to_text(diagnosis);
+  EXPECT_THAT(diagnosis.remedies.front().advice, HasSubstr("leave out a batch"));
 }
 
 TEST(Diagnose, SeesThatAStepIsNotReproduced) {
