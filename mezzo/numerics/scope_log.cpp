@@ -1,15 +1,24 @@
 #include "mezzo/numerics/scope_log.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include <ATen/SequenceNumber.h>
 #include <ATen/record_function.h>
 
 namespace mezzo::numerics {
+namespace {
+
+// Of a thread: what is watched may run for days, and a backward pass soon follows its forward one.
+constexpr int64_t kMost = int64_t{1} << 16;
+
+}  // namespace
 
 void ScopeLog::note(const std::string& path) {
   const std::scoped_lock lock(mutex_);
-  by_thread_[at::RecordFunction::currentThreadId()].push_back({at::sequence_number::peek(), path});
+  std::vector<Entry>& entries = by_thread_[at::RecordFunction::currentThreadId()];
+  if (std::ssize(entries) == kMost) entries.erase(entries.begin(), entries.begin() + kMost / 2);
+  entries.push_back({at::sequence_number::peek(), path});
 }
 
 std::string ScopeLog::path_at(uint64_t thread, uint64_t sequence) const {

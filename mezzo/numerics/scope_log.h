@@ -15,7 +15,8 @@ class ScopeLog {
  public:
   /// The path of the calling thread is `path` from now on.
   void note(const std::string& path);
-  /// Where the node was made that `thread` gave the number `sequence`.
+  /// Where the node was made that `thread` gave the number `sequence`; "" for one that many Scopes
+  /// have followed.
   std::string path_at(uint64_t thread, uint64_t sequence) const;
 
  private:
