@@ -1,7 +1,10 @@
 #include "mezzo/base/atomic_file.h"
 
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include <fcntl.h>
@@ -63,8 +66,27 @@ fs::path parent_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
+constexpr std::string_view kTemporary = ".tmp-";
+
 fs::path temporary_name(const fs::path& path) {
-  return parent_of(path) / fmt::format(".{}.tmp-{}", path.filename().string(), ::getpid());
+  return parent_of(path) / fmt::format(".{}{}{}", path.filename().string(), kTemporary, ::getpid());
+}
+
+// The process that has given this temporary name.
+std::optional<pid_t> writer_of(const fs::path& path) {
+  const std::string name = path.filename().string();
+  const size_t at = name.rfind(kTemporary);
+  if (!name.starts_with('.') || at == std::string::npos) return std::nullopt;
+  pid_t writer = 0;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + at + kTemporary.size(), end, writer);
+  if (error != std::errc() || stop != end || writer <= 0) return std::nullopt;
+  return writer;
+}
+
+// One with the number of this process has ended: in a container numbers come again.
+bool is_running(pid_t process) {
+  return process != ::getpid() && (::kill(process, 0) == 0 || errno == EPERM);
 }
 
 void sync_path(const fs::path& path) { FileDescriptor(path, O_RDONLY).sync(); }
@@ -114,6 +136,26 @@ void write_folder_atomically(const fs::path& path,
   } catch (...) {
     fs::remove_all(temporary, ignored);
     throw;
+  }
+}
+
+void remove_folder_atomically(const fs::path& path) {
+  const fs::path temporary = temporary_name(path);
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  if (!fs::exists(path)) return;
+  rename_and_sync(path, temporary);
+  fs::remove_all(temporary, error);
+  MEZZO_CHECK(!error, "file", "cannot remove {}: {}", temporary.string(), error.message());
+}
+
+void remove_leftovers(const fs::path& folder, std::chrono::hours age) {
+  std::error_code ignored;  // what cannot be removed stays, and harms nobody
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::optional<pid_t> writer = writer_of(entry.path());
+    if (!writer.has_value() || is_running(*writer)) continue;
+    if (entry.last_write_time(ignored) <= fs::file_time_type::clock::now() - age)
+      fs::remove_all(entry.path(), ignored);
   }
 }
 

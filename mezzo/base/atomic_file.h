@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -26,6 +27,15 @@ void write_file_atomically(const std::filesystem::path& path,
 /// nothing is left and the error goes on.
 void write_folder_atomically(const std::filesystem::path& path,
                              const std::function<void(const std::filesystem::path& folder)>& fill);
+
+/// Removes the folder `path`, if it is there, with all that it holds: renamed first, so that a
+/// crash at any instant leaves all of it or nothing under that name. Throws Error, naming the path
+/// and the system's reason.
+void remove_folder_atomically(const std::filesystem::path& path);
+
+/// Removes from `folder` what the functions above left there under temporary names because their
+/// process was killed: of processes that do not run any more, and not touched for `age`.
+void remove_leftovers(const std::filesystem::path& folder, std::chrono::hours age);
 
 /// The whole file. Throws Error, naming the path and the system's reason.
 std::string read_file(const std::filesystem::path& path);

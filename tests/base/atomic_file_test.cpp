@@ -1,6 +1,9 @@
 #include "mezzo/base/atomic_file.h"
 
+#include <chrono>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "mezzo/base/check.h"
 #include "tests/testing.h"
@@ -70,6 +73,43 @@ TEST(AtomicFile, FolderIsNotThereWhenItsWriterThrows) {
                                        }),
                std::runtime_error);
   EXPECT_EQ(entries_in(dir.path()), 0u);
+}
+
+TEST(AtomicFile, ARemovedFolderLeavesNothingAndOneThatIsNotThereIsNoError) {
+  testing::TempDir dir;
+  fs::create_directories(dir / "step-1" / "inner");
+  testing::write_file(dir / "step-1" / "weights", "w");
+  remove_folder_atomically(dir / "step-1");
+  remove_folder_atomically(dir / "step-1");
+  EXPECT_EQ(entries_in(dir.path()), 0u);
+}
+
+// No process has this number, and that of the first one is always taken.
+constexpr const char* kOfNobody = "2147483647";
+
+TEST(AtomicFile, WhatAKilledWriterLeftIsRemovedAndNothingElse) {
+  testing::TempDir dir;
+  fs::create_directory(dir / (std::string(".step-1.tmp-") + kOfNobody));
+  testing::write_file(dir / (std::string(".step-1.tmp-") + kOfNobody) / "weights", "w");
+  testing::write_file(dir / (std::string(".a.tmp-") + kOfNobody), "half");
+  const std::vector<std::string> others = {
+      ".a.tmp-1", "a.tmp-2147483647", ".a.tmp-", ".a.tmp-x", ".tmp", "a"};
+  for (const std::string& name : others) testing::write_file(dir / name, "kept");
+  remove_leftovers(dir.path(), std::chrono::hours(0));
+  EXPECT_EQ(entries_in(dir.path()), others.size());
+  for (const std::string& name : others) EXPECT_TRUE(fs::exists(dir / name)) << name;
+  remove_leftovers(dir / "nothing", std::chrono::hours(0));
+}
+
+TEST(AtomicFile, WhatWasTouchedAShortTimeAgoStays) {
+  testing::TempDir dir;
+  const fs::path young = dir / (std::string(".a.tmp-") + kOfNobody),
+                 old = dir / (std::string(".b.tmp-") + kOfNobody);
+  for (const fs::path& file : {young, old}) testing::write_file(file, "half");
+  fs::last_write_time(old, fs::file_time_type::clock::now() - std::chrono::hours(25));
+  remove_leftovers(dir.path(), std::chrono::hours(24));
+  EXPECT_TRUE(fs::exists(young));
+  EXPECT_FALSE(fs::exists(old));
 }
 
 TEST(AtomicFile, ReadingNamesTheFileThatIsNotThereAndRefusesAFolder) {
