@@ -10,6 +10,16 @@ namespace mezzo::train {
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
 
+namespace {
+
+// Of all that the state says but this checksum.
+std::string checksum_of(json state, const char* state_file) {
+  state["checksums"].erase(state_file);
+  return checksum_hex(state.dump());
+}
+
+}  // namespace
+
 void FolderFiles::add(const char* name, const TensorMap& tensors) {
   save_safetensors(folder_ / name, {tensors, {{"format", "pt"}}});
   checksums_[name] = file_checksum_hex(folder_ / name);
@@ -32,6 +42,7 @@ void save_checked_folder(const FolderKind& kind, const fs::path& folder, const j
     all.update(state);
     FolderFiles files(temporary, all["checksums"]);
     fill(files);
+    all["checksums"][kind.state_file] = checksum_of(all, kind.state_file);
     write_file_atomically(temporary / kind.state_file, all.dump(2) + "\n");
   });
 }
@@ -47,6 +58,10 @@ CheckedFolder::CheckedFolder(const FolderKind& kind, fs::path folder)
   }
   MEZZO_CHECK(format == kind.format, kind.what, "{} has format {}, but this build reads format {}",
               folder_.string(), format, kind.format);
+  if (!has(kind.state_file)) return;  // as older builds wrote it
+  MEZZO_CHECK(checksum_of(state_, kind.state_file) == state_["checksums"][kind.state_file],
+              kind.what, "{} is not the file that was written: its checksum differs (altered)",
+              (folder_ / kind.state_file).string());
 }
 
 bool CheckedFolder::has(const char* name) const {

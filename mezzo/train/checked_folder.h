@@ -14,7 +14,8 @@ namespace mezzo::train {
 
 using TensorMap = std::map<std::string, at::Tensor>;
 
-/// A sort of folder whose files belong together: a JSON file says what it is, and their checksums.
+/// A sort of folder whose files belong together: a JSON file says what it is, and the checksums of
+/// the others and of itself.
 struct FolderKind {
   const char* what;        // in errors: "checkpoint"
   const char* state_file;  // the JSON: "format", "checksums" and what the caller adds

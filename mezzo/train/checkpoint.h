@@ -32,10 +32,9 @@ struct Checkpoint {
 };
 
 /// `folder` (which must not exist) with model.safetensors, optimizer.safetensors, rng.safetensors,
-/// fp8.safetensors where there is such a state, and state.json, which holds the checksums of the
-/// others. Written under a temporary name,
-/// fsynced, renamed: a crash at any instant, or a full disk, leaves no half checkpoint. Throws
-/// Error, naming the path and the reason.
+/// fp8.safetensors where there is such a state, and state.json, which holds the checksums. Written
+/// under a temporary name, fsynced, renamed: a crash at any instant, or a full disk, leaves no half
+/// checkpoint. Throws Error, naming the path and the reason.
 void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 
 /// Throws Error that names the file if any is missing, truncated, altered, or of another format.

@@ -4,6 +4,8 @@
 #include <limits>
 #include <random>
 
+#include <nlohmann/json.hpp>
+
 #include <ATen/ATen.h>
 
 #include "mezzo/base/check.h"
@@ -94,10 +96,35 @@ TEST(Checkpoint, ADamagedStateIsAnErrorWhateverTheDamage) {
     if (!broken.empty()) broken[random() % broken.size()] = static_cast<char>(random() % 256);
     mezzo::testing::write_file(dir / "c" / "state.json", broken);
     try {
-      load_checkpoint(dir / "c");  // a changed digit is still a state
+      const Checkpoint back = load_checkpoint(dir / "c");  // a blank has changed
+      EXPECT_EQ(back.step, 1);
+      EXPECT_EQ(back.skipped_steps, 3);
+      EXPECT_EQ(back.train_loss, 4.5);
+      EXPECT_EQ(back.sampler, example(1, 1).sampler);
     } catch (const Error&) {
     }
   }
+}
+
+TEST(Checkpoint, AnAlteredNumberInItsStateIsNamed) {
+  const TempDir dir;
+  save_checkpoint(dir / "c", example(400, 4.25));
+  const fs::path file = dir / "c" / "state.json";
+  std::string state = mezzo::testing::read_file(file);
+  state.replace(state.find("\"step\": 400"), 11, "\"step\": 401");
+  mezzo::testing::write_file(file, state);
+  EXPECT_THROW_WITH(load_checkpoint(dir / "c"),
+                    file.string() + " is not the file that was written");
+}
+
+TEST(Checkpoint, OfAnOlderBuildWhoseStateHasNoChecksumIsRead) {
+  const TempDir dir;
+  save_checkpoint(dir / "c", example(400, 4.25));
+  const fs::path file = dir / "c" / "state.json";
+  auto state = nlohmann::ordered_json::parse(mezzo::testing::read_file(file));
+  ASSERT_EQ(state["checksums"].erase("state.json"), 1u);
+  mezzo::testing::write_file(file, state.dump(2));
+  EXPECT_EQ(load_checkpoint(dir / "c").step, 400);
 }
 
 TEST(Checkpoint, OfAnotherFormatIsRefusedByNumber) {
