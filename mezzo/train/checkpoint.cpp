@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/report/json_number.h"
 
@@ -132,24 +135,23 @@ fs::path find_checkpoint(const fs::path& place) {
 
 void prune_checkpoints(const fs::path& run_dir, int64_t keep) {
   const std::vector<fs::path> all = list_checkpoints(run_dir);
-  std::map<double, fs::path> by_val_loss;
+  std::map<fs::path, double> val_losses;
   for (const fs::path& folder : all) {
     try {
       const double val_loss =
           report::number_of(CheckedFolder(kKind, folder).state().at("val_loss"));
-      if (std::isfinite(val_loss)) by_val_loss.emplace(val_loss, folder);
+      val_losses[folder] =
+          std::isnan(val_loss) ? std::numeric_limits<double>::infinity() : val_loss;
     } catch (const std::exception&) {
       continue;  // unreadable: not the best, and not ours to delete
     }
   }
-  const auto is_newest = [&](size_t index) {
-    return index + static_cast<size_t>(keep) >= all.size();
-  };
-  for (size_t index = 0; index < all.size(); ++index) {
-    const bool is_best = !by_val_loss.empty() && by_val_loss.begin()->second == all[index];
-    const bool is_known = std::any_of(by_val_loss.begin(), by_val_loss.end(),
-                                      [&](const auto& item) { return item.second == all[index]; });
-    if (is_known && !is_best && !is_newest(index)) fs::remove_all(all[index]);
+  const auto best =
+      std::min_element(val_losses.begin(), val_losses.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  for (size_t index = 0; index + static_cast<size_t>(keep) < all.size(); ++index) {
+    if (val_losses.contains(all[index]) && all[index] != best->first)
+      remove_folder_atomically(all[index]);
   }
 }
 

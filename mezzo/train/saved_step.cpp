@@ -8,6 +8,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/report/json_number.h"
 #include "mezzo/train/device.h"
@@ -81,9 +82,7 @@ bool has_room_for_failure(const fs::path& run_dir, int64_t step, int64_t most) {
 }
 
 void save_step(const fs::path& folder, const SavedStep& step) {
-  std::error_code error;
-  fs::remove_all(folder, error);
-  MEZZO_CHECK(!error, "doctor", "cannot remove {}: {}", folder.string(), error.message());
+  remove_folder_atomically(folder);
   RunConfig config = step.config;
   config.threads = at::get_num_threads();
   TensorMap batches;

@@ -1,10 +1,13 @@
 #include "mezzo/train/checkpoint.h"
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <random>
 
 #include <nlohmann/json.hpp>
+#include <sys/inotify.h>
+#include <unistd.h>
 
 #include <ATen/ATen.h>
 
@@ -154,6 +157,32 @@ TEST(Checkpoints, TheNewestAndTheBestAreKept) {
   prune_checkpoints(dir.path(), 2);
   EXPECT_EQ(names(dir.path()),
             (std::vector<std::string>{"step-000200", "step-000400", "step-000500"}));
+}
+
+TEST(Checkpoints, OfThoseThatAreAlikeTheNewestAreKeptToo) {
+  const TempDir dir;
+  for (const int64_t step : {100, 200, 300, 400})
+    save_checkpoint(checkpoint_folder(dir.path(), step), example(step, 5.0));
+  prune_checkpoints(dir.path(), 2);
+  EXPECT_EQ(names(dir.path()),
+            (std::vector<std::string>{"step-000100", "step-000300", "step-000400"}));
+}
+
+TEST(Checkpoints, OneThatIsDeletedLosesItsNameBeforeItsFiles) {
+  const TempDir dir;
+  for (const int64_t step : {100, 200})
+    save_checkpoint(checkpoint_folder(dir.path(), step), example(step, -static_cast<double>(step)));
+  const fs::path first = checkpoint_folder(dir.path(), 100);
+  const int events = ::inotify_init1(IN_NONBLOCK);
+  ::inotify_add_watch(events, first.parent_path().c_str(), IN_MOVED_FROM);
+  ::inotify_add_watch(events, first.c_str(), IN_DELETE);
+  prune_checkpoints(dir.path(), 1);
+  alignas(inotify_event) std::array<char, 4096> happened{};
+  ASSERT_GT(::read(events, happened.data(), happened.size()), 0);
+  EXPECT_EQ(reinterpret_cast<const inotify_event*>(happened.data())->mask & IN_MOVED_FROM,
+            unsigned{IN_MOVED_FROM});
+  ::close(events);
+  EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"step-000200"}));
 }
 
 TEST(Checkpoints, TheNewestIsTheLargestStepNotTheLastName) {
