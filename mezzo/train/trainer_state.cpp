@@ -26,6 +26,11 @@ void Trainer::resume(const fs::path& folder) {
       "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
       "or begin a new run without --resume",
       folder.string(), config_.data.empty() ? "the default corpus" : config_.data);
+  MEZZO_CHECK(
+      config_.fp8_scaling != "delayed" || checkpoint.step == 0 || !checkpoint.fp8.empty(), "train",
+      "{} holds nothing of what {} steps of delayed FP8 scaling remember (fp8.safetensors). "
+      "Hint: go on from another checkpoint",
+      folder.string(), checkpoint.step);
   optimizer_.load(checkpoint.model, checkpoint.optimizer, folder.string());
   model_->set_fp8_histories(checkpoint.fp8);
   if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);

@@ -443,6 +443,24 @@ TEST(Trainer, RefusesToResumeOnOtherData) {
   EXPECT_THROW_WITH(resumed.resume(dir / "other"), "was trained on other data");
 }
 
+TEST(Trainer, RefusesToResumeDelayedFp8WithoutWhatItsCastsRemember) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.use_fp8("delayed");
+  run.config.steps = 2;
+  Heard heard;
+  Trainer(run.config, dir / "run", run.tokens, heard.sinks).run(kNeverStop);
+  Checkpoint checkpoint = load_checkpoint(checkpoint_folder(dir / "run", 2));
+  checkpoint.fp8.clear();
+  save_checkpoint(dir / "other", checkpoint);
+  Trainer resumed(run.config, dir / "again", run.tokens, heard.sinks);
+  EXPECT_THROW_WITH(resumed.resume(dir / "other"),
+                    "of what 2 steps of delayed FP8 scaling remember");
+  checkpoint.step = 0;  // no cast has been yet
+  save_checkpoint(dir / "first", checkpoint);
+  EXPECT_NO_THROW(resumed.resume(dir / "first"));
+}
+
 TEST(Trainer, RefusesACheckpointOfAnotherModel) {
   const TempDir dir;
   TinyRun run(dir.path());
