@@ -28,11 +28,19 @@ std::unique_ptr<report::Progress> terminal_progress() {
   return std::make_unique<report::Progress>(std::cout, options);
 }
 
-std::string last_good_checkpoint(const std::string& run) {
-  const std::vector<std::filesystem::path> all = train::list_checkpoints(run);
-  if (all.empty())
+std::string last_good_checkpoint(const std::string& run, int64_t steps) {
+  const std::vector<std::filesystem::path> good = train::list_checkpoints(run, steps);
+  if (good.empty())
     return "that was before its first checkpoint (--checkpoint-every sets how often)";
-  return fmt::format("the last good checkpoint is {}", all.back().string());
+  return fmt::format("the last good checkpoint is {}", good.back().string());
+}
+
+// The folder stands for its newest checkpoint. A run that went back, and has written none since,
+// goes on from an older one.
+std::string place_to_go_on_from(const std::string& run, int64_t steps) {
+  const std::vector<std::filesystem::path> own = train::list_checkpoints(run, steps);
+  const bool is_newest = own.size() == train::list_checkpoints(run).size();
+  return own.empty() || is_newest ? run : own.back().string();
 }
 
 int answer_to(const report::Summary& summary, const train::RunConfig& config) {
@@ -43,14 +51,15 @@ int answer_to(const report::Summary& summary, const train::RunConfig& config) {
       return kOk;
     case report::Status::kInterrupted:
       fmt::print("interrupted after step {}; go on with: mezzo train --resume {}\n", summary.steps,
-                 config.out);
+                 place_to_go_on_from(config.out, summary.steps));
       return kInterrupted;
     case report::Status::kDiverged:
       fmt::print(
           "diverged at step {}; {}\n"
           "what to try: --precision amp-bf16 or amp-fp16 instead of a pure mode, a lower --lr, a "
           "longer --warmup, --loss-scale dynamic for pure-fp16\n",
-          summary.diverged_at.value_or(summary.steps), last_good_checkpoint(config.out));
+          summary.diverged_at.value_or(summary.steps),
+          last_good_checkpoint(config.out, summary.steps));
       return kFailed;
   }
   return kFailed;

@@ -111,11 +111,13 @@ fs::path checkpoint_folder(const fs::path& run_dir, int64_t step) {
   return run_dir / "checkpoints" / fmt::format("step-{:06}", step);
 }
 
-std::vector<fs::path> list_checkpoints(const fs::path& run_dir) {
+std::vector<fs::path> list_checkpoints(const fs::path& run_dir, int64_t last_step) {
   std::vector<fs::path> found;
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(run_dir / "checkpoints", none)) {
-    if (entry.is_directory() && step_of(entry.path()).has_value()) found.push_back(entry.path());
+    const std::optional<int64_t> step = step_of(entry.path());
+    if (entry.is_directory() && step.has_value() && *step <= last_step)
+      found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end(),
             [](const auto& a, const auto& b) { return step_of(a) < step_of(b); });
@@ -153,6 +155,23 @@ void prune_checkpoints(const fs::path& run_dir, int64_t keep) {
     if (val_losses.contains(all[index]) && all[index] != best->first)
       remove_folder_atomically(all[index]);
   }
+}
+
+int64_t abandon_checkpoints_after(const fs::path& run_dir, int64_t step) {
+  int64_t abandoned = 0;
+  for (const fs::path& folder : list_checkpoints(run_dir)) {
+    if (*step_of(folder) <= step) continue;
+    const std::string name =
+        (folder.parent_path() / ("abandoned-" + folder.filename().string())).string();
+    fs::path free = name;
+    for (int number = 2; fs::exists(free); ++number) free = fmt::format("{}-{}", name, number);
+    std::error_code error;
+    fs::rename(folder, free, error);
+    MEZZO_CHECK(!error, "checkpoint", "cannot rename {} to {}: {}", folder.string(), free.string(),
+                error.message());
+    ++abandoned;
+  }
+  return abandoned;
 }
 
 }  // namespace mezzo::train

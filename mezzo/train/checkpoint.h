@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -43,9 +44,10 @@ Checkpoint load_checkpoint(const std::filesystem::path& folder);
 /// Just the model's tensors of a checkpoint, checked like the whole.
 TensorMap load_model_tensors(const std::filesystem::path& folder);
 
-/// A run's checkpoints, oldest first: run_dir/checkpoints/step-000400.
+/// A run's checkpoints, up to that of `last_step`, oldest first: run_dir/checkpoints/step-000400.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_dir, int64_t step);
-std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& run_dir);
+std::vector<std::filesystem::path> list_checkpoints(
+    const std::filesystem::path& run_dir, int64_t last_step = std::numeric_limits<int64_t>::max());
 
 /// The checkpoint that `place` names: itself, if it is one, or the newest of the run's folder.
 /// Throws UsageError if there is none.
@@ -54,5 +56,10 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& place);
 /// Deletes all but the newest `keep` and the one with the lowest validation loss. One that cannot
 /// be read is kept.
 void prune_checkpoints(const std::filesystem::path& run_dir, int64_t keep);
+
+/// Renames the checkpoints of later steps than `step`, step-000750 to abandoned-step-000750 (or
+/// abandoned-step-000750-2, where that is taken): they can be named, but are not the run's any
+/// more. Returns how many.
+int64_t abandon_checkpoints_after(const std::filesystem::path& run_dir, int64_t step);
 
 }  // namespace mezzo::train

@@ -9,7 +9,6 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/cuda/graph.h"
 
@@ -63,11 +62,13 @@ CheckpointWriter::~CheckpointWriter() {
 
 void CheckpointWriter::write(const Checkpoint& checkpoint) {
   wait();
+  abandon_later_ones();
   put(checkpoint);
 }
 
 void CheckpointWriter::write_in_background(const Checkpoint& checkpoint) {
   wait();
+  abandon_later_ones();
   try {
     make_room(checkpoint);
   } catch (const std::exception& error) {
@@ -82,6 +83,18 @@ void CheckpointWriter::write_in_background(const Checkpoint& checkpoint) {
     if (is_copied.has_value()) is_copied->synchronize();
     put(copy_);
   });
+}
+
+// Not before: who looks into an older checkpoint and thinks better of it still has the newest.
+void CheckpointWriter::abandon_later_ones() {
+  if (!went_on_from_.has_value()) return;
+  const int64_t abandoned = abandon_checkpoints_after(run_dir_, *went_on_from_);
+  went_on_from_.reset();
+  if (abandoned == 0) return;
+  note_(fmt::format(
+      "the run went back: {} of its checkpoints, of later steps, now {} abandoned-step-... in {}. "
+      "--resume takes them by that name alone, and you may delete them",
+      abandoned, abandoned == 1 ? "is" : "are", (run_dir_ / "checkpoints").string()));
 }
 
 // Pinning memory takes long: what was copied to before is taken again where it fits.
@@ -115,11 +128,7 @@ void CheckpointWriter::wait() {
 }
 
 void CheckpointWriter::put(const Checkpoint& checkpoint) const {
-  const fs::path folder = checkpoint_folder(run_dir_, checkpoint.step);
-  std::error_code error;
-  fs::remove_all(folder, error);  // of a run that went on from an older checkpoint than its newest
-  MEZZO_CHECK(!error, "checkpoint", "cannot remove {}: {}", folder.string(), error.message());
-  save_checkpoint(folder, checkpoint);
+  save_checkpoint(checkpoint_folder(run_dir_, checkpoint.step), checkpoint);
   prune_checkpoints(run_dir_, keep_);
 }
 

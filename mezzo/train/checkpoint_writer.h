@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <future>
+#include <optional>
 #include <string>
 
 #include "mezzo/train/checkpoint.h"
@@ -23,7 +24,11 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  /// Takes the place of a checkpoint of the same step; on the disk when it returns. Throws Error as
+  /// The run goes on from its checkpoint of `step`: those of later steps are not of its way any
+  /// more, and are put aside, with a note, when it writes its first.
+  void go_on_from(int64_t step) { went_on_from_ = step; }
+
+  /// On the disk when it returns. There must be none of the same step. Throws Error as
   /// save_checkpoint() does, or that of the write in flight, which comes first.
   void write(const Checkpoint& checkpoint);
 
@@ -38,6 +43,7 @@ class CheckpointWriter {
   void wait();
 
  private:
+  void abandon_later_ones();
   void make_room(const Checkpoint& checkpoint);
   void copy(const Checkpoint& checkpoint);
   void put(const Checkpoint& checkpoint) const;
@@ -45,7 +51,8 @@ class CheckpointWriter {
   std::filesystem::path run_dir_;
   int64_t keep_;
   std::function<void(const std::string&)> note_;
-  Checkpoint copy_;  // of the last one, in memory that the next one takes over
+  std::optional<int64_t> went_on_from_;  // until the first write
+  Checkpoint copy_;                      // of the last one, in memory that the next one takes over
   std::future<void> in_flight_;
 };
 

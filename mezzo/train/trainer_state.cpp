@@ -38,7 +38,10 @@ void Trainer::resume(const fs::path& folder) {
   for (const auto& [device, state] : checkpoint.rng)
     default_generator(at::Device(device)).set_state(state);
   step_ = checkpoint.step;
-  if (fs::exists(checkpoint_folder(run_dir_, step_))) checkpointed_at_ = step_;
+  std::error_code none;
+  const bool is_own = fs::equivalent(folder, checkpoint_folder(run_dir_, step_), none);
+  if (is_own) checkpointed_at_ = step_;
+  checkpoints_.go_on_from(is_own ? step_ : step_ - 1);  // an abandoned one is written anew
   skipped_steps_ = checkpoint.skipped_steps;
   explained_skips_ = checkpoint.explained_skips;
   if (skipped_steps_ < step_) train_step_.resume();

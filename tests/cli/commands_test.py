@@ -115,6 +115,23 @@ class Commands(Folder):
         self.assertEqual(process.returncode, 130)
         self.assertTrue((self.folder / "run" / "checkpoints" / "step-000000").exists())
 
+    def test_a_run_that_goes_back_and_is_stopped_at_once_goes_on_from_there(self):
+        self.train("run", "--steps", 20, "--checkpoint-every", 10)
+        older = self.folder / "run" / "checkpoints" / "step-000010"
+        out = self.mezzo("train", "--resume", older, "--paced", expect=130)  # nobody paces it
+        self.assertIn(f"interrupted after step 10; go on with: mezzo train --resume {older}\n", out)
+        self.assertTrue((older.parent / "step-000020").exists())
+
+    def test_a_run_that_goes_back_leaves_the_later_checkpoints(self):
+        self.train("run", "--steps", 20, "--checkpoint-every", 10)
+        checkpoints = self.folder / "run" / "checkpoints"
+        out = self.mezzo("train", "--resume", checkpoints / "step-000010", "--steps", 15)
+        self.assertIn("abandoned-step-", out)
+        self.mezzo("train", "--resume", self.folder / "run", "--steps", 17)
+        self.assertEqual([row["step"] for row in self.rows("run") if "loss" in row], list(range(1, 18)))
+        self.mezzo("generate", "--run", checkpoints / "abandoned-step-000020", "--prompt", "def ", "--tokens", 5)
+        self.mezzo("train", "--resume", checkpoints / "abandoned-step-000020", "--steps", 22)
+
     def test_a_diverging_run_says_so(self):
         out = self.train("bad", "--precision", "fp32", "--lr", "1e30", "--min-lr", "1e30", "--clip", "0", "--warmup", 0,
                          "--steps", 200, "--eval-every", 0, expect=1)
@@ -129,6 +146,7 @@ class Commands(Folder):
         out = self.mezzo("train", "--resume", self.folder / "run", "--steps", 25, expect=1)
         self.assertIn(str(newest), out)
         self.mezzo("train", "--resume", self.folder / "run" / "checkpoints" / "step-000010", "--steps", 15)
+        self.mezzo("train", "--resume", self.folder / "run", "--steps", 16)
 
     def test_the_run_from_the_older_checkpoint_writes_the_damaged_one_anew(self):
         self.train("run", "--steps", 20, "--checkpoint-every", 10)

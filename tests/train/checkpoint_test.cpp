@@ -185,6 +185,23 @@ TEST(Checkpoints, OneThatIsDeletedLosesItsNameBeforeItsFiles) {
   EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"step-000200"}));
 }
 
+TEST(Checkpoints, ThoseOfLaterStepsGetAnotherNameEachTime) {
+  const TempDir dir;
+  save_checkpoint(checkpoint_folder(dir.path(), 100), example(100, 5.0));
+  for (int way = 0; way < 2; ++way) {
+    for (const int64_t step : {200, 300})
+      save_checkpoint(checkpoint_folder(dir.path(), step), example(step, 5.0));
+    EXPECT_EQ(abandon_checkpoints_after(dir.path(), 100), 2);
+    EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"step-000100"}));
+  }
+  const fs::path checkpoints = dir / "checkpoints";
+  for (const char* name : {"abandoned-step-000200", "abandoned-step-000300",
+                           "abandoned-step-000200-2", "abandoned-step-000300-2"})
+    EXPECT_NO_THROW(load_checkpoint(checkpoints / name)) << name;
+  EXPECT_EQ(find_checkpoint(checkpoints / "abandoned-step-000300").filename(),
+            "abandoned-step-000300");
+}
+
 TEST(Checkpoints, TheNewestIsTheLargestStepNotTheLastName) {
   const TempDir dir;
   for (const int64_t step : {900000, 1000000})

@@ -133,17 +133,18 @@ TEST(CheckpointWriter, TakesTheMemoryOfTheLastCopyAgain) {
   const TempDir dir;
   const TensorMemoryMeter meter;
   Writing writing(dir.path());
-  const Checkpoint checkpoint = example(1);
+  Checkpoint checkpoint = example(1);
   const int64_t before = meter.current_bytes();
   writing.writer->write_in_background(checkpoint);
   const int64_t copy = meter.current_bytes() - before;
   EXPECT_EQ(copy, before);
+  checkpoint.step = 2;
   writing.writer->write_in_background(checkpoint);
   EXPECT_EQ(meter.current_bytes() - before, copy);
-  writing.writer->write_in_background(example(2, 10));  // another shape: that of before is freed
+  writing.writer->write_in_background(example(3, 10));  // another shape: that of before is freed
   EXPECT_LT(meter.current_bytes() - before, copy);
   writing.writer->wait();
-  EXPECT_EQ(load_checkpoint(checkpoint_folder(dir.path(), 2)).model.at("w").size(0), 10);
+  EXPECT_EQ(load_checkpoint(checkpoint_folder(dir.path(), 3)).model.at("w").size(0), 10);
 }
 
 TEST(CheckpointWriter, WithoutRoomForACopyTheRunWaits) {
@@ -204,6 +205,28 @@ TEST(CheckpointWriter, ItsEndTellsOfAnErrorThatNobodyAskedFor) {
   EXPECT_THAT(writing.notes.front(),
               ::testing::AllOf(::testing::HasSubstr("was not written"),
                                ::testing::HasSubstr((dir / "checkpoints").string())));
+}
+
+TEST(CheckpointWriter, ARunThatWentBackKeepsWhatItWritesAndPutsLaterOnesAside) {
+  for (const bool in_background : {false, true}) {
+    const TempDir dir;
+    for (const int64_t step : {2, 5, 7})
+      save_checkpoint(checkpoint_folder(dir.path(), step), example(step));
+    Writing writing(dir.path(), /*keep=*/1);
+    writing.writer->go_on_from(2);
+    EXPECT_EQ(find_checkpoint(dir.path()), checkpoint_folder(dir.path(), 7)) << "as yet";
+    if (in_background) {
+      writing.writer->write_in_background(example(3));
+    } else {
+      writing.writer->write(example(3));
+    }
+    writing.writer->write(example(5));
+    EXPECT_EQ(list_checkpoints(dir.path()),
+              std::vector<fs::path>{checkpoint_folder(dir.path(), 5)});
+    EXPECT_EQ(load_checkpoint(dir / "checkpoints/abandoned-step-000007").step, 7);
+    ASSERT_EQ(writing.notes.size(), 1u);
+    EXPECT_THAT(writing.notes.front(), ::testing::HasSubstr("2 of its checkpoints"));
+  }
 }
 
 TEST(CheckpointWriter, DeletesTheOnesThatAreNotKept) {

@@ -461,6 +461,30 @@ TEST(Trainer, RefusesToResumeDelayedFp8WithoutWhatItsCastsRemember) {
   EXPECT_NO_THROW(resumed.resume(dir / "first"));
 }
 
+TEST(Trainer, GoingBackItPutsLaterCheckpointsAsideWhenItWritesItsFirst) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.checkpoint_every = 4;
+  run.config.keep_checkpoints = 9;
+  Heard heard;
+  Trainer(run.config, dir / "run", run.tokens, heard.sinks).run(kNeverStop);
+  const auto go_on_from = [&](const std::string& name, int64_t steps) {
+    run.config.steps = steps;
+    Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+    trainer.resume(dir / "run" / "checkpoints" / name);
+    trainer.run(kNeverStop);
+  };
+  go_on_from("step-000004", 4);  // at once at its end
+  EXPECT_EQ(find_checkpoint(dir / "run"), checkpoint_folder(dir / "run", 12));
+  go_on_from("step-000004", 6);
+  EXPECT_EQ(find_checkpoint(dir / "run"), checkpoint_folder(dir / "run", 6));
+  go_on_from("abandoned-step-000012", 12);
+  EXPECT_EQ(find_checkpoint(dir / "run"), checkpoint_folder(dir / "run", 12));
+  go_on_from("abandoned-step-000012", 12);  // where there is one of this step
+  EXPECT_EQ(list_checkpoints(dir / "run").size(), 3u);
+  EXPECT_TRUE(std::filesystem::exists(dir / "run/checkpoints/abandoned-step-000012-2"));
+}
+
 TEST(Trainer, RefusesACheckpointOfAnotherModel) {
   const TempDir dir;
   TinyRun run(dir.path());
