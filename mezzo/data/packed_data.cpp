@@ -1,6 +1,7 @@
 #include "mezzo/data/packed_data.h"
 
 #include <bit>
+#include <chrono>
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
@@ -15,6 +16,9 @@ namespace fs = std::filesystem;
 constexpr uint64_t kPackingVersion = 2;
 
 constexpr const char* kTokenizerFile = "tokenizer.json";
+
+// Several machines may share a cache, and know nothing of each other's processes.
+constexpr std::chrono::hours kAgeOfLeftovers(24);
 
 uint64_t key_of(const fs::path& corpus, const PackOptions& options) {
   Hasher hasher;
@@ -52,9 +56,15 @@ PackedData open_or_pack(const fs::path& corpus, const fs::path& cache_folder,
   const fs::path folder = folder_for(corpus, cache_folder, key_of(corpus, options));
   std::optional<PackStatistics> statistics;
   if (!fs::exists(folder)) {
-    write_folder_atomically(folder, [&](const fs::path& temporary) {
-      statistics = pack(corpus, temporary / kTokenizerFile, temporary / kPackedTokens, options);
-    });
+    remove_leftovers(cache_folder, kAgeOfLeftovers);
+    try {
+      write_folder_atomically(folder, [&](const fs::path& temporary) {
+        statistics = pack(corpus, temporary / kTokenizerFile, temporary / kPackedTokens, options);
+      });
+    } catch (const Error&) {
+      if (!fs::exists(folder)) throw;
+      statistics.reset();  // another process has packed the same meanwhile
+    }
   }
   PackedData packed = open_packed(folder);
   packed.statistics = std::move(statistics);

@@ -1,5 +1,6 @@
 #include "mezzo/data/pack.h"
 
+#include <chrono>
 #include <set>
 
 #include "mezzo/base/check.h"
@@ -138,6 +139,32 @@ TEST_F(PackTest, TheCacheIsUsedUntilTheCorpusOrTheVocabularyChanges) {
   options.vocab_size = 310;
   EXPECT_TRUE(open_or_pack(corpus, cache, options).statistics);
   EXPECT_FALSE(open_or_pack(corpus, cache, options).statistics);
+}
+
+TEST_F(PackTest, WhatAnotherProcessHasPackedMeanwhileIsTaken) {
+  const auto cache = folder / "cache";
+  const auto others = open_or_pack(corpus, folder / "other", options).folder;
+  options.progress = [&](std::string_view phase, double fraction) {
+    if (phase == "encode" && fraction == 1)
+      std::filesystem::copy(others, cache / others.filename().string(),
+                            std::filesystem::copy_options::recursive);
+  };
+  const auto packed = open_or_pack(corpus, cache, options);
+  EXPECT_FALSE(packed.statistics);
+  EXPECT_EQ(packed.folder, cache / others.filename().string());
+  EXPECT_EQ(read_file(packed.folder / "data.tokens"), read_file(others / "data.tokens"));
+}
+
+TEST_F(PackTest, WhatAPackThatWasKilledLeftIsRemovedAfterADay) {
+  const auto cache = folder / "cache", left = cache / ".corpus-0.tmp-2147483647";
+  std::filesystem::create_directories(left);
+  open_or_pack(corpus, cache, options);
+  EXPECT_TRUE(std::filesystem::exists(left)) << "it may be a process of another machine";
+  std::filesystem::last_write_time(
+      left, std::filesystem::file_time_type::clock::now() - std::chrono::hours(25));
+  options.vocab_size = 310;
+  open_or_pack(corpus, cache, options);
+  EXPECT_FALSE(std::filesystem::exists(left));
 }
 
 TEST_F(PackTest, AFolderOfPackedTextIsTokenDataWithItsTokenizer) {
