@@ -16,6 +16,7 @@
 #include "mezzo/train/compare.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/run.h"
+#include "mezzo/train/run_folder.h"
 
 namespace mezzo::cli {
 namespace {
@@ -50,10 +51,7 @@ train::CompareConfig new_comparison(const CompareOptions& options) {
   config.is_interleaved = !options.one_at_a_time;
   config.peers = options.peers;
   if (!options.memory.empty()) config.memory = train::bytes_of(options.memory);
-  std::string out = config.run.out;
-  if (!given.values.contains("out"))  // runs/DATE-TIME-MODEL-PRECISION
-    out.replace(out.size() - config.run.precision.size(), std::string::npos, "compare");
-  config.out = out;
+  config.out = config.run.out;
   config.run.out = "";
   return config;
 }
@@ -70,10 +68,11 @@ train::CompareConfig comparison_of(const CompareOptions& options) {
 
 int run_compare(const CompareOptions& options) {
   const std::atomic<bool>& stop = interrupted();
-  const train::CompareConfig config = comparison_of(options);
+  train::CompareConfig config = comparison_of(options);
   train::check_compare(config);
   if (config.run.threads > 0) at::set_num_threads(static_cast<int>(config.run.threads));
   open_data(config.run);  // packed once, for all runs
+  if (config.out.empty()) config.out = train::make_dated_folder(config.run.model, "compare");
   const auto say = [](const std::string& line) {
     fmt::print("{}\n", line);
     std::fflush(stdout);

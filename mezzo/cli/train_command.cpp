@@ -72,7 +72,7 @@ std::unique_ptr<report::Sink> pacer() {
 
 int run_training(const train::GivenOptions& given, bool is_paced) {
   const std::atomic<bool>& stop = interrupted();
-  const train::RunConfig config = train::resolve_config(given);
+  train::RunConfig config = train::resolve_config(given);
   if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
   const train::RunData data = open_data(config);
   report::Sinks sinks;

@@ -86,10 +86,10 @@ Progress::~Progress() {
 void Progress::on_start(const RunInfo& info) {
   info_ = info;
   started_s_ = options_.now_s();
-  print_line(fmt::format("{} ({} parameters) in {} on {}, {} tokens a step -> {}", info.model,
+  print_line(fmt::format("{} ({} parameters) in {} on {}, {} tokens a step{}", info.model,
                          format_count(static_cast<double>(info.parameters)), info.precision,
                          info.device, format_count(static_cast<double>(info.tokens_per_step)),
-                         info.run_dir));
+                         info.run_dir.empty() ? "" : " -> " + info.run_dir));
   for (const std::string& row : table(info.settings, options_.width())) print_line(row);
   if (info.start_step > 0) print_line(fmt::format("resumed after step {}", info.start_step));
 }

@@ -15,7 +15,7 @@ struct RunInfo {
   std::string model;
   std::string precision;
   std::string device;
-  std::string run_dir;
+  std::string run_dir;  // empty: nothing is written
   int64_t parameters = 0;
   int64_t steps_total = 0;
   int64_t start_step =

@@ -10,6 +10,7 @@
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
+#include "mezzo/base/folder_lock.h"
 #include "mezzo/report/comparison_json.h"
 #include "mezzo/report/page.h"
 #include "mezzo/train/capacity.h"
@@ -277,6 +278,7 @@ CompareResult compare(const CompareConfig& config,
   check_same(config.out / kPlanFile, plan_text(config));
   check_same(config.out / kRunFile, to_toml(config.run));
   fs::create_directories(config.out);
+  const FolderLock lock(config.out);
   write_file_atomically(config.out / kPlanFile, plan_text(config));
   write_file_atomically(config.out / kRunFile, to_toml(config.run));
   return Comparing(config, say, stop).run();

@@ -15,6 +15,7 @@
 #include "mezzo/report/summary_file.h"
 #include "mezzo/report/tensorboard.h"
 #include "mezzo/train/machine.h"
+#include "mezzo/train/run_folder.h"
 #include "mezzo/train/trainer.h"
 
 namespace mezzo::train {
@@ -33,16 +34,6 @@ fs::path default_corpus() {
                     "file, folder or token file",
                     corpus.string());
   return corpus;
-}
-
-void make_run_folder(const fs::path& folder) {
-  MEZZO_CHECK_USAGE(!fs::exists(folder) || fs::is_empty(folder), "train",
-                    "--out {} is not empty. Hint: take another folder, or go on with --resume {}",
-                    folder.string(), folder.string());
-  std::error_code error;
-  fs::create_directories(folder, error);
-  MEZZO_CHECK(!error, "train", "cannot make the run's folder {}: {}", folder.string(),
-              error.message());
 }
 
 report::ComparisonFacts page_facts(const RunConfig& config) {
@@ -106,17 +97,14 @@ RunData open_data(const RunConfig& config, const DataProgress& progress) {
   return opened;
 }
 
-report::Summary train(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+report::Summary train(RunConfig& config, const RunData& data, report::Sinks& sinks,
                       const std::atomic<bool>& stop) {
-  const fs::path folder = config.out;
+  const RunFolder held(config);
+  const fs::path folder = held.path();
+  config.out = folder.string();
   const CastPolicyGuard policy(cast_policy_of(config));
-  Trainer trainer(config, folder, data.tokens,
-                  sinks);  // if it refuses the configuration, no folder is left behind
-  if (config.resume.empty()) {
-    make_run_folder(folder);
-  } else {
-    trainer.resume(find_checkpoint(config.resume));
-  }
+  Trainer trainer(config, folder, data.tokens, sinks);
+  if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));
   write_file_atomically(folder / kConfigFile, to_toml(config));
   if (data.tokenizer.has_value()) data.tokenizer->save(folder / kTokenizerFile);
   sinks.add(std::make_unique<report::MetricsFile>(folder / "metrics.jsonl", trainer.step()));

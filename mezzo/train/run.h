@@ -34,10 +34,10 @@ RunData open_data(const RunConfig& config, const DataProgress& progress);
 /// Where packed corpora are kept: $MEZZO_CACHE, else $XDG_CACHE_HOME/mezzo, else ~/.cache/mezzo.
 std::filesystem::path cache_folder();
 
-/// Trains as `config` says: makes the run's folder (config.toml, tokenizer.json), or goes on in the
-/// one that config.resume names; adds metrics.jsonl and summary.json to `sinks`; ends with a sample
-/// of generated text, as a note.
-report::Summary train(const RunConfig& config, const RunData& data, report::Sinks& sinks,
+/// Trains as `config` says: makes the run's folder (config.toml, tokenizer.json), which config.out
+/// then names, or goes on in the one that config.resume names; adds metrics.jsonl and summary.json
+/// to `sinks`; ends with a sample of generated text, as a note. Throws as RunFolder does.
+report::Summary train(RunConfig& config, const RunData& data, report::Sinks& sinks,
                       const std::atomic<bool>& stop);
 
 /// Trains as `config` says, or goes on from the checkpoint of config.resume, until a step is not

@@ -1,10 +1,8 @@
 #include "mezzo/train/run_config.h"
 
-#include <ctime>
 #include <filesystem>
 
 #include <CLI/CLI.hpp>
-#include <fmt/chrono.h>
 #include <fmt/ranges.h>  // fmt::join
 #include <nlohmann/json.hpp>
 
@@ -101,12 +99,6 @@ RunConfig config_of_run(const std::string& place) {
   config.resume = place;
   config.out = folder.string();  // the folder may have been moved since
   return config;
-}
-
-std::string new_run_folder(const RunConfig& config) {
-  const std::time_t now = std::time(nullptr);
-  return fmt::format("runs/{:%Y%m%d-%H%M%S}-{}-{}", *std::localtime(&now), config.model,
-                     config.precision);
 }
 
 std::string names_that_may_change() {
@@ -208,7 +200,6 @@ RunConfig resolve_config(const GivenOptions& given) {
   // A tenth as a person writes it: 3e-05, where 3e-4 / 10 is 2.9999999999999997e-05.
   if (!config.min_lr) config.min_lr = std::stod(fmt::format("{:.12g}", config.lr / 10));
   if (!config.warmup) config.warmup = config.steps / 20;
-  if (config.out.empty()) config.out = new_run_folder(config);
   check_config(config);
   MEZZO_CHECK_USAGE(config.data.empty() || fs::exists(config.data), kWhere,
                     "data must be there, but {} is not", config.data);

@@ -54,7 +54,7 @@ struct RunConfig {
   std::string device = "cpu";
   int64_t threads = 0;
 
-  std::string out;  // empty only before resolve_config
+  std::string out;  // empty: one named by the time, which RunFolder makes
   std::string resume;
   std::string config;
   int64_t checkpoint_every = 250;

@@ -31,9 +31,9 @@ class Folder(unittest.TestCase):
         self.text.write_text(TEXT)
         self.environment = {**os.environ, "MEZZO_CACHE": str(self.folder / "cache"), "NO_COLOR": "1"}
 
-    def start(self, *arguments):
+    def start(self, *arguments, cwd=None):
         return subprocess.Popen([MEZZO, *map(str, arguments)], env=self.environment, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
 
     def mezzo(self, *arguments, expect=0):
         process = self.start(*arguments)
@@ -114,6 +114,30 @@ class Commands(Folder):
         process.communicate(timeout=60)  # hangs up
         self.assertEqual(process.returncode, 130)
         self.assertTrue((self.folder / "run" / "checkpoints" / "step-000000").exists())
+
+    def started_run(self):
+        """A run under way, with a checkpoint."""
+        process = self.start("train", "--data", self.text, "--out", self.folder / "run", *TINY, "--steps", 1000000,
+                             "--warmup", 0, "--checkpoint-every", 20)
+        while process.poll() is None and not list((self.folder / "run").glob("checkpoints/step-*")):
+            time.sleep(0.01)
+        return process
+
+    def test_a_run_has_its_folder_to_itself_while_it_lives(self):
+        process = self.started_run()
+        self.assertIn(f"is in use by process {process.pid}",
+                      self.mezzo("train", "--resume", self.folder / "run", expect=1))
+        process.kill()
+        process.communicate()
+        step = int(sorted((self.folder / "run" / "checkpoints").glob("step-*"))[-1].name[5:])
+        self.mezzo("train", "--resume", self.folder / "run", "--steps", step + 1)
+
+    def test_runs_begun_at_once_without_a_name_have_a_folder_each(self):
+        train = ["train", "--data", self.text, *TINY, "--steps", 2]
+        for process in [self.start(*train, cwd=self.folder) for _ in range(3)]:
+            out, err = process.communicate(timeout=300)
+            self.assertEqual(process.returncode, 0, out + err)
+        self.assertEqual(len(list((self.folder / "runs").glob("*/summary.json"))), 3)
 
     def test_a_run_that_goes_back_and_is_stopped_at_once_goes_on_from_there(self):
         self.train("run", "--steps", 20, "--checkpoint-every", 10)

@@ -262,6 +262,12 @@ TEST(Progress, StartsWithTheSettingsInColumns) {
                           "  lr     0.0003   clip   1", "  warmup 50", ""));
 }
 
+TEST(Progress, NamesNoFolderWhereNothingIsWritten) {
+  Bench bench(kFile);
+  bench.progress->on_start({});
+  EXPECT_THAT(bench.out.str(), ::testing::EndsWith("tokens a step\n"));
+}
+
 TEST(Progress, EndsWithWhatTheRunCameTo) {
   Bench bench(kPlainTerminal);
   bench.start();
