@@ -1,6 +1,7 @@
 #include "mezzo/train/run_config.h"
 
 #include <filesystem>
+#include <set>
 
 #include <CLI/CLI.hpp>
 #include <fmt/ranges.h>  // fmt::join
@@ -21,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kWhere = "config";
+const std::set<std::string> kPaths = {"config", "data", "out", "resume"};
 
 std::string default_text(const Option& option) {
   if (!option.absent.empty()) return option.absent;
@@ -153,7 +155,7 @@ void apply_given(RunConfig& config, const GivenOptions& given) {
   for (const auto& [name, text] : given.values) {
     const std::string source = "--" + name;
     // A shell's variable that is not set is no wish for the default.
-    MEZZO_CHECK_USAGE(!text.empty() || name == "cast-rules", kWhere,
+    MEZZO_CHECK_USAGE(!text.empty() || !kPaths.contains(name), kWhere,
                       "{} must not be empty ({}). Hint: leave it out", name, source);
     set_from_text(config, known_option(name, source), text, source);
   }
