@@ -76,16 +76,20 @@ TEST(Checkpoint, KeepsOnlyTheInputs) {
       << "the output, and the state of the random numbers";
 }
 
-TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicy) {
-  CastPolicy policy = CastPolicy::mezzo();
-  policy.set("linear", CastRule::kFp32, "inner");
-  const at::Tensor weight = at::randn({4, 4}).requires_grad_();
-  std::vector<std::string> seen;
-  const CheckpointFunction part = [&](const Tensors& in) {
+/// Notes the scope and the dtype that it runs in.
+CheckpointFunction linear_that_tells(std::vector<std::string>& seen) {
+  return [&seen, weight = at::randn({4, 4}).requires_grad_()](const Tensors& in) {
     const at::Tensor y = at::linear(in[0], weight);
     seen.push_back(Scope::path() + " " + c10::toString(y.scalar_type()));
     return Tensors{y};
   };
+}
+
+TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicy) {
+  CastPolicy policy = CastPolicy::mezzo();
+  policy.set("linear", CastRule::kFp32, "inner");
+  std::vector<std::string> seen;
+  const CheckpointFunction part = linear_that_tells(seen);
   at::Tensor y;
   {
     const Autocast autocast(at::kCPU, at::kHalf);
@@ -98,13 +102,8 @@ TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicy) {
 }
 
 TEST(Checkpoint, RunsAgainInItsScopeUnderItsPolicyWhateverIsAroundTheBackwardPass) {
-  const at::Tensor weight = at::randn({4, 4}).requires_grad_();
   std::vector<std::string> seen;
-  const CheckpointFunction part = [&](const Tensors& in) {
-    const at::Tensor y = at::linear(in[0], weight);
-    seen.push_back(Scope::path() + " " + c10::toString(y.scalar_type()));
-    return Tensors{y};
-  };
+  const CheckpointFunction part = linear_that_tells(seen);
   const Scope scope("student");
   at::Tensor y;
   {
