@@ -73,12 +73,11 @@ void ReportFile::write() {
   const Clock::time_point begin = Clock::now();
   const bool is_running = !run_.files.summary.has_value();
   facts_.status = is_running ? "running" : to_string(run_.files.summary->status);
-  const Comparison comparison = compare_runs(plan_, {run_});
-  ComparedRun shown = run_;
-  shown.files.steps = thinned(run_.files.steps);
-  write_file_atomically(
-      folder_ / "report.html",
-      report_page(comparison_json(facts_, plan_, {shown}, comparison), is_running));
+  std::vector<ComparedRun> shown(1, run_);
+  const Comparison comparison = compare_runs(plan_, shown);
+  shown.front().files.steps = thinned(run_.files.steps);
+  write_file_atomically(folder_ / "report.html",
+                        report_page(comparison_json(facts_, plan_, shown, comparison), is_running));
   const Clock::time_point end = Clock::now();
   due_ = end + std::max<Clock::duration>(kEvery, kMostOfTime * (end - begin));
 }

@@ -40,9 +40,10 @@ Answer answer_to(const std::string& arguments) {
     if (!answer.line.empty() && answer.line.back() == '\n') answer.line.clear();
     answer.line += part.data();
   }
-  constexpr int kKilled = 128 + SIGKILL;  // as the shell has it
   const int status = ::pclose(pipe);
-  answer.is_killed = WIFEXITED(status) && WEXITSTATUS(status) == kKilled;
+  // The shell waits for the process and tells by its exit status, or has become the process.
+  answer.is_killed = WIFEXITED(status) ? WEXITSTATUS(status) == 128 + SIGKILL
+                                       : WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
   return answer;
 }
 

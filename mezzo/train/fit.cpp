@@ -196,9 +196,7 @@ Fit fit_policy(const RunConfig& config_in, const RunData& data, report::Sinks& s
   Checkpoint snapshot;
   {
     const CastPolicyGuard policy(cast_policy_of(config));
-    RunConfig quiet = config;
-    quiet.diagnose = 0;  // a diagnosis is written into the folder of a run
-    Trainer trainer(quiet, quiet.out, data.tokens, sinks);
+    Trainer trainer(config, config.out, data.tokens, sinks);
     if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));
     trainer.advance(std::max(trainer.step(), config.steps / 2), stop);
     snapshot = trainer.snapshot();

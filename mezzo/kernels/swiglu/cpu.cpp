@@ -47,7 +47,8 @@ MEZZO_INLINE void swiglu_grad_row(const T* grad, const T* gate, const T* up, T* 
   }
 }
 
-/// work(row) on each of `rows` of C channels.
+/// work(row) on each of `rows` of C channels. Rows are no loop of the vector code: within one the
+/// compiler makes branches of fp16's conversions, and no vectors.
 template <class Work>
 void over_rows(int64_t rows, int64_t C, const Work& work) {
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, C));

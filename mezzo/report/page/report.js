@@ -101,11 +101,12 @@ function lossSets(byTime, isSmooth) {
   const sets = [];
   for (const run of started()) {
     const seconds = wallTimes(run);
-    const x = (step) => (byTime ? seconds[Math.max(0, run.steps.step.findLastIndex((other) => other <= step))] : step);
+    const x = (step, row) => (byTime ? seconds[Math.max(0, row)] : step);
     const losses = isSmooth ? smoothed(run.steps.loss) : run.steps.loss.map(number);
     const isFirst = run.seed === data.seeds[0];
-    sets.push(line(run, run.steps.step.map((step, i) => ({ x: x(step), y: losses[i] })), { borderWidth: isFirst ? 2 : 0.8 }));
-    const points = run.evals.step.map((step, i) => ({ x: x(step), y: number(run.evals.val_loss[i]) }));
+    sets.push(line(run, run.steps.step.map((step, i) => ({ x: x(step, i), y: losses[i] })), { borderWidth: isFirst ? 2 : 0.8 }));
+    const rowAt = (step) => run.steps.step.findLastIndex((other) => other <= step);
+    const points = run.evals.step.map((step, i) => ({ x: x(step, rowAt(step)), y: number(run.evals.val_loss[i]) }));
     sets.push(line(run, points, { label: `${run.mode}, seed ${run.seed}, held out`, showLine: false, pointRadius: isFirst ? 4 : 2.5 }));
   }
   return sets;
