@@ -1,5 +1,6 @@
 #include "mezzo/optim/clip.h"
 
+#include <cmath>
 #include <map>
 #include <string>
 #include <unordered_set>
@@ -75,6 +76,7 @@ at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_nor
     return at::zeros({}, at::kFloat);
   }
   const at::Tensor norm = total_norm(grouped(grads), grads.front().device());
+  if (std::isinf(max_norm)) return norm;
   clip_to_norm_(params, norm, max_norm);
   return norm;
 }

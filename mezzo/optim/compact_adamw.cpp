@@ -68,14 +68,8 @@ CompactAdamW::CompactAdamW(const std::vector<torch::optim::OptimizerParamGroup>&
                            CompactAdamWOptions defaults)
     : FusedOptimizer("CompactAdamW", param_groups, checked(std::move(defaults))) {
   for (const auto& group : param_groups_) {
-    const auto* options = dynamic_cast<const CompactAdamWOptions*>(&group.options());
-    MEZZO_CHECK_USAGE(options != nullptr, "CompactAdamW",
-                      "a parameter group's options must be CompactAdamWOptions, but are another "
-                      "optimizer's");
-    checked(*options);
-    for (const at::Tensor& param : group.params()) {
-      state_of(param, *options);
-    }
+    const auto& options = checked(static_cast<const CompactAdamWOptions&>(group.options()));
+    for (const at::Tensor& param : group.params()) state_of(param, options);
   }
 }
 
@@ -111,6 +105,21 @@ void CompactAdamW::check_grad_dtype(const at::Tensor& param) const {
               fmt::join(param.sizes(), ", "), c10::toString(dtype));
 }
 
+// A split weight is half of a number, and its remainder the other.
+void CompactAdamW::check_loaded(const detail::PlaceOfParam& place, const CompactAdamWState* read,
+                                const at::Tensor& param) const {
+  FusedOptimizer::check_loaded(place, read, param);
+  const CompactAdamWState* const own = find_state(param);
+  const auto is_split = [](const CompactAdamWState* state) {
+    return state != nullptr && state->remainder.defined();
+  };
+  MEZZO_CHECK(is_split(read) == is_split(own), "CompactAdamW.load",
+              "parameter {} of group {} is {}split here, but was {}split when it was saved. Hint: "
+              "load it with the split_weights that it was saved with",
+              place.index, place.group, is_split(own) ? "" : "not ",
+              is_split(read) ? "" : "not ");
+}
+
 void CompactAdamW::step_one(const at::Tensor& param) {
   for (auto& group : param_groups_) {
     for (const at::Tensor& own : group.params()) {
@@ -129,8 +138,8 @@ std::vector<at::Tensor> CompactAdamW::state_tensors() const {
   std::vector<at::Tensor> all;
   for (const auto& group : param_groups_) {
     for (const at::Tensor& param : group.params()) {
-      if (const auto found = state_.find(param.unsafeGetTensorImpl()); found != state_.end()) {
-        const auto own = static_cast<const CompactAdamWState&>(*found->second).tensors();
+      if (const CompactAdamWState* state = find_state(param)) {
+        const auto own = state->tensors();
         all.insert(all.end(), own.begin(), own.end());
       }
     }

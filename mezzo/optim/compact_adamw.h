@@ -69,6 +69,8 @@ class CompactAdamW : public FusedOptimizer<CompactAdamWOptions, CompactAdamWStat
   void update(const Bucket<CompactAdamWState>& bucket, const CompactAdamWOptions& options,
               const ScaleOfStep& scale) override;
   void check_grad_dtype(const at::Tensor& param) const override;
+  void check_loaded(const detail::PlaceOfParam& place, const CompactAdamWState* read,
+                    const at::Tensor& param) const override;
   detail::KeyedTensors keyed_state(const NamedParameters& named);
   /// f(name, parameter, state) for each.
   template <class F>

@@ -31,6 +31,12 @@ std::string kind_of(const at::Tensor& tensor) {
 
 }  // namespace
 
+void check_options(const char* optimizer, bool are_own) {
+  MEZZO_CHECK_USAGE(are_own, optimizer,
+                    "a parameter group's options must be {}Options, but are another optimizer's",
+                    optimizer);
+}
+
 void check_differ(const char* optimizer,
                   const std::vector<torch::optim::OptimizerParamGroup>& groups,
                   const torch::optim::OptimizerParamGroup& added) {
@@ -104,6 +110,14 @@ void take_back_skipped(const std::vector<at::Tensor>& steps,
                        const std::optional<at::Tensor>& found_inf) {
   if (found_inf) {
     at::_foreach_sub_(steps, std::vector<at::Tensor>(steps.size(), *found_inf));
+  }
+}
+
+void read_archive(const char* optimizer, const std::function<void()>& read) {
+  try {
+    read();
+  } catch (const c10::Error& error) {
+    MEZZO_CHECK(false, fmt::format("{}.load", optimizer), "{}", error.what_without_backtrace());
   }
 }
 

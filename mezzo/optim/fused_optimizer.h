@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -42,6 +43,8 @@ struct ScaleOfStep {
 
 namespace detail {
 
+/// Throws UsageError unless a group's options are the optimizer's own.
+void check_options(const char* optimizer, bool are_own);
 /// Throws Error for a parameter in the new group that is there already, or in it twice.
 void check_differ(const char* optimizer,
                   const std::vector<torch::optim::OptimizerParamGroup>& groups,
@@ -61,6 +64,8 @@ void check_fraction(const char* optimizer, const char* key, double value);
 void count_steps(const std::vector<at::Tensor>& steps);
 void take_back_skipped(const std::vector<at::Tensor>& steps,
                        const std::optional<at::Tensor>& found_inf);
+/// read(), with libtorch's errors as Error.
+void read_archive(const char* optimizer, const std::function<void()>& read);
 /// An undefined tensor is no key of the archive, as in libtorch's own optimizers.
 void write_tensor(torch::serialize::OutputArchive& archive, const char* key,
                   const at::Tensor& tensor);
@@ -89,8 +94,11 @@ void check_read_step(const PlaceOfParam& place, const at::Tensor& step, const at
 template <class Options, class State>
 class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
  public:
-  /// libtorch's, which is not virtual. Throws Error for a parameter that would be stepped twice.
+  /// libtorch's, which is not virtual. Throws Error for a parameter that would be stepped twice, and
+  /// for options of another optimizer.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
+    detail::check_options(name_, !group.has_options() ||
+                                     dynamic_cast<const Options*>(&group.options()) != nullptr);
     detail::check_differ(name_, param_groups_, group);
     Optimizer::add_param_group(group);
   }
@@ -118,23 +126,22 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
   void save(torch::serialize::OutputArchive& archive) const override {
     torch::optim::serialize<State, Options>(archive, *this);
   }
-  /// torch::load's, of what save() wrote for parameters of the same shapes in the same order.
-  /// Throws Error, and changes nothing, for what was written for others.
+  /// torch::load's, of what save() wrote for parameters of the same shapes in the same order; what
+  /// is remembered of a parameter that had no state then is forgotten. Throws Error, and changes
+  /// nothing, for what was written for others.
   void load(torch::serialize::InputArchive& archive) override {
     Loaded loaded(param_groups_, defaults_->clone());
-    torch::optim::serialize<State, Options>(archive, loaded);
+    detail::read_archive(name_,
+                         [&] { torch::optim::serialize<State, Options>(archive, loaded); });
     for (size_t group = 0; group < param_groups_.size(); ++group) {
       const std::vector<at::Tensor>& params = param_groups_[group].params();
-      for (size_t i = 0; i < params.size(); ++i) {
-        const auto read = loaded.state().find(params[i].unsafeGetTensorImpl());
-        if (read == loaded.state().end()) continue;
-        static_cast<const State&>(*read->second).check_read({name_, group, i}, params[i]);
-      }
+      for (size_t i = 0; i < params.size(); ++i)
+        check_loaded({name_, group, i}, find_state(loaded.state(), params[i]), params[i]);
     }
     for (size_t group = 0; group < param_groups_.size(); ++group) {
       param_groups_[group].set_options(loaded.param_groups()[group].options().clone());
     }
-    for (auto& [param, state] : loaded.state()) state_[param] = std::move(state);
+    state_ = std::move(loaded.state());
   }
 
  protected:
@@ -165,6 +172,15 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     return state;
   }
 
+  /// What is remembered of a parameter now; null: nothing.
+  const State* find_state(const at::Tensor& param) const { return find_state(state_, param); }
+
+  /// Throws Error for a state that was read and does not fit the parameter; null: none was.
+  virtual void check_loaded(const detail::PlaceOfParam& place, const State* read,
+                            const at::Tensor& param) const {
+    if (read != nullptr) read->check_read(place, param);
+  }
+
   /// A step of this parameter alone, if it has a gradient.
   void step_alone(const at::Tensor& param, const Options& options) {
     if (!param.grad().defined()) return;
@@ -183,6 +199,13 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     using Optimizer::Optimizer;
     at::Tensor step(LossClosure) override { return {}; }
   };
+
+  using States = ska::flat_hash_map<void*, std::unique_ptr<torch::optim::OptimizerParamState>>;
+
+  static const State* find_state(const States& states, const at::Tensor& param) {
+    const auto found = states.find(param.unsafeGetTensorImpl());
+    return found == states.end() ? nullptr : static_cast<const State*>(found->second.get());
+  }
 
   virtual void update(const Bucket<State>& bucket, const Options& options,
                       const ScaleOfStep& scale) = 0;

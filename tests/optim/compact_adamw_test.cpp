@@ -137,6 +137,19 @@ TEST_P(CompactAdamWModes, RefusesAnArchiveOfAnotherModelAndKeepsItsState) {
   expect_equal(snapshot(optimizer, named), before);
 }
 
+TEST_P(CompactAdamWModes, RefusesAnArchiveWhoseWeightsAreSplitOtherwiseAndKeepsItsState) {
+  CompactAdamWOptions otherwise = mode;
+  otherwise.split_weights(!mode.split_weights());
+  CompactAdamW stranger(decay_groups(model(), otherwise));
+  std::stringstream file;
+  torch::save(stranger, file);
+  give_grads(named, 1);
+  optimizer.step();
+  const Tensors before = snapshot(optimizer, named);
+  EXPECT_THROW_WITH(torch::load(optimizer, file), "split here, but was");
+  expect_equal(snapshot(optimizer, named), before);
+}
+
 TEST_P(CompactAdamWModes, GivesTheSameBitsForAnyNumberOfThreads) {
   const int threads = at::get_num_threads();
   for (int64_t step = 1; step < 4; ++step) {

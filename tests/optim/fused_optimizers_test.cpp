@@ -241,8 +241,44 @@ TEST_P(FusedOptimizersState, OfParametersUnlikeTheirsIsRefusedAndTheirOwnKept) {
   }
 }
 
+TEST_P(FusedOptimizersState, OfBeforeTheFirstStepForgetsTheStepsSince) {
+  const Params params = {start()[0]}, fresh = {start()[0]};
+  const auto optimizer = GetParam().ours(params), expected = GetParam().ours(fresh);
+  std::stringstream file;
+  torch::save(*optimizer, file);
+  give_grads(params, 1);
+  optimizer->step();
+  torch::load(*optimizer, file);
+  {
+    const at::NoGradGuard no_grad;
+    params[0].copy_(fresh[0]);
+  }
+  for (const Params& all : {params, fresh}) give_grads(all, 2);
+  optimizer->step();
+  expected->step();
+  expect_equal(params, fresh);
+}
+
+TEST_P(FusedOptimizersState, OfAnotherNumberOfGroupsIsRefused) {
+  const Params params = start();
+  const auto one = GetParam().ours({params[0]}), two = GetParam().ours({params[0]});
+  two->add_param_group(Params{params[1]});
+  std::stringstream file;
+  torch::save(*two, file);
+  EXPECT_THROW_WITH(torch::load(*one, file), "a different number of parameter groups");
+}
+
 INSTANTIATE_TEST_SUITE_P(All, FusedOptimizersState, ::testing::ValuesIn(cases_with_state()),
                          [](const auto& test) { return test.param.name; });
+
+TEST(FusedOptimizers, RefuseTheOptionsOfAnother) {
+  const torch::optim::OptimizerParamGroup group(
+      start(), std::make_unique<torch::optim::SGDOptions>(0.1));
+  const char* const error = "a parameter group's options must be AdamWOptions";
+  EXPECT_THROW_WITH(AdamW({group}, torch::optim::AdamWOptions()), error);
+  AdamW optimizer({some({3}, 1).set_requires_grad(true)});
+  EXPECT_THROW_WITH(optimizer.add_param_group(group), error);
+}
 
 TEST(FusedOptimizers, RefuseAParameterInASecondGroup) {
   const Params params = start();
