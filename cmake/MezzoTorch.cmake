@@ -4,6 +4,10 @@
 # Where find_package(Torch) has run, its libtorch is taken. Otherwise the folder that holds torch's include/ and lib/
 # is looked for in MEZZO_TORCH_ROOT, then MEZZO_TORCH_HINTS, then the torch that python3 imports. A wheel's own
 # TorchConfig.cmake is not needed: it wants the CUDA toolkit even where only the CPU half is linked.
+#
+# Where there is none that can be used, MEZZO_TORCH_PROBLEM says why: Mezzo's own build stops, find_package() fails.
+
+set(MEZZO_TORCH_PROBLEM "")
 
 set(MEZZO_TORCH_ROOT "" CACHE PATH "The torch package's folder (has include/ and lib/)")
 set(MEZZO_CUDA "AUTO" CACHE STRING "Link libtorch's CUDA half: AUTO (if the wheel has what it needs), ON, OFF")
@@ -27,9 +31,11 @@ else()
   endif()
 endif()
 if(NOT EXISTS "${_mezzo_root}/lib/libtorch_cpu.so")
-  message(FATAL_ERROR "Mezzo needs libtorch, and found none in '${_mezzo_root}'. Pass -DMEZZO_TORCH_ROOT=<.../site-packages/torch "
-                      "or the unpacked libtorch>, or call find_package(Torch) first. In Mezzo's own folder, "
-                      "scripts/setup.sh fetches the pinned wheel into .venv.")
+  string(CONCAT MEZZO_TORCH_PROBLEM
+    "Mezzo needs libtorch, and found none in '${_mezzo_root}'. Pass -DMEZZO_TORCH_ROOT=<.../site-packages/torch "
+    "or the unpacked libtorch>, or call find_package(Torch) first. In Mezzo's own folder, "
+    "scripts/setup.sh fetches the pinned wheel into .venv.")
+  return()
 endif()
 
 set(_mezzo_version_header ${_mezzo_root}/include/torch/headeronly/version.h)
@@ -40,7 +46,8 @@ if(EXISTS ${_mezzo_version_header})
   list(JOIN _mezzo_numbers "." MEZZO_TORCH_VERSION)
 endif()
 if(MEZZO_TORCH_VERSION VERSION_LESS 2.11)
-  message(FATAL_ERROR "The torch in ${_mezzo_root} (${MEZZO_TORCH_VERSION}) is too old: Mezzo needs 2.11 or newer.")
+  set(MEZZO_TORCH_PROBLEM "The torch in ${_mezzo_root} (${MEZZO_TORCH_VERSION}) is too old: Mezzo needs 2.11 or newer.")
+  return()
 endif()
 set(MEZZO_TORCH_PACKAGE ${_mezzo_root})
 
@@ -48,7 +55,10 @@ if(NOT TARGET mezzo::torch)
   add_library(mezzo::torch INTERFACE IMPORTED GLOBAL)
   if(TARGET torch)
     target_link_libraries(mezzo::torch INTERFACE torch)
-    set(MEZZO_TORCH_LINKS_CUDA ${TORCH_CUDA_LIBRARIES})
+    set(MEZZO_TORCH_LINKS_CUDA OFF)
+    if(TORCH_CUDA_LIBRARIES)
+      set(MEZZO_TORCH_LINKS_CUDA ON)
+    endif()
   else()
     target_include_directories(mezzo::torch SYSTEM INTERFACE ${_mezzo_root}/include
                                                              ${_mezzo_root}/include/torch/csrc/api/include)

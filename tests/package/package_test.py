@@ -96,6 +96,15 @@ class Package(unittest.TestCase):
             self.assertIn("found none in", " ".join(configure(SOURCE / "examples", build, f"-DCMAKE_PREFIX_PATH={PREFIX}",
                                                               f"-DMEZZO_TORCH_ROOT={folder}", expect=1).split()))
 
+    def test_a_project_that_can_do_without_goes_on_where_there_is_no_libtorch(self):
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "CMakeLists.txt").write_text(
+                "cmake_minimum_required(VERSION 3.25)\nproject(can_do_without LANGUAGES CXX)\n"
+                "find_package(Mezzo QUIET)\nmessage(STATUS \"found: ${Mezzo_FOUND}\")\n")
+            said = configure(folder, pathlib.Path(folder, "build"), f"-DCMAKE_PREFIX_PATH={PREFIX}",
+                             f"-DMEZZO_TORCH_ROOT={folder}")
+            self.assertRegex(said, "found: (0|FALSE)")
+
 
 if __name__ == "__main__":
     unittest.main()
