@@ -21,7 +21,8 @@ for program in kernels_test train_test; do
   check "$program" "$here/run" "bin/$program" --gtest_filter="$on_gpu" --gtest_brief=1
 done
 if [ "${1:-}" != quick ]; then
-  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer)
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer) ||
+    { echo "gpu_checks: no compute-sanitizer; it comes with the CUDA toolkit" >&2; exit 1; }
   for tool in memcheck racecheck initcheck synccheck; do
     # libtorch's own kernels are not ours to check: the filter names those of the namespace mezzo. The twins' tests run
     # each of Mezzo's once; all of the tests would take an hour there.

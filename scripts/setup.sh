@@ -21,7 +21,7 @@ fail() {
 apt_install() {
   local sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo)
-  "${sudo[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "$@"
+  "${sudo[@]}" apt-get update -qq && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@"
 }
 
 need_packages() {
@@ -53,11 +53,16 @@ need_packages() {
   }
 }
 
-# The tests open report.html in it. Not every distribution has it as a package, and they do without.
+# The tests open report.html in it. Not every distribution has it as a package; asked for once, they do without.
 want_chromium() {
+  local stamp=build/.no-chromium
   command -v chromium >/dev/null && return
+  [ ! -e $stamp ] || return 0
   echo "setup: installing chromium"
-  apt_install chromium >/dev/null 2>&1 || echo "setup: no chromium to be had; the tests of report.html are skipped"
+  apt_install chromium >/dev/null 2>&1 || {
+    echo "setup: no chromium to be had; the tests of report.html are skipped"
+    mkdir -p build && touch $stamp
+  }
 }
 
 # make_venv FOLDER STAMP PIP-ARGUMENTS...: a virtual environment that holds just what the stamp names.
@@ -66,14 +71,18 @@ make_venv() {
   shift 2
   [ "$(cat "$folder/.mezzo-stamp" 2>/dev/null)" = "$stamp" ] && return
   echo "setup: making $folder ($stamp)"
-  rm -rf "$folder"
+  rm -rf "$folder.before"
+  [ ! -e "$folder" ] || mv "$folder" "$folder.before"  # a virtual environment does not work where it was not made
   python3 -m venv "$folder" || fail "python3 -m venv failed; get it with: apt-get install python3-venv"
   "$folder/bin/pip" install --quiet --disable-pip-version-check "$@" 2>"$folder/pip.log" || {
     tail -n 3 "$folder/pip.log" >&2
+    rm -rf "$folder"
+    [ ! -e "$folder.before" ] || mv "$folder.before" "$folder"
     fail "could not fetch $stamp from PyPI (offline?); connect and run this again, or point PIP_FIND_LINKS at a" \
       "folder that holds the wheels"
   }
   echo "$stamp" >"$folder/.mezzo-stamp"
+  rm -rf "$folder.before"
 }
 
 need_torch() {
