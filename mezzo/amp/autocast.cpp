@@ -23,7 +23,7 @@ Autocast::Autocast(c10::DeviceType device, std::optional<at::ScalarType> dtype, 
   install_cast_kernels();
   outer_ = state_now();
   const at::ScalarType inner = dtype.value_or(outer_.dtype);
-  MEZZO_CHECK(inner == at::kHalf || inner == at::kBFloat16, "Autocast",
+  MEZZO_CHECK(!enabled || inner == at::kHalf || inner == at::kBFloat16, "Autocast",
               "dtype must be Half (fp16) or BFloat16, but is {}. Hint: fp32 is Autocast with "
               "enabled = false",
               c10::toString(inner));
@@ -48,6 +48,11 @@ Autocast::~Autocast() {
 Autocast::State Autocast::state_now() const {
   return {at::autocast::is_autocast_enabled(device_), at::autocast::get_autocast_dtype(device_),
           at::autocast::is_autocast_cache_enabled()};
+}
+
+void clear_autocast_cache() {
+  clear_cast_cache();
+  at::autocast::clear_cache();
 }
 
 }  // namespace mezzo

@@ -23,9 +23,10 @@ namespace mezzo {
 /// found, on an exception too. The state belongs to the thread: a new thread begins outside any
 /// region. It is libtorch's own state, so at::autocast::is_autocast_enabled() and extensions with
 /// their own autocast kernels see the region.
-class Autocast {
+class [[nodiscard]] Autocast {
  public:
-  /// dtype: at::kHalf or at::kBFloat16; left out, the device's own (CPU bf16, CUDA fp16).
+  /// dtype: at::kHalf or at::kBFloat16, any if not enabled; left out, that of the region around it,
+  /// or the device's own (CPU bf16, CUDA fp16).
   /// cache_enabled: keep the casts of parameters until the outermost region ends; left out, as it
   /// is now. Throws Error for a device without autocast or another dtype.
   explicit Autocast(c10::DeviceType device, std::optional<at::ScalarType> dtype = std::nullopt,
@@ -46,5 +47,10 @@ class Autocast {
   State outer_;
   bool changes_dtype_;
 };
+
+/// torch.clear_autocast_cache(): drops this thread's kept casts, and libtorch's. Needed only for a
+/// weight that is written to behind autograd's back within a region, as by `weight.data().fill_(0)`
+/// or set_data(): such a write is not seen.
+void clear_autocast_cache();
 
 }  // namespace mezzo

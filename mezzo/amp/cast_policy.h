@@ -14,7 +14,7 @@
 namespace mezzo {
 
 /// Which dtype an op runs in under autocast, as data: one rule an op, and rules for parts of a
-/// model. A value: copy it, change it, compare it, put it in force with a CastPolicyGuard.
+/// model. A value: copy it, change it, put it in force with a CastPolicyGuard.
 ///
 ///   CastPolicy policy = CastPolicy::mezzo();
 ///   policy.set("softmax", CastRule::kLower)                    // all overloads of softmax
@@ -78,7 +78,7 @@ class CastPolicy {
 /// Puts a policy in force on this thread while it lives; guards nest and restore what was there.
 /// It acts wherever autocast is on, in a region of Autocast or of libtorch's own; in the latter
 /// casts of parameters are not kept.
-class CastPolicyGuard {
+class [[nodiscard]] CastPolicyGuard {
  public:
   /// Copies the policy: later changes to it do not act here.
   explicit CastPolicyGuard(const CastPolicy& policy);

@@ -15,8 +15,9 @@ constexpr CastRule kPass = CastRule::kPass;
 constexpr CastRule kBanned = CastRule::kBanned;
 
 // Note [What the mezzo policy does on a CPU]
-// It is the union of PyTorch's two lists; where they differ, CUDA's word, which protects more: on a
-// CPU libtorch leaves softmax, sum, exp, pow, norms and their like in 16 bits. Three ops that
+// It is the union of PyTorch's two lists; where they differ, the word that protects more: CUDA's, as
+// on a CPU libtorch leaves softmax, sum, exp, pow, norms and their like in 16 bits, but for
+// grid_sampler, whose CPU kernel is on the CPU's list alone. Three ops that
 // CUDA's list runs in fp32 pass: the CPU kernels of layer_norm, native_layer_norm and group_norm
 // take 16-bit arguments and keep their statistics in fp32 inside, so that a cast would buy nothing
 // (tests/amp/protected_ops_test.cpp shows it, also for rms_norm and mean, which are on no list).
@@ -113,7 +114,7 @@ constexpr CastTableRow kRows[] = {
     {"fractional_max_pool3d", kNone, kFp32, kFp32},
     {"frobenius_norm.dim", kFp32, kNone, kFp32},
     {"geqrf", kNone, kFp32, kFp32},
-    {"grid_sampler", kPromote, kFp32, kPromote},
+    {"grid_sampler", kPromote, kFp32, kFp32},
     {"grid_sampler_2d", kNone, kFp32, kFp32},
     {"grid_sampler_3d", kNone, kFp32, kFp32},
     {"group_norm", kFp32, kNone, kPass},

@@ -18,8 +18,9 @@ using CheckpointFunction = std::function<std::vector<at::Tensor>(const std::vect
 /// but for the order of its sum), for the memory of one part at a time and one more forward pass
 /// (Chen et al., arXiv 1604.06174).
 ///
-/// As with use_reentrant=True in Python: one of the inputs must require grad, the backward pass
-/// must be backward() (not grad()), and no double backward. Under no_grad it is just the call.
+/// As with use_reentrant=True in Python: one of the inputs must require grad, and the backward pass
+/// must be backward() of all (not grad(), nor backward() of some `inputs`), once; else Error is
+/// thrown. Under no_grad it is just the call. Every input must be defined.
 std::vector<at::Tensor> checkpoint(const CheckpointFunction& function,
                                    const std::vector<at::Tensor>& inputs);
 

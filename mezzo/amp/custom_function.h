@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/amp/autocast.h"
+#include "mezzo/amp/cast_policy.h"
 
 namespace mezzo {
 
@@ -20,7 +21,7 @@ namespace mezzo {
 ///
 /// With cast_inputs, forward runs with autocast off on what cast() returns; outside a region
 /// nothing is changed. Without, forward runs in the region as it is.
-class CustomFwd {
+class [[nodiscard]] CustomFwd {
  public:
   /// cast_inputs: the dtype that cast() casts to, with autocast off inside; none: no cast.
   CustomFwd(torch::autograd::AutogradContext* ctx, c10::DeviceType device,
@@ -36,14 +37,16 @@ class CustomFwd {
   std::optional<Autocast> region_;
 };
 
-/// torch.amp.custom_bwd: backward runs with autocast as forward had it, wherever it is called.
-class CustomBwd {
+/// torch.amp.custom_bwd: backward runs with autocast and cast policy as forward had them, wherever
+/// it is called.
+class [[nodiscard]] CustomBwd {
  public:
   /// Throws Error if forward did not begin with a CustomFwd.
   explicit CustomBwd(torch::autograd::AutogradContext* ctx);
 
  private:
   std::optional<Autocast> region_;
+  std::optional<CastPolicyGuard> policy_;
 };
 
 }  // namespace mezzo

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include <ATen/Context.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/maximum.h>
@@ -54,6 +55,11 @@ std::vector<GradientFacts> facts_of(const torch::optim::Optimizer& optimizer,
 GradScaler::GradScaler(at::Device device, GradScalerOptions options)
     : device_(device), options_(std::move(options)) {
   validate(options_);
+  MEZZO_CHECK(!options_.enabled || !device_.is_cuda() || at::globalContext().hasCUDA(),
+              "GradScaler",
+              "the device is {}, but no GPU can be used here. Hint: .enabled = "
+              "torch::cuda::is_available(), or give a CPU",
+              device_.str());
 }
 
 at::Tensor GradScaler::scale(const at::Tensor& outputs) {
@@ -339,6 +345,14 @@ void GradScaler::load_state_dict(const GradScalerState& state) {
   tensors_.scale.fill_(options_.init_scale);
   tensors_.growth_tracker.fill_(init_growth_tracker_);
   tensors_.hysteresis_tracker.fill_(options_.hysteresis);
+}
+
+void GradScaler::load_state_dict(const std::optional<GradScalerState>& state) {
+  if (!options_.enabled) return;
+  MEZZO_CHECK(state.has_value(), "GradScaler.load_state_dict",
+              "the state is empty, as that of a disabled scaler is. Hint: begin with init_scale, or "
+              "disable this one too");
+  load_state_dict(*state);
 }
 
 void GradScaler::init_tensors() {

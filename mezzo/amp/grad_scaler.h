@@ -29,14 +29,16 @@ namespace mezzo {
 /// section 3.2). With an optimizer that is a ScaledStep no step waits for the device, and all four
 /// calls can be held by a CUDA graph (make a first call of scale() before the capture); with any
 /// other, step() reads found_inf once. Optimizers are known by their address: one must outlive the
-/// step that it takes part in. Not thread-safe.
+/// step that it takes part in. A copy shares the scale that the first scale() has
+/// made. Not thread-safe.
 ///
 /// An overflow at min_scale throws Error (GradScalerOptions::error_at_min_scale): from update() on
 /// a CPU; elsewhere from the next method here that reads the device, once for all since the last.
 class GradScaler {
  public:
   /// device: where the scale lies. Without an index (at::kCUDA) it is that of the first outputs, as
-  /// in torch.amp. Throws Error for options that cannot work.
+  /// in torch.amp. Throws Error for options that cannot work, and, if enabled, for a GPU where none
+  /// can be used.
   explicit GradScaler(at::Device device, GradScalerOptions options = {});
 
   /// outputs * scale, fp32 for 16-bit outputs (65536 does not fit into fp16). Any shape; the graph
@@ -53,7 +55,7 @@ class GradScaler {
 
   /// optimizer.step(), unless a gradient is not finite; unscales first if unscale_ was not called.
   /// A closure is refused, as torch.amp does: its backward pass would go unscaled. Disabled:
-  /// optimizer.step(closure).
+  /// optimizer.step(closure), whose loss is the closure's to keep.
   StepOutcome step(torch::optim::Optimizer& optimizer,
                    torch::optim::Optimizer::LossClosure closure = nullptr);
 
@@ -120,8 +122,12 @@ class GradScaler {
   /// Take it after update(). None when disabled.
   std::optional<GradScalerState> state_dict() const;
   /// The scale is brought into [min_scale, max_scale], the hysteresis is full again. Throws for a
-  /// state that cannot work; the scaler is then unchanged. No-op when disabled.
+  /// state that cannot work, and for none (a disabled scaler's); the scaler is then unchanged. No-op
+  /// when disabled.
+  /// @{
   void load_state_dict(const GradScalerState& state);
+  void load_state_dict(const std::optional<GradScalerState>& state);
+  /// @}
 
  private:
   enum class Stage { kReady, kUnscaled, kStepped };

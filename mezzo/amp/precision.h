@@ -17,7 +17,7 @@ struct PrecisionMode {
       autocast;              ///< the 16-bit type that an Autocast region runs in; none: no region
   bool scales_loss;          ///< dynamic loss scaling by default
   bool splits_weights;       ///< matrices are kept as their bf16 value, which products use, and a
-                             ///< 16-bit remainder: together exactly `weights`, fp32 (on a CPU)
+                             ///< 16-bit remainder: together exactly `weights`, fp32
   int moment_bits;           ///< of the optimizer's moments; 8: block by block, but for tables,
                              ///< vectors and small tensors
   bool fp8_products;         ///< the linear layers of a model's inner blocks multiply in FP8

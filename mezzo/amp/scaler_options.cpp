@@ -31,10 +31,12 @@ void validate(const GradScalerOptions& options) {
   check_growth_factor(options.growth_factor);
   check_backoff_factor(options.backoff_factor);
   check_growth_interval(options.growth_interval);
-  // 2^-127 is where 1 / scale stops being a finite fp32 number.
-  MEZZO_CHECK(options.min_scale > 0x1p-127 && options.min_scale <= options.init_scale, "GradScaler",
-              "min_scale must be in (2^-127, init_scale = {}], but is {}", options.init_scale,
+  // The smallest normal fp32 number. Below 2^-127, 1 / scale is infinite.
+  MEZZO_CHECK(options.min_scale >= 0x1p-126, "GradScaler", "min_scale must be >= 2^-126, but is {}",
               options.min_scale);
+  MEZZO_CHECK(options.init_scale >= options.min_scale, "GradScaler",
+              "init_scale must be at least min_scale = {}, but is {}. Hint: lower min_scale too",
+              options.min_scale, options.init_scale);
   MEZZO_CHECK(options.max_scale >= options.init_scale &&
                   options.max_scale <= std::numeric_limits<float>::max(),
               "GradScaler",

@@ -16,8 +16,8 @@ struct GradScalerOptions {
   int64_t growth_interval = 2000;  ///< consecutive good steps before the scale grows
   bool enabled = true;             ///< false: every method passes through
 
-  /// The scale never leaves [min_scale, max_scale], whoever sets it. Below 2^-127 the inverse of
-  /// the scale is infinite in fp32.
+  /// The scale never leaves [min_scale, max_scale], whoever sets it. At least 2^-126, the smallest
+  /// normal fp32 number: not far below, the inverse of the scale is infinite.
   double min_scale = 1.0;
   /// Growth stops here.
   double max_scale = std::numeric_limits<float>::max();

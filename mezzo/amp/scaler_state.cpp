@@ -22,13 +22,14 @@ constexpr const char* kWhere = "GradScaler state";
 
 using Dict = c10::impl::GenericDict;
 
-Dict to_dict(const GradScalerState& state) {
+Dict to_dict(const std::optional<GradScalerState>& state) {
   Dict dict(c10::StringType::get(), c10::AnyType::get());
-  dict.insert("scale", state.scale);
-  dict.insert("growth_factor", state.growth_factor);
-  dict.insert("backoff_factor", state.backoff_factor);
-  dict.insert("growth_interval", state.growth_interval);
-  dict.insert("_growth_tracker", state.growth_tracker);
+  if (!state.has_value()) return dict;
+  dict.insert("scale", state->scale);
+  dict.insert("growth_factor", state->growth_factor);
+  dict.insert("backoff_factor", state->backoff_factor);
+  dict.insert("growth_interval", state->growth_interval);
+  dict.insert("_growth_tracker", state->growth_tracker);
   return dict;
 }
 
@@ -40,16 +41,18 @@ double number_at(const Dict& dict, const char* key) {
   return found->value().toScalar().toDouble();
 }
 
-GradScalerState from_dict(const Dict& dict) {
-  return {number_at(dict, "scale"), number_at(dict, "growth_factor"),
-          number_at(dict, "backoff_factor"),
-          static_cast<int64_t>(number_at(dict, "growth_interval")),
-          static_cast<int64_t>(number_at(dict, "_growth_tracker"))};
+std::optional<GradScalerState> from_dict(const Dict& dict) {
+  if (dict.empty()) return std::nullopt;
+  return GradScalerState{number_at(dict, "scale"), number_at(dict, "growth_factor"),
+                         number_at(dict, "backoff_factor"),
+                         static_cast<int64_t>(number_at(dict, "growth_interval")),
+                         static_cast<int64_t>(number_at(dict, "_growth_tracker"))};
 }
 
 }  // namespace
 
-void save_torch_file(const GradScalerState& state, const std::filesystem::path& path) {
+void save_torch_file(const std::optional<GradScalerState>& state,
+                     const std::filesystem::path& path) {
   // torch::jit::pickle_save tags dicts with their TorchScript type, by a function that torch.load
   // refuses to call when weights_only; hence the pickler here, without tags.
   std::string pickle;
@@ -76,7 +79,7 @@ void save_torch_file(const GradScalerState& state, const std::filesystem::path& 
   MEZZO_CHECK(file.good(), kWhere, "cannot write {}", path.string());
 }
 
-GradScalerState load_torch_file(const std::filesystem::path& path) {
+std::optional<GradScalerState> load_torch_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   MEZZO_CHECK(file.good(), kWhere, "cannot read {}", path.string());
   const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
@@ -84,7 +87,8 @@ GradScalerState load_torch_file(const std::filesystem::path& path) {
   try {
     value = torch::jit::pickle_load(bytes);
   } catch (const std::exception&) {
-    MEZZO_CHECK(false, kWhere, "{} is not a file of torch.save", path.string());
+    MEZZO_CHECK(false, kWhere, "{} is not a file of torch.save(scaler.state_dict()). Hint: a scaler's state stands in a file of its own here, not beside a model's",
+                path.string());
   }
   MEZZO_CHECK(value.isGenericDict(), kWhere, "{} must hold a dict", path.string());
   return from_dict(value.toGenericDict());

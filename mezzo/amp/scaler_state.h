@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 
 namespace mezzo {
 
@@ -14,13 +15,16 @@ struct GradScalerState {
   int64_t growth_tracker;   ///< good steps since the scale last moved
 };
 
-/// Writes the state as torch.save(scaler.state_dict(), path) does: Python's torch.load(path) reads
-/// it, with weights_only too. Throws Error if the file cannot be written.
-void save_torch_file(const GradScalerState& state, const std::filesystem::path& path);
+/// Writes the state as torch.save(scaler.state_dict(), path) does, a disabled scaler's as an empty
+/// dict: Python's torch.load(path) reads it, with weights_only too. Throws Error if the file cannot
+/// be written.
+void save_torch_file(const std::optional<GradScalerState>& state,
+                     const std::filesystem::path& path);
 
-/// Reads what torch.save(scaler.state_dict(), path) wrote in Python, or save_torch_file. Throws
-/// Error if there is no such file, or one that is not a dict with the five keys, and then says
-/// which is missing; whether the numbers can work is for GradScaler::load_state_dict to say.
-GradScalerState load_torch_file(const std::filesystem::path& path);
+/// Reads what torch.save(scaler.state_dict(), path) wrote in Python, or save_torch_file; an empty
+/// dict is none. Throws Error if there is no such file, or one that is not a dict with the five
+/// keys, and then says which is missing; whether the numbers can work is for
+/// GradScaler::load_state_dict to say.
+std::optional<GradScalerState> load_torch_file(const std::filesystem::path& path);
 
 }  // namespace mezzo

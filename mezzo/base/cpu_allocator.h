@@ -34,7 +34,7 @@ namespace mezzo {
 ///
 /// Objects nest; destroy them in reverse order. Make and destroy them where no other thread makes
 /// tensors.
-class CpuAllocator {
+class [[nodiscard]] CpuAllocator {
  public:
   /// Throws UsageError if MEZZO_ALLOCATOR is set to anything but mezzo or system.
   CpuAllocator();

@@ -9,7 +9,7 @@ namespace mezzo {
 /// Names the part of a model that runs while it lives: `const Scope scope("blocks.3.attn");` at the
 /// top of a module's forward. Scopes nest: inside, Scope("softmax") is "blocks.3.attn.softmax".
 /// Costs nanoseconds. The path belongs to the thread.
-class Scope {
+class [[nodiscard]] Scope {
  public:
   /// name: of this part within the part around it; may have dots.
   explicit Scope(std::string_view name);
@@ -29,7 +29,7 @@ class Scope {
 
 /// Makes path() this one while it lives, whatever is around: for what belongs to a part of a model
 /// but is run from elsewhere.
-class ScopePath {
+class [[nodiscard]] ScopePath {
  public:
   explicit ScopePath(std::string path);
   ~ScopePath();

@@ -14,7 +14,7 @@ namespace mezzo::kernels {
 /// baddbmm, and through them matmul and linear, and the flash attention behind
 /// scaled_dot_product_attention; the out= and in-place variants stay libtorch's. Make and destroy
 /// it where no other thread is computing.
-class CpuKernels {
+class [[nodiscard]] CpuKernels {
  public:
   CpuKernels();
 

@@ -18,7 +18,7 @@ namespace mezzo::train {
 /// The optimizer of a precision mode over a model, and what it holds of the run's state.
 ///
 /// Where the mode splits weights (precision.h), the model's matrices are bf16 from here on, and
-/// their lower bits are here; on a CPU: elsewhere they stay fp32.
+/// their lower bits are here; on a device that Mezzo has no kernels for they stay fp32.
 class RunOptimizer {
  public:
   /// AdamW with weight decay on the matrices alone, at these options' learning rate, betas, epsilon

@@ -278,14 +278,23 @@ TEST(Autocast, CastsAWeightOnceARegionAndAgainInTheNext) {
   EXPECT_EQ(at::linear(x, w).max().item<float>(), 12.0f);
 }
 
-TEST(Autocast, WithoutCacheSeesAnUpdateInsideTheRegion) {
+TEST(Autocast, KeepsACastUnlessItsCacheIsOff) {
+  const at::Tensor w = weight();
+  const auto is_kept = [&](bool cache_enabled) {
+    const Autocast autocast(at::kCPU, at::kHalf, /*enabled=*/true, cache_enabled);
+    const at::Tensor cast = cast_for_autocast(w, at::kHalf, at::kCPU);
+    return cast.is_same(cast_for_autocast(w, at::kHalf, at::kCPU));
+  };
+  EXPECT_TRUE(is_kept(true));
+  EXPECT_FALSE(is_kept(false));
+}
+
+TEST(Autocast, SeesAWriteBehindAutogradsBackOnceItsCacheIsCleared) {
   const at::Tensor w = weight(), x = at::ones({2, 4});
-  const Autocast autocast(at::kCPU, at::kHalf, /*enabled=*/true, /*cache_enabled=*/false);
+  const Autocast autocast(at::kCPU, at::kHalf);
   at::linear(x, w);
-  {
-    at::NoGradGuard no_grad;
-    w.fill_(3.0);
-  }
+  w.data().fill_(3.0);
+  clear_autocast_cache();
   EXPECT_EQ(at::linear(x, w).max().item<float>(), 12.0f);
 }
 
@@ -293,6 +302,11 @@ TEST(Autocast, RefusesADtypeThatIsNot16Bit) {
   EXPECT_THROW_WITH(Autocast(at::kCPU, at::kFloat),
                     "dtype must be Half (fp16) or BFloat16, but is Float");
   EXPECT_FALSE(at::autocast::is_autocast_enabled(at::kCPU));
+}
+
+TEST(Autocast, TakesAnyDtypeWhereItIsNotEnabled) {
+  const Autocast autocast(at::kCPU, at::kFloat, /*enabled=*/false);
+  EXPECT_EQ(at::linear(at::ones({2, 4}), weight()).scalar_type(), at::kFloat);
 }
 
 TEST(Autocast, RefusesADeviceWithoutAutocast) {

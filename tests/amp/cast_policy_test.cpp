@@ -119,6 +119,11 @@ TEST(CastPolicy, RefusesAnOpThatLibtorchDoesNotKnow) {
   EXPECT_THROW_WITH(CastPolicy::mezzo().set("sotfmax", CastRule::kFp32), "did you mean 'softmax'");
 }
 
+TEST(CastPolicy, AsksForTheOverloadOfAnOpThatOnlyWritesIntoArguments) {
+  EXPECT_THROW_WITH(CastPolicy::mezzo().set("add_", CastRule::kBanned), "Hint: name one");
+  CastPolicy::mezzo().set("add_.Tensor", CastRule::kBanned);
+}
+
 TEST(CastPolicy, RefusesARuleThatTheOpCannotTake) {
   CastPolicy policy = CastPolicy::mezzo();
   EXPECT_THROW_WITH(policy.set("add_.Tensor", CastRule::kFp32), "writes into an argument");

@@ -150,6 +150,14 @@ TEST(Checkpoint, RefusesInputsThatNobodyTrains) {
   EXPECT_THROW_WITH(checkpoint(Part(), {at::randn({2, 32})}), "none of the 1 inputs requires grad");
 }
 
+TEST(Checkpoint, RefusesABackwardPassToSomeInputsAlone) {
+  const at::Tensor x = at::randn({2, 32}).requires_grad_();
+  const auto loss = [&] { return checkpoint(Part(), {x})[0].sum(); };
+  const char* const error = "needs backward() without `inputs`";
+  EXPECT_THROW_WITH(torch::autograd::grad({loss()}, {x}), error);
+  EXPECT_THROW_WITH(torch::autograd::backward({loss()}, {}, std::nullopt, false, {x}), error);
+}
+
 TEST(Checkpoint, RefusesASecondDifferentiation) {
   const at::Tensor x = at::randn({2, 32}).requires_grad_();
   const at::Tensor y = checkpoint(Part(), {x})[0].sum();

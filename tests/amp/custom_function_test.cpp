@@ -74,6 +74,30 @@ TEST(CustomFunction, WithoutCastInputsRunsBothWaysAsTheRegion) {
   EXPECT_EQ(backward_dtype, at::kBFloat16);
 }
 
+TEST(CustomFunction, RunsBackwardUnderThePolicyOfForward) {
+  const at::Tensor x = input();
+  at::Tensor y;
+  {
+    const CastPolicyGuard guard(CastPolicy::mezzo().set("mm", CastRule::kFp32));
+    const Autocast autocast(at::kCPU, at::kBFloat16);
+    y = AsTheRegion::apply(x).sum();
+  }
+  y.backward();
+  EXPECT_EQ(backward_dtype, at::kFloat);
+}
+
+TEST(CustomFunction, CastGivesATensorThatForwardMayWriteInto) {
+  const at::Tensor w = input();
+  AutogradContext ctx;
+  const Autocast autocast(at::kCPU, at::kHalf);
+  const CustomFwd fwd(&ctx, at::kCPU, at::kHalf);
+  {
+    const at::NoGradGuard no_grad;
+    fwd.cast(w).zero_();
+  }
+  EXPECT_EQ(fwd.cast(w).sum().item<float>(), 16.0f);
+}
+
 TEST(CustomFunction, OutsideARegionChangesNothing) {
   const at::Tensor x = at::ones({4, 4}, at::kBFloat16);
   EXPECT_EQ(InFp32::apply(x).scalar_type(), at::kBFloat16);

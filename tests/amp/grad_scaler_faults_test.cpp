@@ -58,7 +58,7 @@ TEST(Mezzo, AScaleHalvedAsOftenStaysAtItsFloorAndFiniteGradientsStayFinite) {
 
 TEST(Mezzo, RefusesAFloorWhoseInverseIsInfinite) {
   EXPECT_EQ(inverse_of(at::full({}, 0x1p-128)).item<float>(), kInf);
-  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.min_scale = 0x1p-128}), "min_scale must be in");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.min_scale = 0x1p-128}), "min_scale must be >= 2^-126");
 }
 
 // ---- The sum of found_inf.

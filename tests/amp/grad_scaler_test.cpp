@@ -344,11 +344,19 @@ TEST(GradScaler, RefusesArgumentsThatCannotWork) {
                     "backoff_factor must be in (0, 1), but is 1");
   EXPECT_THROW_WITH(GradScaler(at::kCPU, {.growth_interval = 0}),
                     "growth_interval must be > 0, but is 0");
-  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.min_scale = 0.0}), "min_scale must be in");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.min_scale = 0.0}), "min_scale must be >= 2^-126");
+  EXPECT_THROW_WITH(GradScaler(at::kCPU, {.init_scale = 0.5}),
+                    "init_scale must be at least min_scale = 1, but is 0.5. Hint: lower min_scale");
   EXPECT_THROW_WITH(GradScaler(at::kCPU, {.max_scale = 2.0}), "max_scale must be at least");
   EXPECT_THROW_WITH(GradScaler(at::kCPU, {.max_scale = kInf}), "max_scale must be at least");
   EXPECT_THROW_WITH(GradScaler(at::kCPU, {.max_scale = kNaN}), "max_scale must be at least");
   EXPECT_THROW_WITH(GradScaler(at::kCPU, {.hysteresis = 0}), "hysteresis must be >= 1, but is 0");
+}
+
+TEST(GradScaler, RefusesAGpuWhereThereIsNoneUnlessDisabled) {
+  if (at::globalContext().hasCUDA()) GTEST_SKIP() << "there is a GPU";
+  EXPECT_THROW_WITH(GradScaler(at::kCUDA), "the device is cuda, but no GPU can be used here");
+  EXPECT_FALSE(GradScaler(at::kCUDA, {.enabled = false}).is_enabled());
 }
 
 // ---- Disabled.
@@ -366,6 +374,12 @@ TEST(GradScaler, DisabledPassesEverythingThrough) {
   EXPECT_EQ(p[0].item<float>(), 0.0f);
   EXPECT_EQ(scaler.get_scale(), 1.0);
   EXPECT_FALSE(scaler.state_dict().has_value());
+}
+
+TEST(GradScaler, TheStateOfADisabledOneIsEmptyAndServesADisabledOneAlone) {
+  GradScaler disabled(at::kCPU, {.enabled = false}), scaler(at::kCPU);
+  disabled.load_state_dict(disabled.state_dict());
+  EXPECT_THROW_WITH(scaler.load_state_dict(disabled.state_dict()), "the state is empty");
 }
 
 // ---- State.

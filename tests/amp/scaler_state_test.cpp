@@ -30,14 +30,20 @@ void expect_equal(const GradScalerState& actual, const GradScalerState& expected
 }
 
 TEST(ScalerState, ReadsAFileOfPythonsTorchSave) {
-  expect_equal(load_torch_file(MEZZO_TEST_DATA "/scaler_state.pt"), kState);
+  expect_equal(load_torch_file(MEZZO_TEST_DATA "/scaler_state.pt").value(), kState);
 }
 
 TEST(ScalerState, ReadsWhatItWroteBitForBit) {
   const TempDir folder;
   const GradScalerState state{0x1.23456p-3, 1.1, 1.0 / 3.0, (int64_t{1} << 40) + 1, 123456789};
   save_torch_file(state, folder / "state.pt");
-  expect_equal(load_torch_file(folder / "state.pt"), state);
+  expect_equal(load_torch_file(folder / "state.pt").value(), state);
+}
+
+TEST(ScalerState, OfADisabledScalerIsAnEmptyDict) {
+  const TempDir folder;
+  save_torch_file(std::nullopt, folder / "state.pt");
+  EXPECT_FALSE(load_torch_file(folder / "state.pt").has_value());
 }
 
 TEST(ScalerState, PythonReadsWhatItWrote) {
@@ -77,7 +83,9 @@ TEST(ScalerState, NamesAMissingKeyAndAValueThatIsNoNumber) {
     return load_torch_file(folder / "state.pt");
   };
   c10::impl::GenericDict dict(c10::StringType::get(), c10::AnyType::get());
-  EXPECT_THROW_WITH(load(dict), "the key \"scale\" is missing");  // a disabled scaler's
+  EXPECT_FALSE(load(dict).has_value());  // a disabled scaler's
+  dict.insert("growth_interval", 2000);
+  EXPECT_THROW_WITH(load(dict), "the key \"scale\" is missing");
   dict.insert("scale", 8.0);
   dict.insert("growth_factor", "two");
   EXPECT_THROW_WITH(load(dict), "\"growth_factor\" must be a number");

@@ -11,12 +11,11 @@ namespace mezzo::kernels {
 
 // Flash attention on a CPU, with the arguments and results of
 // aten::_scaled_dot_product_flash_attention_for_cpu and its backward. Candidates, in order:
-//   flash over brgemm (flash.h)  no mask, no dropout, head size up to 256, a CPU on which the
-//       micro-kernel passed its trial. As measured (bench/attention.cpp, one Intel core) 1.4 to 1.9
-//       times as fast as libtorch's forward, 1.4 to 4.7 backward, with AMX and without.
-//   libtorch's                   all else; in fp32 for a dtype that is widened (matmul.h), whose
-//   own
-//       products there fall to a scalar loop.
+//   - flash over brgemm (flash.h): no mask, no dropout, head size up to 256, a CPU on which the
+//     micro-kernel passed its trial. As measured (bench/attention.cpp, one Intel core) 1.4 to 1.9
+//     times as fast as libtorch's forward, 1.4 to 4.7 backward, with AMX and without.
+//   - libtorch's: all else; in fp32 for a dtype that is widened (matmul.h), whose own products
+//     there fall to a scalar loop.
 // MEZZO_VERBOSE=dispatch prints which took a call, and why flash declined.
 //   query [B, H, Tq, E], key, value [B, H, Tk, E]; logsumexp [B, H, Tq] fp32, laid out [B, Tq, H]
 //   fp32, bf16, fp16; results have that dtype, rounded once. flash.h states what is fp32 inside.
