@@ -111,7 +111,8 @@ void DeviceStep::load(const std::vector<Batch>& batches, double lr) {
 }
 
 void DeviceStep::compute() {
-  const at::Tensor loss = forward_backward(model_, scaler_, mode_, batches_);
+  const at::Tensor loss = forward_backward(
+      model_, mode_, batches_, [&](const at::Tensor& part) { scaler_.scale(part).backward(); });
   const at::Tensor rest = scaler_.is_enabled() ? step_scaled() : step_unscaled();
   computed_.select(0, 0).copy_(loss);
   computed_.slice(0, 1).copy_(rest);

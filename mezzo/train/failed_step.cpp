@@ -4,8 +4,8 @@
 
 #include <ATen/Context.h>
 
-#include "mezzo/amp/autocast.h"
 #include "mezzo/numerics/quiet.h"
+#include "mezzo/train/forward_backward.h"
 
 namespace mezzo::train {
 
@@ -44,19 +44,9 @@ numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
       const numerics::Quiet quiet;  // no op of the step
       model->set_fp8_histories(fp8);
     }
-    const at::DeviceType device = batches.front().tokens.device().type();
-    at::Tensor total;
-    for (const Batch& batch : batches) {
-      at::Tensor loss;
-      {
-        const Autocast autocast(device, mode.autocast, mode.autocast.has_value());
-        loss = model->loss(batch.tokens, batch.targets) / static_cast<double>(batches.size());
-      }
-      (loss * scale).backward();
-      const at::Tensor part = loss.detach().to(at::kFloat);
-      total = total.defined() ? total + part : part;
-    }
-    return total;
+    return forward_backward(model, mode, batches, [scale](const at::Tensor& loss) {
+      (loss.to(at::kFloat) * scale).backward();
+    });
   };
   return patient;
 }

@@ -8,8 +8,10 @@
 
 namespace mezzo::train {
 
-at::Tensor forward_backward(models::GPT2& model, GradScaler& scaler, const PrecisionMode& mode,
-                            const std::vector<Batch>& batches, StepWatch* watch) {
+at::Tensor forward_backward(models::GPT2& model, const PrecisionMode& mode,
+                            const std::vector<Batch>& batches,
+                            const std::function<void(const at::Tensor& loss)>& backward,
+                            StepWatch* watch) {
   at::Tensor total;
   for (const Batch& batch : batches) {
     at::Tensor loss;
@@ -22,7 +24,7 @@ at::Tensor forward_backward(models::GPT2& model, GradScaler& scaler, const Preci
     if (watch != nullptr) watch->after_forward();
     std::optional<kernels::FusedAccumulation> accumulation;
     if (batches.size() > 1) accumulation.emplace();
-    scaler.scale(loss).backward();
+    backward(loss);
     // Summed in fp32: with pure 16-bit losses the mean of many would lose its last digits.
     const at::Tensor part = loss.detach().to(at::kFloat);
     total = total.defined() ? total + part : part;

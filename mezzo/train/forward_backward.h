@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
-#include "mezzo/amp/grad_scaler.h"
+#include <ATen/core/Tensor.h>
+
 #include "mezzo/amp/precision.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/train/batch.h"
@@ -11,10 +13,13 @@ namespace mezzo::train {
 
 class StepWatch;
 
-/// Forward under Autocast and scaled backward of the mean loss over `batches`. Leaves the scaled
-/// gradients, summed, in the parameters; returns the unscaled mean loss, 0-dim fp32 on the model's
-/// device. Nothing is read on the host. watch: null, or who looks on.
-at::Tensor forward_backward(models::GPT2& model, GradScaler& scaler, const PrecisionMode& mode,
-                            const std::vector<Batch>& batches, StepWatch* watch = nullptr);
+/// Forward under Autocast, and `backward` of the loss, batch by batch: of each its part of the mean
+/// over `batches`, which backward() is to scale and differentiate. Leaves the gradients, summed, in
+/// the parameters; returns the mean loss, 0-dim fp32 on the model's device. Nothing is read on the
+/// host. watch: null, or who looks on.
+at::Tensor forward_backward(models::GPT2& model, const PrecisionMode& mode,
+                            const std::vector<Batch>& batches,
+                            const std::function<void(const at::Tensor& loss)>& backward,
+                            StepWatch* watch = nullptr);
 
 }  // namespace mezzo::train

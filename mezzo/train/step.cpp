@@ -55,7 +55,9 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   if (watch_ != nullptr) watch_->before_attempt();
   if (on_failure_ != nullptr) begun_ = passing();
   if (release_.has_value()) released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
-  const at::Tensor loss = forward_backward(model_, scaler_, mode_, batches, watch_);
+  const at::Tensor loss = forward_backward(
+      model_, mode_, batches, [&](const at::Tensor& part) { scaler_.scale(part).backward(); },
+      watch_);
   if (release_.has_value()) {
     result.grad_norm = end_released(result);
   } else if (scaler_.is_enabled()) {

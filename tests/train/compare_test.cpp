@@ -119,9 +119,7 @@ TEST(Compare, TheKindsOfMemoryAddUpToThePeakAndAreThoseOfTheModel) {
     const BytesByKind& kinds = *summary.peak_kinds;
     const int64_t sum = kinds.weights + kinds.gradients + kinds.optimizer_state +
                         kinds.activations + kinds.temporaries;
-    EXPECT_NEAR(static_cast<double>(sum), static_cast<double>(summary.peak_tensor_bytes),
-                0.02 * static_cast<double>(summary.peak_tensor_bytes))
-        << mode;
+    EXPECT_EQ(sum, summary.peak_tensor_bytes) << mode;
     EXPECT_GE(kinds.weights, weight * summary.parameters) << mode;
     EXPECT_LE(kinds.weights, weight * summary.parameters + 64 * 100)
         << mode << ": norms and biases in fp32, and what the allocator rounds up";

@@ -6,6 +6,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/train/diagnosis_files.h"
+#include "mezzo/train/forward_backward.h"
 #include "mezzo/train/run_optimizer.h"
 #include "mezzo/train/step.h"
 #include "mezzo/train/trainer.h"
@@ -80,6 +81,30 @@ TEST_P(SavedSteps, AreRunAgainBitForBit) {
   for (const auto& [name, tensor] : training.copies())
     EXPECT_TRUE(at::equal(back.weights.at(name), tensor)) << name;
   EXPECT_EQ(diagnosis_json(examine(back, back.config).diagnosis), in_the_run);
+}
+
+TEST_P(SavedSteps, AreReplayedWithTheGradientsOfTheRun) {
+  const auto [precision, accumulate, fp8_scaling] = GetParam();
+  const TempDir dir;
+  Training training(dir.path(), precision, accumulate, fp8_scaling);
+  const FailedStep& failed = training.saved.failed;
+  const auto gradients_of = [&](const std::function<void()>& step) {
+    failed.random.restore();
+    training.model->zero_grad();
+    step();
+    TensorMap gradients;
+    for (const auto& item : training.model->named_parameters())
+      gradients[item.key()] = item.value().grad().clone();
+    return gradients;
+  };
+  const TensorMap replayed = gradients_of(patient_of(training.model, failed, training.mode).step);
+  training.model->set_fp8_histories(failed.fp8);
+  const TensorMap of_the_run = gradients_of([&] {
+    forward_backward(training.model, training.mode, failed.batches,
+                     [&](const at::Tensor& loss) { training.scaler->scale(loss).backward(); });
+  });
+  for (const auto& [name, gradient] : of_the_run)
+    EXPECT_TRUE(at::equal(replayed.at(name), gradient)) << name;
 }
 
 INSTANTIATE_TEST_SUITE_P(
