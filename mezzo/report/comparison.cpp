@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include "mezzo/base/median.h"
-#include "mezzo/report/format.h"
 
 namespace mezzo::report {
 namespace {
@@ -149,23 +148,27 @@ void set_accuracy(ModeResult& result, const ModeRuns& own, const ModeRuns& basel
 }
 
 void set_stability(ModeResult& result, const ModeRuns& own) {
+  int64_t values = 0, zeros = 0;
   for (const ComparedRun* run : own.runs) {
     for (const StepRecord& step : run->files.steps) {
       result.skipped_steps += step.skipped ? 1 : 0;
       result.nonfinite_steps += std::isfinite(step.loss) ? 0 : 1;
       result.smallest_scale = std::min(step.scale, result.smallest_scale.value_or(step.scale));
-      result.final_scale = step.scale;
+    }
+    if (!run->files.steps.empty()) {
+      const double scale = run->files.steps.back().scale;
+      result.final_scale = std::min(scale, result.final_scale.value_or(scale));
     }
     if (!run->files.gradients.empty()) {
-      const GradientRecord& last = run->files.gradients.back();
-      result.zero_gradients =
-          static_cast<double>(last.zeros_in_16_bits) / static_cast<double>(last.values);
+      values += run->files.gradients.back().values;
+      zeros += run->files.gradients.back().zeros_in_16_bits;
     }
     const std::optional<Summary>& summary = run->files.summary;
     if (summary && summary->diverged_at)
       result.diverged.emplace_back(run->seed, *summary->diverged_at);
     if (!run->failure.empty()) result.failures.push_back(run->failure);
   }
+  if (values > 0) result.zero_gradients = static_cast<double>(zeros) / static_cast<double>(values);
 }
 
 // ---- In words

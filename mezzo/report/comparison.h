@@ -48,9 +48,10 @@ struct ModeResult {
   std::optional<bool> within_noise;              // of the baseline over its seeds
 
   int64_t skipped_steps = 0;
-  int64_t nonfinite_steps = 0;  // whose loss was NaN or Inf
-  std::optional<double> smallest_scale, final_scale;
-  std::optional<double> zero_gradients;  // share of gradient values that are 0 in 16 bits
+  int64_t nonfinite_steps = 0;                        // whose loss was NaN or Inf
+  std::optional<double> smallest_scale, final_scale;  // the smallest of all seeds
+  // Share of gradient values that are 0 in 16 bits, at the last evaluations of all seeds.
+  std::optional<double> zero_gradients;
 
   std::vector<std::pair<int64_t, int64_t>> diverged;  // seed, step
   std::vector<std::string> failures;

@@ -36,10 +36,7 @@ void Sinks::tell(const std::function<void(Sink&)>& event) {
   }
   sinks_ = std::move(kept);
   // Another sink may fail at hearing this; the recursion ends because each failure leaves one less.
-  for (const std::string& note : notes) {
-    failures_.push_back(note);
-    on_note(note);
-  }
+  for (const std::string& note : notes) on_note(note);
 }
 
 void Sinks::on_start(const RunInfo& info) {

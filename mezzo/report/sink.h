@@ -42,14 +42,10 @@ class Sinks : public Sink {
   void on_note(const std::string& text) override;
   void on_end(const Summary& summary) override;
 
-  /// The notes about the sinks that were dropped: for the caller to say where no sink is left to.
-  const std::vector<std::string>& failures() const { return failures_; }
-
  private:
   void tell(const std::function<void(Sink&)>& event);
 
   std::vector<std::unique_ptr<Sink>> sinks_;
-  std::vector<std::string> failures_;
 };
 
 }  // namespace mezzo::report

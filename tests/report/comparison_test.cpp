@@ -163,10 +163,15 @@ TEST(Comparison, CountsSkippedStepsScalesAndGradientsThatAreZero) {
   amp.files.steps[4].scale = 65536.0;
   amp.files.steps[7].scale = 0.25;
   amp.files.gradients.push_back({.step = 30, .values = 200, .zeros = 10, .zeros_in_16_bits = 50});
-  const Comparison c = compare_runs(plan({"amp-fp16"}, {1}), {amp});
+  ComparedRun second = run("amp-fp16", 2, 10, 1, 0.2, 4.0);
+  for (StepRecord& step : second.files.steps) step.scale = 1024.0;
+  second.files.gradients.push_back({.step = 30, .values = 200, .zeros = 0, .zeros_in_16_bits = 0});
+  amp.files.steps.back().scale = 2048.0;
+  const Comparison c = compare_runs(plan({"amp-fp16"}, {1, 2}), {amp, second});
   EXPECT_EQ(c.modes.front().skipped_steps, 1);
   EXPECT_EQ(c.modes.front().smallest_scale, 0.25);
-  EXPECT_EQ(c.modes.front().zero_gradients, 0.25);
+  EXPECT_EQ(c.modes.front().final_scale, 1024.0) << "the smallest of the seeds'";
+  EXPECT_EQ(c.modes.front().zero_gradients, 0.125) << "of the gradients of all seeds";
 }
 
 TEST(ComparisonJson, HasEverySampleOfTheTable) {
