@@ -94,7 +94,9 @@ void add_bench_command(CLI::App& app, int& exit_code) {
                    "not an error");
   step->add_option("--steps", options->step.steps, "how many are timed, after 3 of warm-up")
       ->capture_default_str();
-  step->add_option("--threads", options->threads, "CPU threads; 0: all")->capture_default_str();
+  step->add_option("--threads", options->threads, "CPU threads; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   step->add_flag("--json", options->is_json, "one JSON object instead of a line");
   step->callback([options, &exit_code] {
     if (options->threads > 0) at::set_num_threads(options->threads);

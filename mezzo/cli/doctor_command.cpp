@@ -77,7 +77,7 @@ int fit(const DoctorOptions& options) {
   const train::Fit fit =
       train::fit_policy(training.config, *training.data, training.sinks, interrupted());
   std::cerr.flush();
-  if (interrupted()) return kFailed;
+  if (interrupted()) throw Interrupted();
   write_file_atomically(options.fit_to, train::to_toml(fit, training.config));
   fmt::print("{0}written to {1}; mezzo train --config {1} takes it\n",
              train::to_text(fit, training.config), options.fit_to);

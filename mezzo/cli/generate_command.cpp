@@ -16,10 +16,14 @@ void add_generate_command(CLI::App& app, int& exit_code) {
                    "a run's folder (its newest checkpoint), or one of its checkpoints")
       ->required();
   command->add_option("--prompt", options->prompt, "the text to continue")->required();
-  command->add_option("--tokens", options->tokens, "how many to write")->capture_default_str();
+  command->add_option("--tokens", options->tokens, "how many to write")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--temperature", options->temperature, "0: always the likeliest token")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--top-k", options->top_k, "draw among the k likeliest tokens; 0: among all")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--seed", options->seed, "another seed, another text")->capture_default_str();
   command->callback([options, &exit_code] {
