@@ -56,7 +56,8 @@ std::vector<std::string> overloads_of(std::string_view op) {
     const c10::FunctionSchema& schema = handle->schema();
     if (!writes_into_arguments(schema) && has_tensors(schema)) overloads.push_back(full);
   }
-  const bool is_known = !has_overload && std::find(names.begin(), names.end(), wanted) != names.end();
+  const bool is_known =
+      !has_overload && std::find(names.begin(), names.end(), wanted) != names.end();
   MEZZO_CHECK(!overloads.empty() || !is_known, "CastPolicy",
               "all overloads of '{}' write into an argument or have no tensors. Hint: name one, as "
               "'{}.Tensor', for pass or banned",

@@ -1,8 +1,6 @@
 #include "mezzo/amp/cast_rule.h"
 
 #include <array>
-#include <string>
-#include <vector>
 
 #include <fmt/ranges.h>
 

@@ -1,7 +1,5 @@
 #include "mezzo/amp/cast_table.h"
 
-#include <array>
-
 namespace mezzo {
 namespace {
 
@@ -15,8 +13,8 @@ constexpr CastRule kPass = CastRule::kPass;
 constexpr CastRule kBanned = CastRule::kBanned;
 
 // Note [What the mezzo policy does on a CPU]
-// It is the union of PyTorch's two lists; where they differ, the word that protects more: CUDA's, as
-// on a CPU libtorch leaves softmax, sum, exp, pow, norms and their like in 16 bits, but for
+// It is the union of PyTorch's two lists; where they differ, the word that protects more: CUDA's,
+// as on a CPU libtorch leaves softmax, sum, exp, pow, norms and their like in 16 bits, but for
 // grid_sampler, whose CPU kernel is on the CPU's list alone. Three ops that
 // CUDA's list runs in fp32 pass: the CPU kernels of layer_norm, native_layer_norm and group_norm
 // take 16-bit arguments and keep their statistics in fp32 inside, so that a cast would buy nothing

@@ -110,10 +110,11 @@ class Checkpoint : public torch::autograd::Function<Checkpoint> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     MEZZO_CHECK(!at::GradMode::is_enabled(), "checkpoint",
                 "a checkpointed part cannot be differentiated twice. Hint: do not checkpoint it");
-    MEZZO_CHECK(torch::autograd::Engine::get_default_engine().is_checkpoint_valid(), "checkpoint",
-                "a checkpointed part needs backward() without `inputs`, for it adds to the gradients "
-                "of the parameters inside. Hint: for grad() or backward(..., inputs) do not "
-                "checkpoint it");
+    MEZZO_CHECK(
+        torch::autograd::Engine::get_default_engine().is_checkpoint_valid(), "checkpoint",
+        "a checkpointed part needs backward() without `inputs`, for it adds to the gradients "
+        "of the parameters inside. Hint: for grad() or backward(..., inputs) do not "
+        "checkpoint it");
     const auto call = c10::static_intrusive_pointer_cast<Call>(ctx->saved_data[kCall].toCapsule());
     variable_list inputs;
     for (const at::Tensor& saved : ctx->get_saved_variables())

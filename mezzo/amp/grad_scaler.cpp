@@ -349,9 +349,10 @@ void GradScaler::load_state_dict(const GradScalerState& state) {
 
 void GradScaler::load_state_dict(const std::optional<GradScalerState>& state) {
   if (!options_.enabled) return;
-  MEZZO_CHECK(state.has_value(), "GradScaler.load_state_dict",
-              "the state is empty, as that of a disabled scaler is. Hint: begin with init_scale, or "
-              "disable this one too");
+  MEZZO_CHECK(
+      state.has_value(), "GradScaler.load_state_dict",
+      "the state is empty, as that of a disabled scaler is. Hint: begin with init_scale, or "
+      "disable this one too");
   load_state_dict(*state);
 }
 

@@ -1,6 +1,5 @@
 #include "mezzo/amp/gradient_facts.h"
 
-#include <cstdint>
 #include <unordered_set>
 
 #include <fmt/format.h>

@@ -87,7 +87,9 @@ std::optional<GradScalerState> load_torch_file(const std::filesystem::path& path
   try {
     value = torch::jit::pickle_load(bytes);
   } catch (const std::exception&) {
-    MEZZO_CHECK(false, kWhere, "{} is not a file of torch.save(scaler.state_dict()). Hint: a scaler's state stands in a file of its own here, not beside a model's",
+    MEZZO_CHECK(false, kWhere,
+                "{} is not a file of torch.save(scaler.state_dict()). Hint: a scaler's state "
+                "stands in a file of its own here, not beside a model's",
                 path.string());
   }
   MEZZO_CHECK(value.isGenericDict(), kWhere, "{} must hold a dict", path.string());

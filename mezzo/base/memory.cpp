@@ -1,6 +1,5 @@
 #include "mezzo/base/memory.h"
 
-#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <mutex>

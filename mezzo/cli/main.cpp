@@ -6,7 +6,6 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/cpu_allocator.h"
-#include "mezzo/base/log.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/kernels/cpu_kernels.h"
 

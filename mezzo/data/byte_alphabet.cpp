@@ -1,8 +1,6 @@
 #include "mezzo/data/byte_alphabet.h"
 
-#include <algorithm>
 #include <cstdint>
-#include <numeric>
 
 #include "mezzo/data/utf8.h"
 

@@ -1,6 +1,5 @@
 #include "mezzo/data/pack.h"
 
-#include <algorithm>
 #include <span>
 
 #include "mezzo/base/check.h"

@@ -2,7 +2,6 @@
 
 #include <bit>
 #include <cstring>
-#include <limits>
 
 #include "mezzo/base/check.h"
 #include "mezzo/data/hash.h"

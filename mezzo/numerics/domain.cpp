@@ -1,10 +1,7 @@
 #include "mezzo/numerics/domain.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
-
-#include <fmt/format.h>
 
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/where.h>

@@ -116,8 +116,7 @@ void CompactAdamW::check_loaded(const detail::PlaceOfParam& place, const Compact
   MEZZO_CHECK(is_split(read) == is_split(own), "CompactAdamW.load",
               "parameter {} of group {} is {}split here, but was {}split when it was saved. Hint: "
               "load it with the split_weights that it was saved with",
-              place.index, place.group, is_split(own) ? "" : "not ",
-              is_split(read) ? "" : "not ");
+              place.index, place.group, is_split(own) ? "" : "not ", is_split(read) ? "" : "not ");
 }
 
 void CompactAdamW::step_one(const at::Tensor& param) {

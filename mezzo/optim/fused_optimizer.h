@@ -94,11 +94,11 @@ void check_read_step(const PlaceOfParam& place, const at::Tensor& step, const at
 template <class Options, class State>
 class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
  public:
-  /// libtorch's, which is not virtual. Throws Error for a parameter that would be stepped twice, and
-  /// for options of another optimizer.
+  /// libtorch's, which is not virtual. Throws Error for a parameter that would be stepped twice,
+  /// and for options of another optimizer.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
-    detail::check_options(name_, !group.has_options() ||
-                                     dynamic_cast<const Options*>(&group.options()) != nullptr);
+    detail::check_options(
+        name_, !group.has_options() || dynamic_cast<const Options*>(&group.options()) != nullptr);
     detail::check_differ(name_, param_groups_, group);
     Optimizer::add_param_group(group);
   }
@@ -131,8 +131,7 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
   /// nothing, for what was written for others.
   void load(torch::serialize::InputArchive& archive) override {
     Loaded loaded(param_groups_, defaults_->clone());
-    detail::read_archive(name_,
-                         [&] { torch::optim::serialize<State, Options>(archive, loaded); });
+    detail::read_archive(name_, [&] { torch::optim::serialize<State, Options>(archive, loaded); });
     for (size_t group = 0; group < param_groups_.size(); ++group) {
       const std::vector<at::Tensor>& params = param_groups_[group].params();
       for (size_t i = 0; i < params.size(); ++i)

@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <limits>
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -272,8 +272,8 @@ INSTANTIATE_TEST_SUITE_P(All, FusedOptimizersState, ::testing::ValuesIn(cases_wi
                          [](const auto& test) { return test.param.name; });
 
 TEST(FusedOptimizers, RefuseTheOptionsOfAnother) {
-  const torch::optim::OptimizerParamGroup group(
-      start(), std::make_unique<torch::optim::SGDOptions>(0.1));
+  const torch::optim::OptimizerParamGroup group(start(),
+                                                std::make_unique<torch::optim::SGDOptions>(0.1));
   const char* const error = "a parameter group's options must be AdamWOptions";
   EXPECT_THROW_WITH(AdamW({group}, torch::optim::AdamWOptions()), error);
   AdamW optimizer({some({3}, 1).set_requires_grad(true)});

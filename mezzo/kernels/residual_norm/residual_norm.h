@@ -1,7 +1,5 @@
 #pragma once
 
-#include <optional>
-
 #include <ATen/core/Tensor.h>
 
 namespace mezzo::kernels {
