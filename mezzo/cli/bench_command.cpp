@@ -73,31 +73,33 @@ void add_bench_command(CLI::App& app, int& exit_code) {
                    "fp32, amp-fp16, amp-bf16, lean, fp8, pure-fp16 or pure-bf16")
       ->capture_default_str();
   step->add_option("--fp8-scaling", options->step.fp8_scaling,
-                   "fp8: by each tensor's own largest number, or by those of the last 16 casts")
+                   "fp8: scale by each tensor's own largest number, or by the last 16 casts")
       ->check(CLI::IsMember({"current", "delayed"}))
       ->capture_default_str();
   step->add_option("--recompute", options->step.recompute,
-                   "what the backward pass makes again: none, elementwise or layer")
+                   "what the backward pass recomputes: none, elementwise or layer")
       ->capture_default_str();
   step->add_flag(
       "--release-gradients", options->step.releases_gradients,
-      "each parameter steps in the backward pass, and its gradient is freed; no clipping");
+      "update each parameter during the backward pass and free its gradient; no clipping");
   step->add_option("--device", options->step.device, "cpu or cuda")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
-  step->add_option("--accumulate", options->step.accumulate, "batches of a step")
+  step->add_option("--accumulate", options->step.accumulate, "batches per step")
       ->capture_default_str();
-  step->add_option("--length", options->step.length, "tokens of a sequence, instead of the above");
-  step->add_option("--batch", options->step.batch, "sequences in a step, instead of the above");
+  step->add_option("--length", options->step.length,
+                   "tokens per sequence, instead of the preset's above");
+  step->add_option("--batch", options->step.batch,
+                   "sequences per batch, instead of the preset's above");
   step->add_option("--memory", options->memory,
-                   "most bytes of tensors, as 16GiB; a step that needs more does not fit, and is "
-                   "not an error");
-  step->add_option("--steps", options->step.steps, "how many are timed, after 3 of warm-up")
+                   "memory budget for tensors, such as 16GiB; a step that needs more is reported "
+                   "as not fitting, not as an error");
+  step->add_option("--steps", options->step.steps, "steps to time, after 3 of warm-up")
       ->capture_default_str();
   step->add_option("--threads", options->threads, "CPU threads; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  step->add_flag("--json", options->is_json, "one JSON object instead of a line");
+  step->add_flag("--json", options->is_json, "print one JSON object instead of a line");
   step->callback([options, &exit_code] {
     if (options->threads > 0) at::set_num_threads(options->threads);
     if (!options->memory.empty()) options->step.budget = train::bytes_of(options->memory);

@@ -98,7 +98,8 @@ int run_compare(const CompareOptions& options) {
 void add_compare_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "compare",
-      "train the same model in several precisions, in turn, and say what each costs and gains");
+      "train the same model in several precisions, taking turns, and report what each costs and "
+      "gains");
   auto options = std::make_shared<CompareOptions>();
   command->add_option("--modes", options->modes, "precision modes to compare")
       ->delimiter(',')
@@ -107,16 +108,17 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       ->type_name("(2)");
   command->add_flag(
       "--one-at-a-time", options->one_at_a_time,
-      "one run after another, not in turn, where they do not fit into memory together");
+      "run one after another instead of taking turns, for models that do not fit into memory "
+      "together");
   command
       ->add_option("--peers", options->peers,
-                   "JSON file with other programs' step times, to show beside")
+                   "JSON file with other programs' step times, to show for comparison")
       ->type_name("(none)");
   command
       ->add_option(
           "--memory", options->memory,
-          "then find the largest batch and the largest preset that each mode fits into it, "
-          "as 16GiB")
+          "a memory budget such as 16GiB: also find the largest batch and the largest preset that "
+          "fit into it in each mode")
       ->type_name("(none)");
   train::add_options(*command, options->given);
   command->remove_option(command->get_option("--precision"));

@@ -76,22 +76,25 @@ void show(const fs::path& path, int64_t vocab_size) {
 
 void add_pack(CLI::App& data, int& exit_code) {
   CLI::App* command =
-      data.add_subcommand("pack", "text to a token file, with a tokenizer trained on it");
+      data.add_subcommand("pack", "turn text into a token file, with a tokenizer trained on it");
   auto arguments = std::make_shared<PackArguments>();
   command->add_option("corpus", arguments->corpus, "a text file, or a folder of them")->required();
   command
-      ->add_option("--out", arguments->out,
-                   "folder for tokenizer.json (used, if it is there) and data.tokens")
+      ->add_option(
+          "--out", arguments->out,
+          "folder for data.tokens and tokenizer.json (which is used if it is already there)")
       ->required();
-  command->add_option("--vocab-size", arguments->options.vocab_size, "of the tokenizer to train")
+  command
+      ->add_option("--vocab-size", arguments->options.vocab_size,
+                   "vocabulary size of the tokenizer to train")
       ->capture_default_str();
   command
       ->add_option("--extension", arguments->options.corpus.extensions,
-                   "take only files that end so, such as .py; may be given often")
+                   "take only files with this extension, such as .py; may be given several times")
       ->allow_extra_args(false);
   command
       ->add_option("--held-out", arguments->options.held_out_fraction,
-                   "share of the text that training never sees")
+                   "fraction of the text that training never sees")
       ->capture_default_str();
   command->callback([arguments, &exit_code] {
     pack(*arguments);
@@ -101,12 +104,13 @@ void add_pack(CLI::App& data, int& exit_code) {
 
 void add_show(CLI::App& data, int& exit_code) {
   CLI::App* command =
-      data.add_subcommand("show", "what a token file holds: Mezzo's, llm.c's or nanoGPT's");
+      data.add_subcommand("show", "show what a token file holds: Mezzo's, llm.c's or nanoGPT's");
   auto path = std::make_shared<fs::path>();
   auto vocab_size = std::make_shared<int64_t>(0);
   command->add_option("file", *path, "a token file, or a folder with a train and val pair")
       ->required();
-  command->add_option("--vocab-size", *vocab_size, "for raw files, which do not say");
+  command->add_option("--vocab-size", *vocab_size,
+                      "vocabulary size, for raw files, which do not state it");
   command->callback([path, vocab_size, &exit_code] {
     show(*path, *vocab_size);
     exit_code = kOk;

@@ -99,26 +99,26 @@ int run_doctor(const DoctorOptions& options) {
 void add_doctor_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "doctor",
-      "train until a step is not finite, and say which op made it so and what cures it; with "
-      "--resume RUN from that run's last checkpoint on, whose files stay as they are; with a "
-      "folder RUN/failures/step-N that step, which mezzo train has saved");
+      "train until a step is not finite, then name the op that caused it and a change proved to "
+      "cure it; --resume RUN starts from that run's last checkpoint and leaves its files alone; "
+      "STEP diagnoses a step that mezzo train saved in RUN/failures/step-N");
   auto options = std::make_shared<DoctorOptions>();
   CLI::Option* step =
       command
           ->add_option("STEP", options->step,
-                       "folder of a saved step, to run it again, in another --precision, "
-                       "--loss-scale or --cast-rules too")
+                       "folder of a saved step to run again, optionally with another --precision, "
+                       "--loss-scale or --cast-rules")
           ->type_name("");
   train::add_options(*command, options->given);
   CLI::Option* json =
       command->add_flag("--json", options->as_json, "the diagnosis as JSON (docs/doctor.md)");
   CLI::Option* html =
-      command->add_option("--html", options->html, "file to write the diagnosis to as a page")
+      command->add_option("--html", options->html, "file to write the diagnosis to, as a page")
           ->type_name("(none)");
   command
       ->add_option("--fit", options->fit_to,
-                   "rather fit the cast policy to the model: the lowest type that holds what each "
-                   "op showed, tried by training; TOML file to write it to")
+                   "instead, fit a cast policy to the model (the lowest type that holds each op's "
+                   "range, verified by training) and write it to this TOML file")
       ->type_name("(none)")
       ->excludes(step)
       ->excludes(json)

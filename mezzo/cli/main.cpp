@@ -17,7 +17,7 @@ constexpr const char* kDescription =
     "  mezzo train                        train a small GPT on the Python sources at hand\n"
     "  mezzo train --precision amp-fp16 --data book.txt\n"
     "  mezzo compare                      what each precision costs and gains, here\n"
-    "  mezzo doctor --precision pure-fp16  where a NaN is born, and what cures it\n"
+    "  mezzo doctor --precision pure-fp16  where a NaN was born, and what cures it\n"
     "  mezzo generate --run runs/my-run --prompt 'def '\n"
     "  mezzo ops --diff pytorch-cuda      which op runs in which dtype\n"
     "  mezzo info                         which precisions are fast here, and why\n";

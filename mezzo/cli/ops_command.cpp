@@ -72,10 +72,11 @@ void add_ops_command(CLI::App& app, int& exit_code) {
       "pass, -            as the arguments come\n"
       "banned             an error that says what to use instead");
   ops->add_option("--policy", options->policy, "mezzo, pytorch-cuda or pytorch-cpu (mezzo)");
-  ops->add_option("--cast-rules", options->rules, "changes to it, as mezzo train takes them");
+  ops->add_option("--cast-rules", options->rules, "changes to the policy, as in mezzo train");
   ops->add_option("--device", options->device, "cpu or cuda (cpu)")
       ->check(CLI::IsMember({"cpu", "cuda"}));
-  ops->add_option("--diff", options->diff, "show only where that policy has another rule");
+  ops->add_option("--diff", options->diff,
+                  "show only ops for which this other policy has a different rule");
   ops->callback([&exit_code, options] {
     print_rules(*options);
     exit_code = kOk;

@@ -46,8 +46,8 @@ std::string place_to_go_on_from(const std::string& run, int64_t steps) {
 int answer_to(const report::Summary& summary, const train::RunConfig& config) {
   switch (summary.status) {
     case report::Status::kDone:
-      fmt::print("files in {}\nlet it write: mezzo generate --run {} --prompt 'def '\n", config.out,
-                 config.out);
+      fmt::print("files in {}\ngenerate text: mezzo generate --run {} --prompt 'def '\n",
+                 config.out, config.out);
       return kOk;
     case report::Status::kInterrupted:
       fmt::print("interrupted after step {}; go on with: mezzo train --resume {}\n", summary.steps,
@@ -91,7 +91,7 @@ int run_training(const train::GivenOptions& given, bool is_paced) {
 void add_train_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("train",
                                          "train a language model; without options, a small GPT on "
-                                         "the Python sources at hand in 3 minutes");
+                                         "the Python sources at hand in a few minutes");
   auto given = std::make_shared<train::GivenOptions>();
   train::add_options(*command, *given);
   auto is_paced = std::make_shared<bool>(false);
