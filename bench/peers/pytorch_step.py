@@ -74,8 +74,7 @@ def main():
     def step():
         for micro in tokens:
             with torch.autocast(options.device, dtype=dtype) if is_amp else contextlib.nullcontext():
-                _, loss = run(micro[:, :-1], micro[:, 1:])
-                loss = loss / options.accumulate
+                loss = run(micro[:, :-1], micro[:, 1:]) / options.accumulate
             scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
