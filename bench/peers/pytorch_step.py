@@ -26,12 +26,12 @@ DTYPES = {"fp32": None, "amp-bf16": torch.bfloat16, "amp-fp16": torch.float16,
           "pure-bf16": torch.bfloat16, "pure-fp16": torch.float16}
 
 
-def prefer_cudnn():
-    """Attention by cuDNN's kernels where they take it: on Hopper faster than what is chosen first by default."""
+def cudnn_first():
+    """A region whose attention is cuDNN's where it takes it: on Hopper faster than what is chosen first by default."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    sdpa_kernel(order, set_priority=True).__enter__()  # for the whole process
+    return sdpa_kernel(order, set_priority=True)
 
 
 def arguments():
@@ -50,12 +50,7 @@ def arguments():
     return parser.parse_args()
 
 
-def main():
-    options = arguments()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    if options.cudnn:
-        prefer_cudnn()
+def measure(options):
     torch.manual_seed(1)
 
     config, batch, length = MODELS[options.model]
@@ -98,6 +93,15 @@ def main():
               "tokens_per_s": 1e3 * options.accumulate * batch * length / median,
               "peak_tensor_bytes": torch.cuda.max_memory_allocated() if is_cuda else None,
               "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    return result
+
+
+def main():
+    options = arguments()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with cudnn_first() if options.cudnn else contextlib.nullcontext():
+        result = measure(options)
     print(json.dumps(result) if options.json else result)
 
 
