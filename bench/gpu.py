@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+from peers.gpt2 import PRESETS
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEER = ROOT / "bench/peers/pytorch_step.py"
 
@@ -41,17 +43,16 @@ ROWS = {
     "1.5B fp8": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",)),
     "1.5B fp8 delayed": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",), ("--fp8-scaling", "delayed")),
 }
-SHAPES = {"gpt2": (12, 768, 1024), "gpt2-xl": (48, 1600, 1024), "nano": (4, 256, 256)}  # layers, width, context
-VOCABULARY = {"nano": 4096}
 # Dense FLOP/s of one GPU by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores. fp8 is held to the former,
 # which its outer blocks and its head run in: its use then stands beside lean's.
 PEAKS = {"H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12)}
 
 
 def flop_per_token(row):
-    layers, width, context = SHAPES[row.model]
-    parameters = 12 * layers * width**2 + 13 * layers * width + (VOCABULARY.get(row.model, 50304) + context + 2) * width
-    return 6 * parameters + 6 * layers * row.length * width
+    model = PRESETS[row.model]
+    block = (12 * model.width + 13) * model.width
+    parameters = model.layers * block + (model.vocab_size + model.context + 2) * model.width
+    return 6 * parameters + 6 * model.layers * row.length * model.width
 
 
 def mfu(row, tokens_per_s, gpu):

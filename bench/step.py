@@ -40,7 +40,7 @@ def run(command, environment):
 
 
 def measure(model, precision, options):
-    arguments = ["--model", model, "--json", "--threads", str(options.threads)]
+    shared = ["--model", model, "--json", "--threads", str(options.threads)]
     ours_in = OURS.get(precision, ["--precision", precision])
     theirs_in = ["--precision", PEER_PRECISION.get(precision, precision)]
     peer_steps = SLOW_STEPS if "fp16" in precision else options.steps
@@ -48,9 +48,10 @@ def measure(model, precision, options):
     compiled = ["--compile"] if options.compile else []
     ours, theirs = [], []
     for _ in range(options.rounds):
-        ours.append(run([MEZZO, "bench", "step", *arguments, *ours_in, "--steps", str(options.steps)], {}))
+        ours.append(run([MEZZO, "bench", "step", *shared, *ours_in, "--steps", str(options.steps)], {}))
         if not (theirs and "fp16" in precision):
-            peer = [sys.executable, PEER, *arguments, *theirs_in, *compiled, "--steps", str(peer_steps)]
+            shape = ["--batch", str(ours[-1]["batch"]), "--length", str(ours[-1]["length"])]
+            peer = [sys.executable, PEER, *shared, *shape, *theirs_in, *compiled, "--steps", str(peer_steps)]
             theirs.append(run(peer, peer_environment))
     return {"model": model, "precision": precision, "mezzo": ours, "pytorch": theirs}
 

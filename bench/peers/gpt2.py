@@ -16,6 +16,14 @@ class Config:
     vocab_size: int
 
 
+PRESETS = {
+    "nano": Config(layers=4, width=256, heads=4, context=256, vocab_size=4096),
+    "mini": Config(layers=6, width=384, heads=6, context=256, vocab_size=8192),
+    "gpt2": Config(layers=12, width=768, heads=12, context=1024, vocab_size=50304),
+    "gpt2-xl": Config(layers=48, width=1600, heads=25, context=1024, vocab_size=50304),
+}
+
+
 class Block(nn.Module):
     def __init__(self, config):
         super().__init__()

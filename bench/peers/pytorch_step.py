@@ -13,15 +13,8 @@ import time
 
 import torch
 
-from gpt2 import GPT2, Config
+from gpt2 import GPT2, PRESETS
 
-# name: layers, width, heads, context of the model, vocabulary, and batch x length of the bench (bench/README.md)
-MODELS = {
-    "nano": (Config(layers=4, width=256, heads=4, context=256, vocab_size=4096), 8, 256),
-    "mini": (Config(layers=6, width=384, heads=6, context=256, vocab_size=8192), 16, 256),
-    "gpt2": (Config(layers=12, width=768, heads=12, context=1024, vocab_size=50304), 2, 512),
-    "gpt2-xl": (Config(layers=48, width=1600, heads=25, context=1024, vocab_size=50304), 1, 1024),
-}
 DTYPES = {"fp32": None, "amp-bf16": torch.bfloat16, "amp-fp16": torch.float16,
           "pure-bf16": torch.bfloat16, "pure-fp16": torch.float16}
 
@@ -36,11 +29,11 @@ def cudnn_first():
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=MODELS, default="nano")
+    parser.add_argument("--model", choices=PRESETS, default="nano")
     parser.add_argument("--precision", choices=DTYPES, default="amp-bf16")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--length", type=int)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--accumulate", type=int, default=1, help="batches of a step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=0)
@@ -53,8 +46,7 @@ def arguments():
 def measure(options):
     torch.manual_seed(1)
 
-    config, batch, length = MODELS[options.model]
-    batch, length = options.batch or batch, options.length or length
+    config = PRESETS[options.model]
     dtype = DTYPES[options.precision]
     is_amp = options.precision.startswith("amp")
     is_cuda = options.device == "cuda"
@@ -64,7 +56,7 @@ def measure(options):
     run = torch.compile(model) if options.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     scaler = torch.amp.GradScaler(options.device, enabled=options.precision == "amp-fp16")
-    tokens = torch.randint(config.vocab_size, (options.accumulate, batch, length + 1)).to(options.device)
+    tokens = torch.randint(config.vocab_size, (options.accumulate, options.batch, options.length + 1)).to(options.device)
 
     def step():
         for micro in tokens:
@@ -90,7 +82,7 @@ def measure(options):
 
     median = statistics.median(times)
     result = {"min_ms": min(times), "median_ms": median,
-              "tokens_per_s": 1e3 * options.accumulate * batch * length / median,
+              "tokens_per_s": 1e3 * options.accumulate * options.batch * options.length / median,
               "peak_tensor_bytes": torch.cuda.max_memory_allocated() if is_cuda else None,
               "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     return result
