@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Times training steps on a GPU: PyTorch's AMP as its users write it, the same under torch.compile, and Mezzo's.
 
-One process a measurement, the sides in turn, so that a GPU whose clock drifts harms all alike; the figure of a side is its
-best median over the rounds. bench/gpu.sh starts it.
+One process a measurement, the sides in turn, so that a GPU whose clock drifts harms all alike. All steps of a process are given
+to the GPU at once, which is waited for at their end; the figure of a side is its best mean over the rounds. bench/gpu.sh starts it.
 
 MFU is tokens/s x (6 N + 6 L T d) over the GPU's dense rate in the precision's type (fp8: in 16 bits): N all parameters, the
 tied table once; the attention of L layers of width d over T tokens by its causal half, which is what the kernels compute.
@@ -81,13 +81,17 @@ def measure(row, side, options):
         return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][-300:]}
 
 
+def mean_ms(sample):
+    return sample.get("mean_ms", sample.get("median_ms"))  # Mezzo's median is a mean on a GPU
+
+
 def best(samples):
-    good = [sample for sample in samples if "median_ms" in sample]
-    return min(good, key=lambda sample: sample["median_ms"]) if good else None
+    good = [sample for sample in samples if mean_ms(sample)]
+    return min(good, key=mean_ms) if good else None
 
 
 def print_table(results, gpu):
-    print(f"{'':<16} {'side':<14} {'ms':>9} {'tokens/s':>10} {'MFU':>6} {'GiB':>6}  Mezzo is")
+    print(f"{'':<16} {'side':<14} {'mean ms':>9} {'tokens/s':>10} {'MFU':>6} {'GiB':>6}  Mezzo is")
     for name, sides in results.items():
         ours = best(sides.get("mezzo", []))
         for side, samples in sides.items():
@@ -96,10 +100,10 @@ def print_table(results, gpu):
                 print(f"{name:<16} {side:<14} {samples[-1].get('failed', samples[-1])}")
                 continue
             use = mfu(ROWS[name], figure["tokens_per_s"], gpu)
-            line = (f"{name:<16} {side:<14} {figure['median_ms']:>9.2f} {figure['tokens_per_s']:>10.0f} "
+            line = (f"{name:<16} {side:<14} {mean_ms(figure):>9.2f} {figure['tokens_per_s']:>10.0f} "
                     f"{f'{100 * use:.1f}%' if use else '-':>6} {figure['peak_tensor_bytes'] / 2**30:>6.2f}")
             if ours and side != "mezzo":
-                line += (f"  {figure['median_ms'] / ours['median_ms']:.2f}x as fast in "
+                line += (f"  {mean_ms(figure) / mean_ms(ours):.2f}x as fast in "
                          f"{ours['peak_tensor_bytes'] / figure['peak_tensor_bytes']:.2f} of the memory")
             print(line + (f"  ({figure['note']})" if figure.get("note") else ""))
 
