@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -52,6 +53,12 @@ def measure(model, precision, options):
     return {"model": model, "precision": precision, "mezzo": ours, "pytorch": theirs}
 
 
+def mezzo_start_rss_bytes():
+    """Of a process that loads the program and its libraries, and ends. To be called before any other process is run."""
+    subprocess.run([MEZZO, "--version"], stdout=subprocess.DEVNULL, check=True)
+    return 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
 def best(rows, key):
     return min(row[key] for row in rows)
 
@@ -78,6 +85,7 @@ def main():
     if options.peers and "," in options.models:
         parser.error(f"--peers takes the figures of one model, but --models is {options.models}")
 
+    mezzo_start = mezzo_start_rss_bytes()
     print(f"{'model':<8} {'precision':<13} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
           f"{'pytorch MiB':>12}", flush=True)
     results = []
@@ -85,6 +93,8 @@ def main():
         for precision in options.precisions.split(","):
             results.append(measure(model, precision, options))
             print_row(results[-1])
+    peer_start = best(results[0]["pytorch"], "imports_rss_bytes")
+    print(f"Before its first tensor a process of Mezzo has {mezzo_start / 2**20:.0f} MiB, of PyTorch {peer_start / 2**20:.0f}.")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + "\n")

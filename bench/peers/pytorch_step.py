@@ -19,6 +19,12 @@ from gpt2 import GPT2, PRESETS
 DTYPES = {"fp32": None, "amp-bf16": torch.bfloat16, "amp-fp16": torch.float16,
           "pure-bf16": torch.bfloat16, "pure-fp16": torch.float16}
 
+
+def peak_rss_bytes():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+IMPORTS_RSS_BYTES = peak_rss_bytes()  # the interpreter and all of the above, before the first tensor
 SLOW_MS = 8000  # from here on an fp16 step is one that a CPU without fp16 arithmetic takes in a scalar loop
 
 
@@ -97,7 +103,7 @@ def measure(options):
     figures = {"mean_ms": typical} if is_cuda else {"steps": len(times), "min_ms": min(times), "median_ms": typical}
     return {**figures, "tokens_per_s": 1e3 * options.accumulate * options.batch * options.length / typical,
             "peak_tensor_bytes": torch.cuda.max_memory_allocated() if is_cuda else None,
-            "peak_rss_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+            "imports_rss_bytes": IMPORTS_RSS_BYTES, "peak_rss_bytes": peak_rss_bytes()}
 
 
 def main():
