@@ -100,7 +100,7 @@ def main():
         options.out.write_text(json.dumps(results, indent=1) + "\n")
     if options.peers:
         peers = [{"name": f"PyTorch {PEER_PRECISION.get(result['precision'], result['precision'])}",
-                  "precision": result["precision"], "step_ms": best(result["pytorch"], "median_ms")} for result in results]
+                  "step_ms": best(result["pytorch"], "median_ms")} for result in results]
         options.peers.write_text(json.dumps(peers, indent=1) + "\n")
 
 
