@@ -35,13 +35,19 @@ class Row:
 ROWS = {
     "124M": Row("gpt2", "amp-bf16", 64, 1024, ("mezzo", "eager", "compile", "compile+cudnn")),
     "1.5B": Row("gpt2-xl", "amp-bf16", 16, 1024, ("mezzo", "eager", "compile", "compile+cudnn")),
-    "nano": Row("nano", "amp-bf16", 8, 256),
+    "nano": Row("nano", "amp-bf16", 8, 256, ("mezzo", "eager", "compile", "compile+graphs")),
     "124M fp16": Row("gpt2", "amp-fp16", 64, 1024, ("mezzo", "eager")),
     "124M fp32": Row("gpt2", "fp32", 64, 1024, ("mezzo",)),
     "124M lean": Row("gpt2", "lean", 64, 1024, ("mezzo",)),
     "1.5B lean": Row("gpt2-xl", "lean", 16, 1024, ("mezzo",)),
     "1.5B fp8": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",)),
     "1.5B fp8 delayed": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",), ("--fp8-scaling", "delayed")),
+}
+PEER_OPTIONS = {
+    "eager": [],
+    "compile": ["--compile"],
+    "compile+cudnn": ["--compile", "--cudnn"],
+    "compile+graphs": ["--compile", "reduce-overhead"],  # forward and backward as CUDA graphs; Mezzo's step is one
 }
 # Dense FLOP/s of one GPU by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores. fp8 is held to the former,
 # which its outer blocks and its head run in: its use then stands beside lean's.
@@ -67,8 +73,7 @@ def command(row, side, options):
               "--steps", str(options.steps), "--json", "--precision", row.precision]
     if side == "mezzo":
         return [*options.mezzo.split(), "bench", "step", *shared, *row.ours]
-    extra = (["--compile"] if "compile" in side else []) + (["--cudnn"] if "cudnn" in side else [])
-    return [sys.executable, str(PEER), *shared, *extra]
+    return [sys.executable, str(PEER), *shared, *PEER_OPTIONS[side]]
 
 
 def measure(row, side, options):

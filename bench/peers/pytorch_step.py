@@ -46,7 +46,7 @@ def arguments():
     parser.add_argument("--accumulate", type=int, default=1, help="batches of a step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the model")
+    parser.add_argument("--compile", nargs="?", const="default", metavar="MODE", help="torch.compile the model")
     parser.add_argument("--cudnn", action="store_true", help="attention by cuDNN, on a GPU")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -82,7 +82,7 @@ def measure(options):
     model = GPT2(config).to(options.device)
     if options.precision.startswith("pure"):
         model = model.to(dtype)
-    run = torch.compile(model) if options.compile else model
+    run = torch.compile(model, mode=options.compile) if options.compile else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     scaler = torch.amp.GradScaler(options.device, enabled=options.precision == "amp-fp16")
     tokens = torch.randint(config.vocab_size, (options.accumulate, options.batch, options.length + 1)).to(options.device)
