@@ -2,22 +2,23 @@
 // best of interleaved rounds, outputs reused. See bench/README.md.
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <functional>
+#include <string>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward_cpu_dispatch.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_cpu_dispatch.h>
 
+#include "bench/timing.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/kernels/attention/flash.h"
 
 namespace {
 
-using Work = std::function<void()>;
+using mezzo::bench::seconds_of;
+using mezzo::bench::Work;
 
 constexpr int kRounds = 20;
 
@@ -26,10 +27,8 @@ std::vector<double> best_ms(const std::vector<Work>& works) {
   std::vector<double> best(works.size(), 1e9);
   for (int round = -3; round < kRounds; ++round) {  // three to warm up
     for (size_t i = 0; i < works.size(); ++i) {
-      const auto begin = std::chrono::steady_clock::now();
-      works[i]();
-      const std::chrono::duration<double, std::milli> ms = std::chrono::steady_clock::now() - begin;
-      if (round >= 0) best[i] = std::min(best[i], ms.count());
+      const double ms = 1e3 * seconds_of(works[i]);
+      if (round >= 0) best[i] = std::min(best[i], ms);
     }
   }
   return best;

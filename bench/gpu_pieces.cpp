@@ -3,17 +3,15 @@
 //
 //   gpu_pieces_bench [gpt2|gpt2-xl]     65,536 tokens of width 768, or 16,384 of 1600
 
-#include <chrono>
-#include <functional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <fmt/format.h>
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "bench/timing.h"
 #include "mezzo/kernels/adamw/adamw.h"
 #include "mezzo/kernels/cuda/device.h"
 #include "mezzo/kernels/fused_linear/attention_linear.h"
@@ -33,7 +31,7 @@ struct Shape {
   int64_t tokens() const { return B * T; }
 };
 
-double milliseconds_of(const std::function<void()>& work) {
+double milliseconds_of(const bench::Work& work) {
   constexpr int kTimes = 10;
   const at::Tensor last = at::zeros({1}, at::kCUDA);
   const auto run = [&](int times) {
@@ -41,18 +39,15 @@ double milliseconds_of(const std::function<void()>& work) {
     last.item<float>();  // waits
   };
   run(3);
-  const auto begin = std::chrono::steady_clock::now();
-  run(kTimes);
-  const std::chrono::duration<double, std::milli> all = std::chrono::steady_clock::now() - begin;
-  return all.count() / kTimes;
+  return 1e3 * bench::seconds_of([&] { run(kTimes); }) / kTimes;
 }
 
-void print_bytes(std::string_view name, double bytes, const std::function<void()>& work) {
+void print_bytes(std::string_view name, double bytes, const bench::Work& work) {
   const double ms = milliseconds_of(work);
   fmt::print("{:<28}{:>9.3f} ms {:>8.0f} GB/s\n", name, ms, 1e-6 * bytes / ms);
 }
 
-void print_operations(std::string_view name, double operations, const std::function<void()>& work) {
+void print_operations(std::string_view name, double operations, const bench::Work& work) {
   const double ms = milliseconds_of(work);
   fmt::print("{:<28}{:>9.3f} ms {:>8.1f} TFLOP/s\n", name, ms, 1e-9 * operations / ms);
 }

@@ -3,9 +3,7 @@
 // they call, and AdamW by what it keeps. See bench/README.md.
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +13,7 @@
 #include <ATen/autocast_mode.h>
 #include <torch/optim/adamw.h>
 
+#include "bench/timing.h"
 #include "mezzo/amp/autocast.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/base/median.h"
@@ -27,13 +26,8 @@
 namespace {
 
 using mezzo::Autocast;
-using Work = std::function<void()>;
-
-double seconds_of(const Work& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
+using mezzo::bench::seconds_of;
+using mezzo::bench::Work;
 
 /// Seconds of each piece of work, run in turn, `rounds` times; the order turns around each round.
 std::vector<std::vector<double>> interleaved(const std::vector<Work>& works, int rounds) {
@@ -221,10 +215,10 @@ std::vector<at::Tensor> matrices(at::ScalarType dtype, at::ScalarType grad_dtype
 
 /// The weight's, the remainder's and the moments' bytes are read and written; gradients are read.
 Kept compact(const char* name, bool splits, int64_t moment_bits, at::ScalarType grad_dtype) {
-  const auto options = mezzo::optim::CompactAdamWOptions(3e-4).moment_bits(moment_bits);
-  auto optimizer = std::make_shared<mezzo::optim::CompactAdamW>(
-      matrices(at::kFloat, grad_dtype),
-      mezzo::optim::CompactAdamWOptions(options).split_weights(splits));
+  const auto options =
+      mezzo::optim::CompactAdamWOptions(3e-4).moment_bits(moment_bits).split_weights(splits);
+  auto optimizer =
+      std::make_shared<mezzo::optim::CompactAdamW>(matrices(at::kFloat, grad_dtype), options);
   const double moments = moment_bits == 8 ? 2.0625 : 8.0;
   const auto grad = static_cast<double>(at::elementSize(grad_dtype));
   return {name, [=] { optimizer->step(); }, 2 * (4 + moments) + grad, 4 + moments + grad};

@@ -1,22 +1,22 @@
 // A roofline: every piece of a training step by itself, at the step's shapes, with its operations
-// and bytes, as a share of what this machine reaches at its best, measured in the same run. Then
-// the sum beside the whole step. What a Llama has in the place of GPT-2's norm and positions is
-// timed at the same shapes, 0 times in the step. See bench/README.md.
+// and bytes, as a share of what this machine reaches at its best, measured in the same run; then
+// the sum of all. What a Llama has in the place of GPT-2's norm and positions is timed at the same
+// shapes, 0 times in the step. See bench/README.md.
 //
 //   pieces_bench [nano|mini|gpt2] [fp32|bf16|fp16]
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <cstdio>
-#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "bench/timing.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/kernels/adamw/adamw.h"
 #include "mezzo/kernels/attention/attention.h"
@@ -33,7 +33,8 @@
 
 namespace {
 
-using Work = std::function<void()>;
+using mezzo::bench::seconds_of;
+using mezzo::bench::Work;
 namespace kernels = mezzo::kernels;
 
 constexpr int kRounds = 9;
@@ -46,12 +47,6 @@ struct Piece {
   Work work;
   double best_s = 1e9;
 };
-
-double seconds_of(const Work& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
 
 struct Limits {
   double gflops, gbytes;

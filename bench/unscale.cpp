@@ -3,16 +3,14 @@
 //
 //   unscale_bench [nano|mini|gpt2]
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "bench/timing.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/base/median.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
@@ -22,12 +20,7 @@ namespace {
 
 constexpr int kRounds = 101;
 
-double ms_of(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
-      .count();
-}
+double ms_of(const mezzo::bench::Work& work) { return 1e3 * mezzo::bench::seconds_of(work); }
 
 std::vector<at::Tensor> gradients_of(const std::string& model, at::ScalarType dtype) {
   std::vector<at::Tensor> grads;
