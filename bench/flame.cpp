@@ -9,10 +9,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <memory>
+#include <regex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -69,18 +72,9 @@ class Stacks {
 Stacks stacks;  // a callback has no other way to reach it; a CPU's step runs on one thread
 
 /// "h.3.mlp" is "h.*.mlp": the layers as one.
-std::string without_numbers(std::string path) {
-  for (size_t i = 0; i < path.size();) {
-    const size_t end = std::min(path.find('.', i), path.size());
-    if (std::all_of(path.begin() + static_cast<std::ptrdiff_t>(i),
-                    path.begin() + static_cast<std::ptrdiff_t>(end), ::isdigit)) {
-      path.replace(i, end - i, "*");
-      i += 2;
-    } else {
-      i = end + 1;
-    }
-  }
-  return path;
+std::string without_numbers(const std::string& path) {
+  static const std::regex number(R"(\b\d+\b)");
+  return std::regex_replace(path, number, "*");
 }
 
 void erase_all(std::string& text, const std::string& part) {
@@ -93,8 +87,8 @@ std::string frame_of(const at::RecordFunction& function) {
   for (const char* part :
        {"torch::autograd::CppNode", "mezzo::kernels::", "(anonymous namespace)::"})
     erase_all(name, part);
-  const std::string path = without_numbers(mezzo::Scope::path());
-  return stacks.depth() > 1 || path.empty() ? name : path + ";" + name;
+  const std::string& path = mezzo::Scope::path();
+  return stacks.depth() > 1 || path.empty() ? name : without_numbers(path) + ";" + name;
 }
 
 struct Pushed : at::ObserverContext {};
