@@ -49,7 +49,7 @@ PEER_OPTIONS = {
     "compile+cudnn": ["--compile", "--cudnn"],
     "compile+graphs": ["--compile", "reduce-overhead"],  # forward and backward as CUDA graphs; Mezzo's step is one
 }
-# Dense FLOP/s of one GPU by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores. fp8 is held to the former,
+# Dense FLOP/s of one GPU (SXM) by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores. fp8 is held to the former,
 # which its outer blocks and its head run in: its use then stands beside lean's.
 PEAKS = {"H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12)}
 
