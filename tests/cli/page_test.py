@@ -56,6 +56,11 @@ class Page(unittest.TestCase):
         self.assertIn("<h1", done.stdout, done.stderr[-2000:])
         return done.stdout
 
+    def with_script(self, script, page=None):
+        """The page, and a script that runs after its own."""
+        before, after = (page or self.compared).rsplit("</body>", 1)
+        return f"{before}<script>{script}</script></body>{after}"
+
     def text_of(self, dom):
         dom = re.sub(r"<(script|style)\b.*?</\1>", "", dom, flags=re.DOTALL)
         return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", dom)))
@@ -144,6 +149,16 @@ class Page(unittest.TestCase):
 
     def test_it_is_dark_where_the_reader_prefers_it(self):
         self.assertIn('<html lang="en" class="dark">', self.shown(self.compared, "--blink-settings=preferredColorScheme=0"))
+
+    def test_a_mode_stays_hidden_when_its_curves_are_drawn_anew(self):
+        script = """
+            const press = (name) => [...document.querySelectorAll("section button")].find((it) => it.textContent === name).click();
+            ["amp-fp16", "by time", "every batch"].forEach(press);
+            const shown = charts[0].data.datasets.filter((_, i) => charts[0].isDatasetVisible(i)).map((set) => set.group);
+            press("amp-fp16");
+            const all = charts[0].data.datasets.filter((_, i) => charts[0].isDatasetVisible(i)).map((set) => set.group);
+            document.body.dataset.shown = [...new Set(shown)] + " then " + [...new Set(all)];"""
+        self.assertIn('data-shown="fp32,pure-fp16 then fp32,amp-fp16,pure-fp16"', self.shown(self.with_script(script)))
 
     def test_everything_that_can_be_pressed_is_a_button_with_a_state(self):
         dom = self.shown(self.compared)

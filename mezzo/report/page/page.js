@@ -81,9 +81,10 @@ function recolour() {
   }
 }
 
-// A row of buttons that show and hide the datasets of each name.
+// A row of buttons that show and hide the datasets of each name. Returns the names that are hidden now.
 function legend(parent, made, names, colour) {
   const row = element("div", null, { class: "legend", role: "group", "aria-label": "what is shown" });
+  const hidden = new Set();
   for (const name of names) {
     const button = element("button", null, { type: "button", "aria-pressed": "true" });
     const swatch = element("span", null, { class: "swatch" });
@@ -92,12 +93,14 @@ function legend(parent, made, names, colour) {
     button.addEventListener("click", () => {
       const shown = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(shown));
+      if (shown) hidden.delete(name); else hidden.add(name);
       made.data.datasets.forEach((set, i) => set.group === name && made.setDatasetVisibility(i, shown));
       made.update("none");
     });
     row.append(button);
   }
   parent.insertBefore(row, parent.querySelector(".chart"));
+  return hidden;
 }
 
 function setUpTheme() {

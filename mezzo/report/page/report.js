@@ -136,9 +136,9 @@ function showLoss() {
   const made = chart(part, "Training and held-out loss of each mode", {
     type: "scatter", data: { datasets: lossSets(byTime, isSmooth) },
     options: { scales: { x: axis("step"), y: axis("nats per token", { max: highestLoss() }) } } });
-  const names = modesOf(started());
-  legend(part, made, names, colourOf);
-  const redraw = () => { made.data.datasets = lossSets(byTime, isSmooth); };
+  const hidden = legend(part, made, modesOf(started()), colourOf);
+  // Chart.js forgets of a dataset that is replaced that it was hidden.
+  const redraw = () => { made.data.datasets = lossSets(byTime, isSmooth).map((set) => ({ ...set, hidden: hidden.has(set.group) })); };
   toggle(part, made, "by time", (on) => { byTime = on; made.options.scales.x.title.text = on ? "seconds of training" : "step"; redraw(); });
   toggle(part, made, "every batch", (on) => { isSmooth = !on; redraw(); });
 }
