@@ -150,6 +150,12 @@ class Page(unittest.TestCase):
     def test_it_is_dark_where_the_reader_prefers_it(self):
         self.assertIn('<html lang="en" class="dark">', self.shown(self.compared, "--blink-settings=preferredColorScheme=0"))
 
+    def test_curves_are_named_by_their_seed_where_there_are_several(self):
+        script = "document.body.dataset.names = [...new Set(charts.flatMap((it) => it.data.datasets.map((set) => set.label)))]"
+        self.assertIn("fp32, seed 1338, held out", self.shown(self.with_script(script)))
+        single = (self.folder / "run" / "report.html").read_text()
+        self.assertRegex(self.shown(self.with_script(script, single)), 'data-names="amp-fp16,amp-fp16, held out,')
+
     def test_a_mode_stays_hidden_when_its_curves_are_drawn_anew(self):
         script = """
             const press = (name) => [...document.querySelectorAll("section button")].find((it) => it.textContent === name).click();

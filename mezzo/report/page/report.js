@@ -9,8 +9,11 @@ const colourOf = (mode) => COLOURS[Math.max(0, (data.modes || []).indexOf(mode))
 // Dashes tell pure modes from mixed ones without the colours.
 const isPure = (mode) => mode.startsWith("pure");
 
+// A single run's seed is not in the data, where a comparison's are.
+const nameOf = (run) => (data.kind === "compare" ? `${run.mode}, seed ${run.seed}` : run.mode);
+
 function line(run, points, options = {}) {
-  return { group: run.mode, label: `${run.mode}, seed ${run.seed}`, data: points, borderColor: colourOf(run.mode),
+  return { group: run.mode, label: nameOf(run), data: points, borderColor: colourOf(run.mode),
            backgroundColor: colourOf(run.mode), borderDash: isPure(run.mode) ? [6, 4] : [], borderWidth: 1.75, pointRadius: 0,
            showLine: true, ...options };
 }
@@ -107,7 +110,7 @@ function lossSets(byTime, isSmooth) {
     sets.push(line(run, run.steps.step.map((step, i) => ({ x: x(step, i), y: losses[i] })), { borderWidth: isFirst ? 2 : 0.8 }));
     const rowAt = (step) => run.steps.step.findLastIndex((other) => other <= step);
     const points = run.evals.step.map((step, i) => ({ x: x(step, rowAt(step)), y: number(run.evals.val_loss[i]) }));
-    sets.push(line(run, points, { label: `${run.mode}, seed ${run.seed}, held out`, showLine: false, pointRadius: isFirst ? 4 : 2.5 }));
+    sets.push(line(run, points, { label: `${nameOf(run)}, held out`, showLine: false, pointRadius: isFirst ? 4 : 2.5 }));
   }
   return sets;
 }
