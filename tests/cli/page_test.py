@@ -119,6 +119,17 @@ class Page(unittest.TestCase):
         self.assertRegex(dom, '<canvas[^>]*aria-label="Magnitudes of what aten::exp read and made')
         self.assertIn("result (fp16): 2.00 % zero, 3 of 100 not finite", self.text_of(dom))
 
+    def test_a_replay_that_was_not_tried_is_not_called_one(self):
+        self.assertIn("replayed bit for bit", self.text_of(self.shown(self.failed)))
+        page = self.with_data(lambda data: data["diagnosis"].update(reproduced=None), self.failed)
+        self.assertNotIn("replayed", self.text_of(self.shown(page)))
+
+    def test_what_was_bad_before_the_step_is_not_born_in_it(self):
+        page = self.with_data(lambda data: data["diagnosis"]["findings"][0].update(external="wte.weight"), self.failed)
+        text = self.text_of(self.shown(page))
+        self.assertIn("first read here", text)
+        self.assertNotRegex(text, "born here|birth")
+
     def test_a_healthy_step_has_a_page_too(self):
         page = self.folder / "healthy.html"
         self.mezzo("doctor", "--steps", "1", "--html", page)

@@ -18,7 +18,10 @@ const placeOf = (part) => part.module || (part.parameter ? "near " + part.parame
 const size = (value) => (isNumber(value) ? Number(value.toPrecision(4)).toString() : String(value));
 const count = (value) => value.toLocaleString("en");
 const shape = (sizes) => `[${sizes.join(", ")}]`;
+const passOf = (part) => (part.recomputed ? "recomputed" : part.direction);
 const result = () => data.diagnosis.findings[0];
+// Of what was not finite before the step, no op is the birth.
+const birth = () => (result().external ? "first read here" : "born here");
 
 function factsOf(finding) {
   const facts = [];
@@ -40,7 +43,7 @@ function showDiagnosisHead() {
   document.title = title + " – Mezzo";
   const facts = [`${count(diagnosis.ops)} ops`, `loss ${size(diagnosis.loss)}`,
                  ...(diagnosis.fp32_loss === null ? [] : [`in fp32 ${size(diagnosis.fp32_loss)}`]),
-                 diagnosis.reproduced === false ? `not reproduced: ${diagnosis.not_reproduced}` : "replayed bit for bit"];
+                 ...(diagnosis.reproduced === null ? [] : [diagnosis.reproduced ? "replayed bit for bit" : `not reproduced: ${diagnosis.not_reproduced}`])];
   page.append(element("p", facts.join(" · "), { class: "quiet" }));
   page.append(element("p", data.headlines[0] || "Nothing found: loss and gradients are finite.", { class: "verdict" }));
   if (!result()) return;
@@ -54,12 +57,13 @@ function showDiagnosisHead() {
 
 function showWay() {
   if (!result() || !result().way.length) return;
-  const { way, sinks } = result();
-  const part = section("From its birth to the loss", "The op whose result was bad first, those that passed it on, and where it ended.");
-  const body = tableIn(part, "ops from the birth on", ["op", "part", "pass", "result", "largest finite", "not finite"]);
+  const { way, sinks, external } = result();
+  const part = section(external ? "From its first reader to the loss" : "From its birth to the loss",
+                       `The op ${external ? "that read it first" : "whose result was bad first"}, those that passed it on, and where it ended.`);
+  const body = tableIn(part, "ops that it came through", ["op", "part", "pass", "result", "largest finite", "not finite"]);
   way.forEach((link, i) => {
     const row = element("tr", null, { class: i === 0 ? "way bad" : "way" });
-    cell(row, link.op, i === 0 ? "born here" : "");
+    cell(row, link.op, i === 0 ? birth() : "");
     const known = link.sizes.length || link.values;
     for (const text of [link.module || "–", link.direction, known ? `${dtypeOf(link.dtype)} ${shape(link.sizes)}` : "–",
                         known ? size(link.largest) : "–", known ? `${count(link.nonfinite)} of ${count(link.values)}` : "–"]) cell(row, text);
@@ -156,14 +160,13 @@ function stretches() {
   const all = new Map();
   for (const part of data.diagnosis.parts) {
     if (!(number(part.largest) > 0) && !part.nonfinite) continue;
-    if (!all.has(part.stretch)) all.set(part.stretch, { place: placeOf(part), direction: part.recomputed ? "again" : part.direction, of: {} });
+    if (!all.has(part.stretch)) all.set(part.stretch, { place: placeOf(part), pass: passOf(part), of: {} });
     all.get(part.stretch).of[dtypeOf(part.dtype)] = part;
   }
   return [...all.values()];
 }
 
-const isGuilty = (stretch) => result() && stretch.direction === result().direction &&
-  stretch.place === (result().module || (result().parameter ? "near " + result().parameter : "–"));
+const isGuilty = (stretch) => result() && stretch.pass === passOf(result()) && stretch.place === placeOf(result());
 
 const median = {
   id: "median",
@@ -206,17 +209,17 @@ const passes = (all) => ({
       ctx.fillStyle = "rgba(192, 16, 32, .13)";
       ctx.fillRect(x.getPixelForValue(born) - half, area.top, 2 * half, area.height);
       const at = x.getPixelForValue(born), isLate = at > (area.left + area.right) / 2;
-      text(ctx, "born here", at + (isLate ? -half - 4 : half + 4), area.bottom - 10, BAD, isLate ? "right" : "left");
+      text(ctx, birth(), at + (isLate ? -half - 4 : half + 4), area.bottom - 10, BAD, isLate ? "right" : "left");
     }
     all.forEach((stretch, i) => {
-      if (i > 0 && all[i - 1].direction === stretch.direction) return;
+      if (i > 0 && all[i - 1].pass === stretch.pass) return;
       const left = x.getPixelForValue(i) - half;
       ctx.fillStyle = variable("--quiet");
       if (i > 0) ctx.fillRect(left, area.top, 1, area.height);
-      const next = all.findIndex((other, at) => at > i && other.direction !== stretch.direction);
+      const next = all.findIndex((other, at) => at > i && other.pass !== stretch.pass);
       const right = next < 0 ? area.right : x.getPixelForValue(next) - half;
-      if (right - left > ctx.measureText(stretch.direction).width + 10)
-        text(ctx, stretch.direction, left + 5, area.top + 10, variable("--quiet"));
+      if (right - left > ctx.measureText(stretch.pass).width + 10)
+        text(ctx, stretch.pass, left + 5, area.top + 10, variable("--quiet"));
     });
     ctx.restore();
   },
@@ -249,7 +252,7 @@ function showParts() {
     type: "bar", data: { labels: all.map((stretch) => stretch.place), datasets }, plugins: [passes(all), rangesAtTheSide, median],
     options: {
       layout: { padding: { top: 20, right: FORMATS.length * COLUMN + 8 } },
-      plugins: { tooltip: { callbacks: { title: ([item]) => `${all[item.dataIndex].place}, ${all[item.dataIndex].direction}`,
+      plugins: { tooltip: { callbacks: { title: ([item]) => `${all[item.dataIndex].place}, ${all[item.dataIndex].pass}`,
                                          label: (item) => [item.dataset.label, ...noteOf(item.dataset.parts[item.dataIndex])] } } },
       scales: { x: axis("", { ticks: { color: variable("--quiet"), autoSkip: all.length > 60, maxRotation: 90, minRotation: 60, font: { size: 11 } }, grid: { display: false, color: variable("--line") } }),
                 y: axis("magnitude", { ticks, min: 4 * Math.floor(Math.min(-25, ...ends) / 4), max: 4 * Math.ceil(Math.max(17, ...ends) / 4) }) } } });
