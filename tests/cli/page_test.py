@@ -177,6 +177,24 @@ class Page(unittest.TestCase):
             document.body.dataset.shown = [...new Set(shown)] + " then " + [...new Set(all)];"""
         self.assertIn('data-shown="fp32,pure-fp16 then fp32,amp-fp16,pure-fp16"', self.shown(self.with_script(script)))
 
+    def test_what_was_pressed_opened_and_focused_stays_so_when_the_page_loads_anew(self):
+        script = """
+            const loads = 1 + Number(sessionStorage.getItem("loads"));
+            sessionStorage.setItem("loads", loads);
+            if (loads === 1) {
+              const buttons = [...document.querySelectorAll("section button")];
+              for (const name of ["amp-fp16", "by time"]) buttons.find((it) => it.textContent === name).click();
+              document.querySelector("summary").click();
+              document.querySelector("summary").focus();
+              location.reload();
+            }
+            const focused = document.activeElement.textContent;
+            document.body.dataset.after = [loads, charts[0].isDatasetVisible(2), charts[0].options.scales.x.title.text, focused];"""
+        dom = self.shown(self.with_script(script))
+        self.assertIn('data-after="2,false,seconds of training,All settings"', dom)
+        self.assertRegex(dom, r"<details open")
+        self.assertEqual(len(re.findall('<button[^>]* aria-pressed="false"', dom)), 2)  # amp-fp16, and "every batch" as at first
+
     def test_everything_that_can_be_pressed_is_a_button_with_a_state(self):
         dom = self.shown(self.compared)
         legend = re.findall(r'<button type="button"[^>]*aria-pressed="(true|false)"', dom)

@@ -44,8 +44,9 @@ function tableIn(parent, label, names) {
   return body;
 }
 
+// The first of a row says what the row is of.
 function cell(row, text, detail) {
-  const made = element("td", text);
+  const made = row.firstChild ? element("td", text) : element("th", text, { scope: "row" });
   if (detail) made.append(element("small", detail));
   row.append(made);
 }
@@ -116,6 +117,26 @@ function setUpTheme() {
     set(!root.classList.contains("dark"));
     try { localStorage.setItem("mezzo-theme", root.classList.contains("dark") ? "dark" : "light"); } catch { /* as above */ }
     recolour();
+  });
+}
+
+// A page of a run that is under way loads itself anew: what was pressed, opened and focused stays so.
+function keepView() {
+  const key = "mezzo-view " + location.pathname;
+  const isOn = (control) => (control.matches("summary") ? control.parentElement.open : control.getAttribute("aria-pressed") === "true");
+  const controls = [...document.querySelectorAll("button, summary, .box")];
+  const titleOf = (control) => control.closest("section, header").querySelector("h1, h2").textContent;
+  const keyOf = (control) => `${titleOf(control)}: ${control.getAttribute("aria-label") || control.textContent}`;
+  let kept = {};
+  try { kept = JSON.parse(sessionStorage.getItem(key)) || {}; } catch { /* as in setUpTheme */ }
+  for (const control of controls) {
+    const { on, focused } = kept[keyOf(control)] || { on: isOn(control) };
+    if (on !== isOn(control)) control.click();
+    if (focused) control.focus({ preventScroll: true });
+  }
+  addEventListener("pagehide", () => {
+    const states = controls.map((control) => [keyOf(control), { on: isOn(control), focused: control === document.activeElement }]);
+    try { sessionStorage.setItem(key, JSON.stringify(Object.fromEntries(states))); } catch { /* as in setUpTheme */ }
   });
 }
 
