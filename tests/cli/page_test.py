@@ -167,6 +167,17 @@ class Page(unittest.TestCase):
         single = (self.folder / "run" / "report.html").read_text()
         self.assertRegex(self.shown(self.with_script(script, single)), 'data-names="amp-fp16,amp-fp16, held out,')
 
+    def test_gradients_are_drawn_where_their_bins_are(self):
+        def measure(data):
+            for run in data["runs"]:
+                run["gradients"] = {"values": 8, "zeros": 0, "nonfinite": 4, "first_exponent": -10, "counts": [1, 3]}
+        script = """
+            const { datasets: [dataset] } = charts.at(-1).data;
+            document.body.dataset.bins = dataset.data.map((parsed) => binTooltip.tooltip.callbacks.label({ dataset, parsed }));"""
+        dom = self.shown(self.with_script(script, self.with_data(measure)))
+        self.assertRegex(dom, r'data-bins="[^"]*12\.5 % from 2\^-10 to 2\^-9,[^"]*37\.5 % from 2\^-9 to 2\^-8"')
+        self.assertIn("Not finite: fp32 50.0 %", self.text_of(dom))
+
     def test_a_mode_stays_hidden_when_its_curves_are_drawn_anew(self):
         script = """
             const press = (name) => [...document.querySelectorAll("section button")].find((it) => it.textContent === name).click();

@@ -11,7 +11,6 @@ const FORMATS = [
 ];
 const DTYPES = { Half: "fp16", BFloat16: "bf16", Float: "fp32", Double: "fp64" };
 const DTYPE_COLOURS = { fp16: "#d55e00", bf16: "#009e73", fp32: "#0072b2", fp64: "#7f7f7f" };
-const BAD = "#c01020";
 
 const dtypeOf = (name) => DTYPES[name] || name;
 const placeOf = (part) => part.module || (part.parameter ? "near " + part.parameter : "–");
@@ -107,7 +106,7 @@ const rangesAtTheSide = {
         ctx.setLineDash(dash);
         ctx.beginPath();
         ctx.moveTo(area.left, y.getPixelForValue(power));
-        ctx.lineTo(left - 3, y.getPixelForValue(power));
+        ctx.lineTo(area.right + 5, y.getPixelForValue(power));
         ctx.stroke();
         ctx.globalAlpha = 1;
       }
@@ -182,7 +181,7 @@ const median = {
         ctx.fillStyle = variable("--text");
         if (number(part.median) > 0) ctx.fillRect(bar.x - width / 2 - 1, y.getPixelForValue(Math.log2(part.median)) - 1, width + 2, 2);
         if (!part.nonfinite) return;
-        ctx.strokeStyle = BAD;
+        ctx.strokeStyle = variable("--bad");
         ctx.lineWidth = 2;
         ctx.beginPath();
         for (const side of [-3, 3]) {
@@ -209,7 +208,7 @@ const passes = (all) => ({
       ctx.fillStyle = "rgba(192, 16, 32, .13)";
       ctx.fillRect(x.getPixelForValue(born) - half, area.top, 2 * half, area.height);
       const at = x.getPixelForValue(born), isLate = at > (area.left + area.right) / 2;
-      text(ctx, birth(), at + (isLate ? -half - 4 : half + 4), area.bottom - 10, BAD, isLate ? "right" : "left");
+      text(ctx, birth(), at + (isLate ? -half - 4 : half + 4), area.bottom - 10, variable("--bad"), isLate ? "right" : "left");
     }
     all.forEach((stretch, i) => {
       if (i > 0 && all[i - 1].pass === stretch.pass) return;
@@ -237,8 +236,8 @@ function showParts() {
   const all = stretches();
   if (!all.length) return;
   const part = section("Magnitudes over the step",
-    "What each part of the model made, in the order of the step: from the magnitude that 1 % of the numbers are below to the largest finite one; " +
-    "the mark is the median, a red cross above says that some were not finite. Lines: the largest number of a format, its smallest normal (dashed) and subnormal one (dotted).");
+    "What each part of the model made, in the order of the step. A bar reaches from the magnitude that 1 % of the numbers are below to the largest finite one; " +
+    "the mark is the median, and a red cross above says that some were not finite. Lines: the largest number of a format, its smallest normal (dashed) and subnormal one (dotted).");
   const dtypes = Object.values(DTYPES).filter((dtype) => all.some((stretch) => stretch.of[dtype]));
   const bar = (some) => some && number(some.largest) > 0 ? [Math.log2(some.low || some.largest), Math.log2(some.largest)] : null;
   const datasets = dtypes.map((dtype) => {
@@ -284,7 +283,7 @@ function showNumbers() {
   const y = axis("% of values", { type: "logarithmic", max: 100, ticks: { color: variable("--quiet"), callback: (value) => (Number.isInteger(Math.log10(value)) ? value + " %" : "") } });
   const made = chart(part, `Magnitudes of what ${inner} read and made`, {
     type: "scatter", data: { datasets }, plugins: [rangesAbove],
-    options: { layout: { padding: { top: FORMATS.length * ROW + GAP, right: 12 } },
+    options: { plugins: binTooltip, layout: { padding: { top: FORMATS.length * ROW + GAP, right: 12 } },
                scales: { x: axis("magnitude", { min: 4 * Math.floor(Math.min(-25, ...exponents) / 4), max: 4 * Math.ceil(Math.max(20, ...exponents) / 4),
                                                 ticks: { color: variable("--quiet"), stepSize: 4, callback: (value) => "2^" + value } }), y } } });
   legend(part, made, all.map((one) => one.name), (name) => all.find((one) => one.name === name).colour);

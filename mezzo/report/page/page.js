@@ -72,6 +72,10 @@ function axis(title, options = {}) {
            ticks: { color: variable("--quiet") }, ...options };
 }
 
+// Of a curve over powers of two whose points are in the middle of their bins.
+const binTooltip = { tooltip: { callbacks: { label: ({ dataset, parsed: { x, y } }) =>
+  `${dataset.label}: ${Number(y.toPrecision(3))} % from 2^${x - .5} to 2^${x + .5}` } } };
+
 function recolour() {
   for (const made of charts) {
     for (const scale of Object.values(made.options.scales)) {

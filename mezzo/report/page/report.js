@@ -28,8 +28,8 @@ function showHead() {
   const page = document.getElementById("page");
   const facts = [data.status === "running" ? "still running" : data.status, `${data.steps} steps`,
                  `${(data.tokens_per_step || 0).toLocaleString("en")} tokens a step`,
-                 `${((data.parameters || 0) / 1e6).toFixed(1)} M parameters`,
-                 ...(data.kind === "compare" ? [`seeds ${data.seeds.join(", ")}`, data.interleaved ? "modes in turn" : "one run after another"] : []),
+                 `${(data.parameters || 0).toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 })} parameters`,
+                 ...(data.kind === "compare" ? [`seed${data.seeds.length > 1 ? "s" : ""} ${data.seeds.join(", ")}`, data.interleaved ? "modes in turn" : "one run after another"] : []),
                  (data.machine || {}).cpu].filter(Boolean);
   page.append(element("p", facts.join(" · "), { class: "quiet" }));
   if (data.verdict) page.append(element("p", data.verdict, { class: "verdict" }));
@@ -43,7 +43,7 @@ function showHead() {
 function accuracyDetail(row) {
   if (row.mode === data.baseline || data.kind !== "compare") return "";
   if (row.accuracy.within_noise === true) return "within noise";
-  return row.accuracy.within_noise === false ? "not noise" : "";
+  return row.accuracy.within_noise === false ? "beyond noise" : "";
 }
 
 function endOf(row) {
@@ -64,14 +64,14 @@ function addRow(body, row) {
   cell(line, percent(accuracy.absolute, 2));
   cell(line, fixed(accuracy.val_loss, 4));
   cell(line, String(stability.skipped_steps), stability.nonfinite_steps ? `${stability.nonfinite_steps} not finite` : "");
-  cell(line, power(stability.final_scale), `least ${power(stability.smallest_scale)}`);
+  cell(line, power(stability.final_scale), `lowest ${power(stability.smallest_scale)}`);
   cell(line, percent(stability.zero_gradients));
   body.append(line);
 }
 
 function showTable() {
   const isCompare = data.kind === "compare";
-  const noise = data.noise ? ` ${data.baseline} itself varies by ${percent(data.noise.val_accuracy, 2)} in accuracy and ${fixed(data.noise.val_loss, 4)} in loss from seed to seed.` : "";
+  const noise = data.noise ? ` ${data.baseline} itself varies by ${fixed(100 * data.noise.val_accuracy, 2)} percentage points in accuracy and ${fixed(data.noise.val_loss, 4)} in loss from seed to seed.` : "";
   const part = section("Figures", isCompare ? `Speed and accuracy against ${data.baseline} on the same batches; quartiles below.${noise}` : "");
   const names = ["mode", ...(isCompare ? ["speed"] : []), "step", ...(isCompare ? ["memory"] : []), "peak of tensors",
                  ...(isCompare ? ["accuracy"] : []), "top-1", "held-out loss", "skipped", "scale", "zero gradients"];
@@ -134,7 +134,7 @@ function highestLoss() {
 
 function showLoss() {
   if (!started().length) return;
-  const part = section("Loss", "Lines: of the training batches. Points: of held-out text. Nats per token.");
+  const part = section("Loss", "Lines: training batches. Points: held-out text. Nats per token.");
   let byTime = false, isSmooth = true;
   const made = chart(part, "Training and held-out loss of each mode", {
     type: "scatter", data: { datasets: lossSets(byTime, isSmooth) },
@@ -220,21 +220,22 @@ function showGradients() {
   const part = section("Gradients", "Share of the gradient values of each magnitude at the last measured step, unscaled and before clipping, by power of two.");
   const datasets = runs.map((run) => {
     const { first_exponent: first, counts, values } = run.gradients;
-    return line(run, counts.map((count, i) => ({ x: first + i, y: (100 * count) / values })).filter((point) => point.y > 0), { stepped: "middle" });
+    return line(run, counts.map((count, i) => ({ x: first + i + .5, y: (100 * count) / values })).filter((point) => point.y > 0), { stepped: "middle" });
   });
   const ticks = { color: variable("--quiet"), callback: (value) => "2^" + value };
   const made = chart(part, "Magnitudes of the gradients by power of two", {
     type: "scatter", data: { datasets }, plugins: [fp16Range],
-    options: { scales: { x: axis("magnitude", { ticks, suggestedMin: -40, suggestedMax: 4 }), y: axis("% of values", { beginAtZero: true }) } } });
+    options: { plugins: binTooltip, scales: { x: axis("magnitude", { ticks, suggestedMin: -40, suggestedMax: 4 }), y: axis("% of values", { beginAtZero: true }) } } });
   legend(part, made, modesOf(runs), colourOf);
-  const zeros = runs.map((run) => `${run.mode} ${percent(run.gradients.zeros / run.gradients.values)}`).join(", ");
-  part.append(element("p", `Exactly zero: ${zeros}.`, { class: "quiet" }));
+  const shares = (which) => runs.map((run) => `${run.mode} ${percent(run.gradients[which] / run.gradients.values)}`).join(", ");
+  const notFinite = runs.some((run) => run.gradients.nonfinite) ? ` Not finite: ${shares("nonfinite")}.` : "";
+  part.append(element("p", `Exactly zero: ${shares("zeros")}.${notFinite}`, { class: "quiet" }));
 }
 
 function showCapacity() {
   if (!data.capacity) return;
   const gibibytes = (bytes) => fixed(bytes / 2 ** 30, 2, " GiB");
-  const part = section("What fits", `Into ${gibibytes(data.capacity.budget_bytes)} of tensors: the largest batch of ${data.model}, and the largest preset at batch 1, measured.`);
+  const part = section("What fits", `Measured: the largest batch of ${data.model}, and the largest preset at batch 1, that fit into ${gibibytes(data.capacity.budget_bytes)} of tensors.`);
   const body = tableIn(part, "table of what fits", ["mode", "largest batch", "peak", "largest preset", "peak"]);
   for (const row of data.capacity.rows) {
     const line = element("tr");
