@@ -33,7 +33,7 @@ struct Spread {
   double low = 0, high = 0;  // the quartiles
 };
 
-/// How the modes' runs with one seed end.
+/// What a mode's runs came to, over all seeds.
 struct ModeResult {
   std::string mode;
   std::optional<Spread> step_ms;
@@ -60,8 +60,8 @@ struct ModeResult {
 /// The table of a comparison, as far as its runs have come, and what it says.
 struct Comparison {
   std::vector<ModeResult> modes;
-  std::optional<Spread> noise_accuracy,
-      noise_loss;  // the baseline over its seeds: median, least, most
+  // The baseline over its seeds: median, least, most.
+  std::optional<Spread> noise_accuracy, noise_loss;
   std::string verdict;
   std::string recommended;  // a mode; empty: not known yet
   std::string reason;

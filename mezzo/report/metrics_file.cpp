@@ -1,5 +1,6 @@
 #include "mezzo/report/metrics_file.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include <nlohmann/json.hpp>

@@ -8,9 +8,9 @@
 
 namespace mezzo::report {
 
-/// report.html of a single run, beside its metrics.jsonl: written every ten seconds, or more seldom
+/// report.html of a single run, beside its metrics.jsonl: written every ten seconds, or less often
 /// where writing takes long, and when the run ends. A resumed run shows its earlier steps too. Of a
-/// long run it has some thousand steps, evenly spaced, and those that were skipped.
+/// long run it has a few thousand steps, evenly spaced, and those that were skipped.
 class ReportFile : public Sink {
  public:
   /// folder: the run's. facts: machine, versions, config; the rest is set here.
