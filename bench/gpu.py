@@ -33,8 +33,8 @@ class Row:
 
 
 ROWS = {
-    "124M": Row("gpt2", "amp-bf16", 64, 1024, ("mezzo", "eager", "compile", "compile+cudnn")),
-    "1.5B": Row("gpt2-xl", "amp-bf16", 16, 1024, ("mezzo", "eager", "compile", "compile+cudnn")),
+    "124M": Row("gpt2", "amp-bf16", 64, 1024, ("mezzo", "eager", "compile")),
+    "1.5B": Row("gpt2-xl", "amp-bf16", 16, 1024, ("mezzo", "eager", "compile")),
     "nano": Row("nano", "amp-bf16", 8, 256, ("mezzo", "eager", "compile", "compile+graphs")),
     "124M fp16": Row("gpt2", "amp-fp16", 64, 1024, ("mezzo", "eager")),
     "124M fp32": Row("gpt2", "fp32", 64, 1024, ("mezzo",)),
@@ -46,7 +46,6 @@ ROWS = {
 PEER_OPTIONS = {
     "eager": [],
     "compile": ["--compile"],
-    "compile+cudnn": ["--compile", "--cudnn"],
     "compile+graphs": ["--compile", "reduce-overhead"],  # forward and backward as CUDA graphs; Mezzo's step is one
 }
 # Dense FLOP/s of one GPU (SXM) by its data sheet: of 16-bit types, and of fp32 outside the Tensor Cores. fp8 is held to the former,

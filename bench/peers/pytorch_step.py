@@ -28,14 +28,6 @@ IMPORTS_RSS_BYTES = peak_rss_bytes()  # the interpreter and all of the above, be
 SLOW_MS = 8000  # from here on an fp16 step is one that a CPU without fp16 arithmetic takes in a scalar loop
 
 
-def cudnn_first():
-    """A region whose attention is cuDNN's where it takes it: on Hopper faster than what is chosen first by default."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return sdpa_kernel(order, set_priority=True)
-
-
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=PRESETS, default="nano")
@@ -47,7 +39,6 @@ def arguments():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--compile", nargs="?", const="default", metavar="MODE", help="torch.compile the model")
-    parser.add_argument("--cudnn", action="store_true", help="attention by cuDNN, on a GPU")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -110,8 +101,7 @@ def main():
     options = arguments()
     if options.threads:
         torch.set_num_threads(options.threads)
-    with cudnn_first() if options.cudnn else contextlib.nullcontext():
-        result = measure(options)
+    result = measure(options)
     print(json.dumps(result) if options.json else result)
 
 
