@@ -21,7 +21,7 @@
 namespace mezzo::cli {
 namespace {
 
-// Two minutes a seed for the nano model on two cores, and held-out points enough for a curve.
+// A few minutes a seed for the nano model on two cores, and held-out points enough for a curve.
 constexpr const char* kSteps = "200";
 constexpr int64_t kEvaluations = 5;
 

@@ -30,7 +30,7 @@ struct Shape {
   int64_t length;
 };
 
-// The same table stands in bench/README.md and bench/peers/pytorch_step.py.
+// The same table stands in bench/README.md.
 constexpr std::array<Shape, 3> kShapes = {{{"nano", 8, 256}, {"mini", 16, 256}, {"gpt2", 2, 512}}};
 
 Shape shape_of(const StepBenchOptions& options) {

@@ -14,6 +14,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 using report::json_number;
 
+constexpr auto kReplace = Json::error_handler_t::replace;  // a path need not be UTF-8
+
 // counts[i] numbers have a magnitude of at least 2^(first_exponent + i) and below twice that; zeros
 // in front and behind are left out.
 Json magnitudes_json(const std::shared_ptr<const numerics::Magnitudes>& magnitudes) {
@@ -131,7 +133,7 @@ Json to_json(const numerics::Diagnosis& diagnosis) {
 }  // namespace
 
 std::string diagnosis_json(const numerics::Diagnosis& diagnosis) {
-  return to_json(diagnosis).dump(1) + "\n";
+  return to_json(diagnosis).dump(1, ' ', false, kReplace) + "\n";
 }
 
 std::string diagnosis_page(const ExaminedStep& step) {
@@ -146,7 +148,7 @@ std::string diagnosis_page(const ExaminedStep& step) {
                {"config", Json::object()}};
   for (const numerics::Finding& finding : findings) page["headlines"].push_back(headline(finding));
   for (const auto& [name, value] : settings_of(step.config)) page["config"][name] = value;
-  return report::report_page(page.dump(), /*is_running=*/false);
+  return report::report_page(page.dump(-1, ' ', false, kReplace), /*is_running=*/false);
 }
 
 void write_diagnosis(const std::filesystem::path& folder, const ExaminedStep& step) {

@@ -181,7 +181,7 @@ TEST(ComparisonJson, HasEverySampleOfTheTable) {
   ComparisonFacts facts;
   facts.status = "done";
   facts.config = {{"steps", "30"}};
-  facts.peers = R"([{"name": "PyTorch", "precision": "fp32", "step_ms": 340.2}])";
+  facts.peers = R"([{"name": "PyTorch", "step_ms": 340.2}])";
   const auto json = nlohmann::json::parse(comparison_json(facts, p, runs, compare_runs(p, runs)));
   EXPECT_EQ(json["schema"], 1);
   EXPECT_EQ(json["runs"][0]["steps"]["step_ms"].size(), static_cast<size_t>(kSteps));
