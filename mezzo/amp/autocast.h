@@ -23,14 +23,16 @@ namespace mezzo {
 /// found, on an exception too. The state belongs to the thread: a new thread begins outside any
 /// region. It is libtorch's own state, so at::autocast::is_autocast_enabled() and extensions with
 /// their own autocast kernels see the region.
-class [[nodiscard]] Autocast {
+class Autocast {
  public:
   /// dtype: at::kHalf or at::kBFloat16, any if not enabled; left out, that of the region around it,
   /// or the device's own (CPU bf16, CUDA fp16).
   /// cache_enabled: keep the casts of parameters until the outermost region ends; left out, as it
   /// is now. Throws Error for a device without autocast or another dtype.
-  explicit Autocast(c10::DeviceType device, std::optional<at::ScalarType> dtype = std::nullopt,
-                    bool enabled = true, std::optional<bool> cache_enabled = std::nullopt);
+  [[nodiscard]] explicit Autocast(c10::DeviceType device,
+                                  std::optional<at::ScalarType> dtype = std::nullopt,
+                                  bool enabled = true,
+                                  std::optional<bool> cache_enabled = std::nullopt);
   ~Autocast();
   Autocast(const Autocast&) = delete;
   Autocast& operator=(const Autocast&) = delete;

@@ -77,12 +77,12 @@ class CastPolicy {
 /// Puts a policy in force on this thread while it lives; guards nest and restore what was there.
 /// It acts wherever autocast is on, in a region of Autocast or of libtorch's own; in the latter
 /// casts of parameters are not kept.
-class [[nodiscard]] CastPolicyGuard {
+class CastPolicyGuard {
  public:
   /// Copies the policy: later changes to it do not act here.
-  explicit CastPolicyGuard(const CastPolicy& policy);
+  [[nodiscard]] explicit CastPolicyGuard(const CastPolicy& policy);
   /// What guarded_policy() gave; null: as where no guard is.
-  explicit CastPolicyGuard(std::shared_ptr<const CastPolicy> policy);
+  [[nodiscard]] explicit CastPolicyGuard(std::shared_ptr<const CastPolicy> policy);
   ~CastPolicyGuard();
   CastPolicyGuard(const CastPolicyGuard&) = delete;
   CastPolicyGuard& operator=(const CastPolicyGuard&) = delete;

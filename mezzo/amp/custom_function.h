@@ -21,11 +21,11 @@ namespace mezzo {
 ///
 /// With cast_inputs, forward runs with autocast off on what cast() returns; outside a region
 /// nothing is changed. Without, forward runs in the region as it is.
-class [[nodiscard]] CustomFwd {
+class CustomFwd {
  public:
   /// cast_inputs: the dtype that cast() casts to, with autocast off inside; none: no cast.
-  CustomFwd(torch::autograd::AutogradContext* ctx, c10::DeviceType device,
-            std::optional<at::ScalarType> cast_inputs = std::nullopt);
+  [[nodiscard]] CustomFwd(torch::autograd::AutogradContext* ctx, c10::DeviceType device,
+                          std::optional<at::ScalarType> cast_inputs = std::nullopt);
 
   /// Floating-point tensors on the device, but for fp64, in cast_inputs, if forward was called in a
   /// region; all others as they are.
@@ -39,10 +39,10 @@ class [[nodiscard]] CustomFwd {
 
 /// torch.amp.custom_bwd: backward runs with autocast and cast policy as forward had them, wherever
 /// it is called.
-class [[nodiscard]] CustomBwd {
+class CustomBwd {
  public:
   /// Throws Error if forward did not begin with a CustomFwd.
-  explicit CustomBwd(torch::autograd::AutogradContext* ctx);
+  [[nodiscard]] explicit CustomBwd(torch::autograd::AutogradContext* ctx);
 
  private:
   std::optional<Autocast> region_;

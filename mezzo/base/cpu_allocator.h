@@ -34,10 +34,10 @@ namespace mezzo {
 ///
 /// Objects nest; destroy them in reverse order. Make and destroy them where no other thread makes
 /// tensors.
-class [[nodiscard]] CpuAllocator {
+class CpuAllocator {
  public:
   /// Throws UsageError if MEZZO_ALLOCATOR is set to anything but mezzo or system.
-  CpuAllocator();
+  [[nodiscard]] CpuAllocator();
   /// The allocator from before serves again.
   ~CpuAllocator();
   CpuAllocator(const CpuAllocator&) = delete;

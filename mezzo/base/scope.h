@@ -9,10 +9,10 @@ namespace mezzo {
 /// Names the part of a model that runs while it lives: `const Scope scope("blocks.3.attn");` at the
 /// top of a module's forward. Scopes nest: inside, Scope("softmax") is "blocks.3.attn.softmax".
 /// Costs nanoseconds. The path belongs to the thread.
-class [[nodiscard]] Scope {
+class Scope {
  public:
   /// name: of this part within the part around it; may have dots.
-  explicit Scope(std::string_view name);
+  [[nodiscard]] explicit Scope(std::string_view name);
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
@@ -29,7 +29,7 @@ class [[nodiscard]] Scope {
 
 /// Makes path() this one while it lives, whatever is around: for what belongs to a part of a model
 /// but is run from elsewhere.
-class [[nodiscard]] ScopePath {
+class ScopePath {
  public:
   explicit ScopePath(std::string path);
   ~ScopePath();

@@ -14,9 +14,9 @@ namespace mezzo::kernels {
 /// baddbmm, and through them matmul and linear, and the flash attention behind
 /// scaled_dot_product_attention; the out= and in-place variants stay libtorch's. Make and destroy
 /// it where no other thread is computing.
-class [[nodiscard]] CpuKernels {
+class CpuKernels {
  public:
-  CpuKernels();
+  [[nodiscard]] CpuKernels();
 
  private:
   std::shared_ptr<torch::Library> registration_;

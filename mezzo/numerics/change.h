@@ -36,7 +36,7 @@ struct Change {
 
 /// While it lives, calls on this thread are changed. Needs a Recorder that is recording, which says
 /// which call is which.
-class [[nodiscard]] ChangeGuard {
+class ChangeGuard {
  public:
   /// before: the trace of the step as it was. Both must outlive the guard.
   ChangeGuard(const Change& change, const Trace& before);

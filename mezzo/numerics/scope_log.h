@@ -11,7 +11,7 @@ namespace mezzo::numerics {
 /// Which mezzo::Scope was open when a node of autograd was made: nodes are numbered in the order in
 /// which a thread makes them, and each Scope's beginning and end is noted with the number that the
 /// next node will get.
-class [[nodiscard]] ScopeLog {
+class ScopeLog {
  public:
   /// The path of the calling thread is `path` from now on.
   void note(const std::string& path);
