@@ -58,7 +58,7 @@ bench-library: build
 bundle:
 	@scripts/setup.sh tests
 	@cmake -S . -B build/cuda -G Ninja -DCMAKE_BUILD_TYPE=Release -DMEZZO_CUDA=ON -DMEZZO_TESTS=ON
-	@cmake --build build/cuda --target mezzo gpu_pieces_bench kernels_test train_test
+	@cmake --build build/cuda --target mezzo gpu_pieces_bench base_test kernels_test models_test train_test
 	@scripts/bundle.sh build/cuda build/mezzo-cuda.tar.gz
 
 docs:

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${1:-build/cuda}
 archive=${2:-build/mezzo-cuda.tar.gz}
-tests=(kernels_test train_test)
+tests=(base_test kernels_test models_test train_test)
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 folder=$stage/mezzo-cuda

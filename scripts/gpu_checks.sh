@@ -17,7 +17,7 @@ check() {
 
 "$here/run" bin/mezzo info | grep -q '^GPU ' || { echo "gpu_checks: mezzo info finds no usable GPU" >&2; exit 1; }
 on_gpu='*cuda*:*Cuda*:*OnGpu*'
-for program in kernels_test train_test; do
+for program in base_test kernels_test models_test train_test; do
   check "$program" "$here/run" "bin/$program" --gtest_filter="$on_gpu" --gtest_brief=1
 done
 if [ "${1:-}" != quick ]; then

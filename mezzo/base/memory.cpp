@@ -9,6 +9,7 @@
 
 #include <sys/resource.h>
 
+#include <ATen/Context.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
@@ -162,6 +163,8 @@ c10::CachingAllocator::Stat allocated_bytes(c10::Device device) {
 TensorMemoryMeter::TensorMemoryMeter(c10::Device device) : device_(device) {
   if (!device_.is_cpu()) {
     if (!device_.has_index()) device_.set_index(0);
+    // Before that its allocator knows no device, and throws: no tensor need have been there yet.
+    at::globalContext().lazyInitDevice(device_.type());
     reset_peak();
     return;
   }

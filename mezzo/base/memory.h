@@ -37,7 +37,8 @@ class BudgetExceeded : public Error {
 /// Costs a lock and a hash-map entry per allocation on a CPU, nothing on a device.
 class TensorMemoryMeter {
  public:
-  /// Throws Error if torch's profiler is running on this thread: the two use the same hook.
+  /// Throws Error if torch's profiler is running on this thread: the two use the same hook; and
+  /// libtorch's own error for a device that cannot be used.
   explicit TensorMemoryMeter(c10::Device device = c10::Device(c10::kCPU));
   ~TensorMemoryMeter();
   TensorMemoryMeter(const TensorMemoryMeter&) = delete;

@@ -15,6 +15,7 @@
 #include "mezzo/report/page.h"
 #include "mezzo/train/capacity.h"
 #include "mezzo/train/checkpoint.h"
+#include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/trainer.h"
@@ -213,7 +214,8 @@ void check_same(const fs::path& file, const std::string& now) {
 void check_fp8(const RunConfig& run, const PrecisionMode& mode) {
   if (!mode.fp8_products) return;
   const models::GPT2Config shape = model_config(run);
-  fp8_scaling_for(mode, run.fp8_scaling, shape, run.batch * shape.context, at::Device(run.device));
+  fp8_scaling_for(mode, run.fp8_scaling, shape, run.batch * shape.context,
+                  ready_device(run.device));
 }
 
 void check_peers(const fs::path& file) {

@@ -45,6 +45,8 @@ c10::Device ready_device(const std::string& name) {
       at::globalContext().hasCUDA(), "train",
       "--device is cuda, but this build or this machine has no usable GPU. Hint: --device cpu");
   const c10::Device device(named.type(), named.has_index() ? named.index() : 0);
+  // A tensor there would do it by itself; what is asked for before the first one does not.
+  at::globalContext().lazyInitDevice(device.type());
   make_exact();
   choose_attention(device);
   return device;

@@ -182,5 +182,17 @@ TEST(TensorMemoryMeter, SaysWhoOwnsThePeakOfARealStep) {
   EXPECT_EQ(sum_of(kinds), meter.peak_bytes());
 }
 
+// The only one here that is on a GPU: nothing has initialised CUDA before.
+TEST(TensorMemoryMeterOnGpu, MayBeTheFirstThatAsksForTheGpu) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  TensorMemoryMeter meter(at::kCUDA);
+  EXPECT_EQ(meter.current_bytes(), 0);
+  const at::Tensor a = at::empty({kMiB}, at::TensorOptions(at::kByte).device(at::kCUDA));
+  EXPECT_EQ(meter.current_bytes(), kMiB);
+  EXPECT_EQ(meter.peak_bytes(), kMiB);
+  meter.reset_peak();
+  EXPECT_EQ(meter.peak_bytes(), kMiB);
+}
+
 }  // namespace
 }  // namespace mezzo
