@@ -16,7 +16,8 @@ class Graph {
   ~Graph();
 
   /// Records what `work` launches on the current stream, which must not be the default one, and
-  /// runs nothing. Throws where work does what cannot be recorded: reads a number on the host, say.
+  /// runs nothing. Throws where work does what cannot be recorded: reads a number on the host, say;
+  /// the GPU, its allocator and its random numbers can then be used as before.
   void capture(const std::function<void()>& work);
   /// Launches all of it on the current stream.
   void replay();
