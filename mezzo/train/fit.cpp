@@ -56,8 +56,11 @@ class Contender {
     random_.emplace(at::Device(config_.device));
   }
 
-  /// As a model runs whose policy has rules: each op of libtorch's by itself.
-  void run_op_by_op() { trainer_->model()->set_fused(false); }
+  /// As a model runs whose policy has rules: each op of libtorch's by itself, to be listened to.
+  void run_op_by_op() {
+    trainer_->model()->set_fused(false);
+    trainer_->run_op_by_op();
+  }
   const FitTrial& trial() const { return trial_; }
 
  private:

@@ -176,7 +176,7 @@ ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
     if (!examined.has_value()) examined = diagnose(failed);
   });
   sinks_.on_start(info());
-  device_step_.reset();  // a step that fails is looked into while it can be
+  run_op_by_op();  // a step that fails is looked into while it can be
   while (step_ + 1 < config_.steps && !stop && !examined.has_value()) take_step();
   if (!examined.has_value()) train_step_.examine(next_batches());
   return *examined;

@@ -66,6 +66,10 @@ class Trainer {
   /// Takes steps until `steps` are done, or `stop` becomes true. Nothing is written.
   void advance(int64_t steps, const std::atomic<bool>& stop);
 
+  /// From now on a GPU's steps are not recorded as one graph: who listens to their ops hears each,
+  /// and may read its numbers.
+  void run_op_by_op() { device_step_.reset(); }
+
   /// Checkpoints on the way are written while the run goes on (CheckpointWriter), as they are on a
   /// GPU without being told. On a CPU the copy would be the peak of the run's memory, and writing
   /// takes the cores that train.
