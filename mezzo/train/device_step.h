@@ -39,6 +39,10 @@ class DeviceStep {
   /// gradients held, unscaled, where their norm is not finite. Waits for that step alone.
   StepResult take();
 
+  /// Gives back the memory that the graph computes in, which is a whole step's and nobody else's.
+  /// The next step is recorded again. To be called with no step pending.
+  void drop_recording() { graph_.drop(); }
+
   bool is_recorded() const { return graph_.is_recorded(); }
   /// Why steps run op by op; empty where they do not.
   const std::string& refusal() const { return graph_.refusal(); }

@@ -1,5 +1,6 @@
 #include "mezzo/train/step_graph.h"
 
+#include <algorithm>
 #include <exception>
 
 namespace mezzo::train {
@@ -15,6 +16,7 @@ void StepGraph::run(const std::string& shape, const std::function<void()>& work)
       recording_ = record_(work);
     } catch (const std::exception& error) {
       refusal_ = error.what();
+      refusal_.resize(std::min(refusal_.find('\n'), refusal_.size()));  // libtorch's go on for long
     }
   }
   if (recording_ != nullptr) {

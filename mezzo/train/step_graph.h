@@ -34,6 +34,9 @@ class StepGraph {
   /// when it is run op by op.
   void run(const std::string& shape, const std::function<void()>& work);
 
+  /// Gives the recording's memory back to others. The next step is recorded again.
+  void drop() { recording_.reset(); }
+
   bool is_recorded() const { return recording_ != nullptr; }
   /// Why steps are not recorded; empty where they are or will be.
   const std::string& refusal() const { return refusal_; }

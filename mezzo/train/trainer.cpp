@@ -226,6 +226,8 @@ void Trainer::take_step() {
   const bool wants_health = config_.watch > 0 && next % config_.watch == 0;
   if (device_step_ != nullptr && !wants_gradients && !wants_health) return enqueue_step();
   finish_enqueued();
+  // It keeps a whole step's memory to itself, and the step that comes now needs as much.
+  if (device_step_ != nullptr) device_step_->drop_recording();
   if (wants_gradients) statistics_.want_gradients();
   if (wants_health) statistics_.want_health();
   const auto begin = std::chrono::steady_clock::now();
@@ -248,8 +250,13 @@ void Trainer::enqueue_step() {
   if constexpr (kernels::kHasCuda) {
     if (enqueued_.empty()) finished_at_ = std::chrono::steady_clock::now();
     const double lr = schedule_.lr_at(step_);
+    const bool was_refused = !device_step_->refusal().empty();
     device_step_->run(next_batches(), lr);
     enqueued_.push_back({++step_, lr});
+    if (!was_refused && !device_step_->refusal().empty()) {
+      sinks_.on_note(fmt::format("from step {} on op by op, as a step is not one CUDA graph: {}",
+                                 step_, device_step_->refusal()));
+    }
     if (enqueued_.size() > 1) finish_oldest();
   }
 }

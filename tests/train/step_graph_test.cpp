@@ -70,6 +70,17 @@ TEST_F(StepGraphTest, AnotherShapeIsWarmedUpAndRecordedAnewWithTheOldRecordingGo
   EXPECT_EQ(device.launches, 2);
 }
 
+TEST_F(StepGraphTest, ADroppedRecordingIsGoneAndTheNextStepIsRecordedAgain) {
+  run("8x256", StepGraph::kWarmUpSteps + 1);
+  graph.drop();
+  EXPECT_EQ(device.alive, 0);
+  EXPECT_FALSE(graph.is_recorded());
+  run("8x256", 1);
+  EXPECT_EQ(device.records, 2);
+  EXPECT_EQ(device.launches, 2);
+  EXPECT_EQ(device.computed, StepGraph::kWarmUpSteps);
+}
+
 TEST_F(StepGraphTest, WhatCannotBeRecordedRunsOpByOpAndSaysWhy) {
   device.refuses = "the optimizer reads its step on the host";
   run("8x256", StepGraph::kWarmUpSteps + 4);
