@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <ATen/Context.h>
@@ -53,15 +54,17 @@ struct Region {
 /// The function, and what it sees around itself now: on a CPU, and on its device if that is
 /// another.
 struct Call : torch::CustomClassHolder {
-  Call(const CheckpointFunction& the_function, at::Device the_device)
-      : function(the_function), device(the_device) {}
+  Call(const CheckpointFunction& the_function, at::Device the_device, bool preserves_random)
+      : function(the_function), device(the_device) {
+    if (preserves_random) random = random_state(device);
+  }
   CheckpointFunction function;
   at::Device device;
   Region on_cpu{at::kCPU};
   Region on_device{device.type()};
   std::string scope = Scope::path();
   std::shared_ptr<const CastPolicy> policy = guarded_policy();  // null: none was set
-  std::vector<at::Tensor> random = random_state(device);  // of the CPU's generator, the device's
+  std::vector<at::Tensor> random;  // of the CPU's generator, the device's; none: as they come
 };
 
 /// Draws what the forward pass drew, and then leaves the generators as it found them.
@@ -80,7 +83,8 @@ class SameRandom {
 };
 
 std::vector<at::Tensor> run_again(const Call& call, const std::vector<at::Tensor>& inputs) {
-  const SameRandom random(call);
+  std::optional<SameRandom> random;
+  if (!call.random.empty()) random.emplace(call);
   const ScopePath scope(call.scope);
   const CastPolicyGuard policy(call.policy);
   const Autocast on_cpu(call.on_cpu.device, call.on_cpu.dtype, call.on_cpu.enabled);
@@ -90,7 +94,7 @@ std::vector<at::Tensor> run_again(const Call& call, const std::vector<at::Tensor
 }
 
 // Of the first input that is not on a CPU: beside it lie masks and indices.
-at::Device device_of(at::TensorList inputs) {
+at::Device device_of(const std::vector<at::Tensor>& inputs) {
   for (const at::Tensor& input : inputs) {
     if (!input.is_cpu()) return input.device();
   }
@@ -99,12 +103,11 @@ at::Device device_of(at::TensorList inputs) {
 
 class Checkpoint : public torch::autograd::Function<Checkpoint> {
  public:
-  static variable_list forward(AutogradContext* ctx, const CheckpointFunction& function,
+  static variable_list forward(AutogradContext* ctx, const c10::intrusive_ptr<Call>& call,
                                at::TensorList inputs) {
-    ctx->saved_data[kCall] =
-        c10::IValue::make_capsule(c10::make_intrusive<Call>(function, device_of(inputs)));
+    ctx->saved_data[kCall] = c10::IValue::make_capsule(call);
     ctx->save_for_backward(inputs.vec());
-    return function(inputs.vec());
+    return call->function(inputs.vec());
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -129,7 +132,7 @@ class Checkpoint : public torch::autograd::Function<Checkpoint> {
       root_grads.push_back(grads[i]);
     }
     torch::autograd::backward(roots, root_grads);
-    variable_list input_grads = {at::Tensor()};  // of the function
+    variable_list input_grads = {at::Tensor()};  // of the call
     for (const at::Tensor& input : inputs) input_grads.push_back(input.grad());
     return input_grads;
   }
@@ -140,13 +143,14 @@ bool is_differentiable(const at::Tensor& tensor) { return tensor.requires_grad()
 }  // namespace
 
 std::vector<at::Tensor> checkpoint(const CheckpointFunction& function,
-                                   const std::vector<at::Tensor>& inputs) {
+                                   const std::vector<at::Tensor>& inputs, bool preserves_random) {
   if (!at::GradMode::is_enabled()) return function(inputs);
   MEZZO_CHECK(std::any_of(inputs.begin(), inputs.end(), is_differentiable), "checkpoint",
               "none of the {} inputs requires grad, so that the parameters inside would get no "
               "gradient. Hint: checkpoint a part whose input comes out of one that is trained",
               inputs.size());
-  return Checkpoint::apply(function, at::TensorList(inputs));
+  return Checkpoint::apply(c10::make_intrusive<Call>(function, device_of(inputs), preserves_random),
+                           at::TensorList(inputs));
 }
 
 }  // namespace mezzo

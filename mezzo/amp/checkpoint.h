@@ -21,7 +21,12 @@ using CheckpointFunction = std::function<std::vector<at::Tensor>(const std::vect
 /// As with use_reentrant=True in Python: one of the inputs must require grad, and the backward pass
 /// must be backward() of all (not grad(), nor backward() of some `inputs`), once; else Error is
 /// thrown. Under no_grad it is just the call. Every input must be defined.
+///
+/// preserves_random: false for a function that draws no random numbers, so that the generators need
+/// not be saved. A CUDA graph can hold the part then; libtorch throws where it is to save a
+/// generator's state while a graph is recorded.
 std::vector<at::Tensor> checkpoint(const CheckpointFunction& function,
-                                   const std::vector<at::Tensor>& inputs);
+                                   const std::vector<at::Tensor>& inputs,
+                                   bool preserves_random = true);
 
 }  // namespace mezzo

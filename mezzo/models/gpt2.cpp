@@ -271,7 +271,8 @@ Residual GPT2Impl::run_block(size_t i, const Residual& in) {
   };
   std::vector<at::Tensor> inputs = {in.x};
   if (in.branch.defined()) inputs.push_back(in.branch);
-  const std::vector<at::Tensor> outputs = checkpoint_(run, inputs);
+  const bool draws = is_training() && config_.dropout > 0.0;
+  const std::vector<at::Tensor> outputs = checkpoint_(run, inputs, draws);
   return {outputs[0], outputs[1]};
 }
 

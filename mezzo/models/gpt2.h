@@ -95,7 +95,7 @@ TORCH_MODULE(Block);
 /// function(inputs), of which only the inputs are kept for the backward pass: mezzo::checkpoint.
 using Checkpoint = std::function<std::vector<at::Tensor>(
     const std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>& function,
-    const std::vector<at::Tensor>& inputs)>;
+    const std::vector<at::Tensor>& inputs, bool preserves_random)>;
 
 /// GPT-2 (pre-LayerNorm), with the head tied to the token embedding. Parameters are named as
 /// GPT-2's: wte.weight, wpe.weight, h.0.ln_1.weight, ..., ln_f.bias; matrices are [out, in].

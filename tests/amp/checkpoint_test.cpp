@@ -74,6 +74,11 @@ TEST(Checkpoint, KeepsOnlyTheInputs) {
   const Tensors y = checkpoint(part, {x});
   EXPECT_EQ(meter.current_bytes(), static_cast<int64_t>(x.nbytes() + 2 * generator.nbytes()))
       << "the output, and the state of the random numbers";
+  const int64_t before = meter.current_bytes();
+  const Tensors z = checkpoint(part, {x}, /*preserves_random=*/false);
+  EXPECT_EQ(meter.current_bytes() - before, static_cast<int64_t>(x.nbytes())) << "the output";
+  z[0].sum().backward();
+  EXPECT_TRUE(x.grad().defined());
 }
 
 /// Notes the scope and the dtype that it runs in.

@@ -11,6 +11,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #endif
 
+#include "mezzo/amp/checkpoint.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/step.h"
@@ -146,6 +147,14 @@ TEST_P(DeviceStepOnGpu, TakesSeveralBatchesAStep) {
   parts.run(halves, kLr);
   const double loss = whole.take().loss;
   EXPECT_NEAR(parts.take().loss, loss, 2 * rounding(loss));
+}
+
+TEST_P(DeviceStepOnGpu, RecordsLayersThatAreComputedAgain) {
+  Training kept(GetParam(), device), computed_again(GetParam(), device);
+  computed_again.model->set_recompute(models::Recompute::kLayer, mezzo::checkpoint);
+  const auto want = losses_on_gpu(kept, 6, 1), got = losses_on_gpu(computed_again, 6, 1);
+  for (size_t n = 0; n < want.size(); ++n)
+    EXPECT_NEAR(got[n].loss, want[n].loss, std::ldexp(rounding(want[n].loss), static_cast<int>(n)));
 }
 
 #ifndef MEZZO_EMULATED_GPU
