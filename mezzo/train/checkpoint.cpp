@@ -10,6 +10,7 @@
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/adamw/split_weights.h"
 #include "mezzo/report/json_number.h"
 
 namespace mezzo::train {
@@ -77,11 +78,22 @@ std::optional<int64_t> step_of(const fs::path& folder) {
   return std::stoll(name.substr(5));
 }
 
+// Joined here, on the host: on a GPU all weights in fp32 would stand beside the run's own.
+TensorMap whole_weights(const Checkpoint& checkpoint) {
+  TensorMap whole = checkpoint.model;
+  for (auto& [name, weight] : whole) {
+    const auto remainder = checkpoint.optimizer.find("remainder." + name);
+    if (remainder == checkpoint.optimizer.end() || weight.scalar_type() != at::kBFloat16) continue;
+    weight = kernels::join(weight.cpu(), remainder->second.cpu());
+  }
+  return whole;
+}
+
 }  // namespace
 
 void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   save_checked_folder(kKind, folder, to_json(checkpoint), [&](FolderFiles& files) {
-    files.add(kModel, checkpoint.model);
+    files.add(kModel, whole_weights(checkpoint));
     files.add(kOptimizer, checkpoint.optimizer);
     files.add(kRng, checkpoint.rng);
     if (!checkpoint.fp8.empty()) files.add(kFp8, checkpoint.fp8);

@@ -26,8 +26,8 @@ struct Checkpoint {
   data::SamplerState sampler;
   std::optional<GradScalerState> scaler;  // none: the run does not scale its loss
 
-  TensorMap model;      // by parameter name
-  TensorMap optimizer;  // as AdamW names its state
+  TensorMap model;      // by parameter name; of a split weight it may be the bf16 half alone
+  TensorMap optimizer;  // as AdamW and CompactAdamW name their state
   TensorMap rng;        // generator state by device: "cpu", "cuda"
   TensorMap fp8;        // GPT2::fp8_histories()
 };
@@ -35,7 +35,8 @@ struct Checkpoint {
 /// `folder` (which must not exist) with model.safetensors, optimizer.safetensors, rng.safetensors,
 /// fp8.safetensors where there is such a state, and state.json, which holds the checksums. Written
 /// under a temporary name, fsynced, renamed: a crash at any instant, or a full disk, leaves no half
-/// checkpoint. Throws Error, naming the path and the reason.
+/// checkpoint. A bf16 weight whose remainder is in `optimizer` is written whole, in fp32. Throws
+/// Error, naming the path and the reason.
 void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 
 /// Throws Error that names the file if any is missing, truncated, altered, or of another format.

@@ -113,7 +113,7 @@ void CheckpointWriter::make_room(const Checkpoint& checkpoint) {
 
 // On the computing stream, which goes on when the copy is made. On a stream of its own it could run
 // beside the next forward and backward pass; but a step is launched as one graph, whose optimizer
-// would have to wait for it, and what is made for the checkpoint alone, joined weights, is freed in
+// would have to wait for it, and what is made for the checkpoint alone, FP8 histories, is freed in
 // the order of the computing stream.
 void CheckpointWriter::copy(const Checkpoint& checkpoint) {
   for (const auto tensors : kTensors) {

@@ -100,6 +100,10 @@ std::vector<at::Tensor> RunOptimizer::state_tensors() const {
 
 std::map<std::string, at::Tensor> RunOptimizer::weights() const {
   if (compact_ != nullptr) return compact_->master_weights(model_->named_parameters());
+  return model_weights();
+}
+
+std::map<std::string, at::Tensor> RunOptimizer::model_weights() const {
   std::map<std::string, at::Tensor> tensors;
   for (const auto& item : model_->named_parameters()) tensors[item.key()] = item.value().detach();
   return tensors;

@@ -43,6 +43,9 @@ class RunOptimizer {
 
   /// The model's weights as they are stepped, by name: fp32, where they are split.
   std::map<std::string, at::Tensor> weights() const;
+  /// The same as the model has them, which are no copies: of split ones the bf16 half, whose
+  /// remainder is in state().
+  std::map<std::string, at::Tensor> model_weights() const;
   /// All else by parameter, as AdamW and CompactAdamW name it.
   std::map<std::string, at::Tensor> state() const;
   /// Both back, bit for bit. Throws Error, naming `source`, unless names, shapes and dtypes are

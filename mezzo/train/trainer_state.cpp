@@ -78,7 +78,7 @@ Checkpoint Trainer::state() const {
   checkpoint.data_fingerprint = data::token_fingerprint(tokens_);
   checkpoint.sampler = sampler_.state();
   checkpoint.scaler = scaler_.state_dict();
-  checkpoint.model = optimizer_.weights();
+  checkpoint.model = optimizer_.model_weights();
   checkpoint.optimizer = optimizer_.state();
   checkpoint.fp8 = model_->fp8_histories();
   checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
@@ -88,6 +88,7 @@ Checkpoint Trainer::state() const {
 
 Checkpoint Trainer::snapshot() const {
   Checkpoint copy = state();
+  copy.model = optimizer_.weights();
   for (auto* tensors : {&copy.model, &copy.optimizer}) {
     for (auto& [name, tensor] : *tensors) tensor = tensor.clone();
   }

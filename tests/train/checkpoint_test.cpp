@@ -12,6 +12,7 @@
 #include <ATen/ATen.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/adamw/split_weights.h"
 #include "tests/testing.h"
 
 namespace mezzo::train {
@@ -59,6 +60,21 @@ TEST(Checkpoint, ComesBackAsItWasWritten) {
   EXPECT_TRUE(at::equal(back.model.at("w"), example(1, 1).model["w"]));
   EXPECT_TRUE(at::equal(back.rng.at("cpu"), example(1, 1).rng["cpu"]));
   EXPECT_TRUE(at::equal(back.fp8.at("h.1.mlp.c_fc.grad"), at::arange(17, at::kFloat)));
+}
+
+TEST(Checkpoint, ASplitWeightIsWrittenWhole) {
+  const TempDir dir;
+  const at::Tensor whole = at::linspace(-3, 3, 6).view({2, 3});
+  const auto [high, remainder] = kernels::split(whole);
+  Checkpoint checkpoint = example(400, 4.25);
+  checkpoint.model["w"] = high;
+  checkpoint.optimizer["remainder.w"] = remainder;
+  save_checkpoint(dir / "c", checkpoint);
+  const Checkpoint back = load_checkpoint(dir / "c");
+  EXPECT_TRUE(at::equal(back.model.at("w"), whole));
+  EXPECT_TRUE(at::equal(back.optimizer.at("remainder.w"), remainder));
+  save_checkpoint(dir / "again", back);
+  EXPECT_TRUE(at::equal(load_checkpoint(dir / "again").model.at("w"), whole));
 }
 
 TEST(Checkpoint, OfARunThatRemembersNoFp8CastsHasNoFileOfThem) {
