@@ -50,12 +50,21 @@ void check_options(const std::vector<int64_t>& prompt, int64_t count, const Samp
               "vocab_size must be in [0, {}] (0: all), but is {}", vocab_size, options.vocab_size);
 }
 
+// The length of what the model is given. For each other length cuDNN plans its attention anew,
+// which takes longer than the token: a GPU is given few of them. No token sees those after it.
+int64_t padded(int64_t length, int64_t context, at::Device device) {
+  constexpr int64_t kStep = 128;
+  return device.is_cuda() ? std::min((length + kStep - 1) / kStep * kStep, context) : length;
+}
+
 /// logits [1, V] of the token after the last `context` of `text`, on the CPU and in the default
 /// dtype: probabilities in 16 bits would be coarser than the differences between them.
 at::Tensor next_logits(GPT2& model, const std::vector<int64_t>& text) {
   const auto length = std::min<int64_t>(std::ssize(text), model->config().context);
-  const auto window = at::tensor(at::ArrayRef<int64_t>(text).slice(text.size() - length));
-  const auto features = model->features(window.unsqueeze(0).to(model->wte->weight.device()));
+  const at::Device device = model->wte->weight.device();
+  std::vector<int64_t> window(text.end() - length, text.end());
+  window.resize(static_cast<size_t>(padded(length, model->config().context, device)));
+  const auto features = model->features(at::tensor(window).unsqueeze(0).to(device));
   const auto logits = model->head(features.select(1, length - 1));
   return logits.to(at::kCPU, c10::get_default_dtype_as_scalartype());
 }

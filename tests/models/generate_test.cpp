@@ -31,6 +31,14 @@ TEST(Sample, GreedyFollowsTheLargestLogitAcrossTheContextsEnd) {
   EXPECT_EQ(sample(model, {3, 1, 4}, 20, {.temperature = 0}), expected);
 }
 
+TEST(SampleOnGpu, GreedyWritesWhatTheCpuWrites) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU here";
+  GPT2 model = tiny_gpt2(at::kFloat);
+  const Tokens want = sample(model, {3, 1, 4}, 20, {.temperature = 0});
+  model->to(at::kCUDA);
+  EXPECT_EQ(sample(model, {3, 1, 4}, 20, {.temperature = 0}), want);
+}
+
 TEST(Sample, OneSeedMeansOneText) {
   GPT2 model = tiny_gpt2(at::kFloat);
   const auto first = sample(model, {1}, 30, {.seed = 7});
