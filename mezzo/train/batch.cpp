@@ -9,7 +9,7 @@ namespace mezzo::train {
 Batch read_batch(const data::TokenView& split, const std::vector<int64_t>& offsets, int64_t context,
                  at::Device device) {
   const int64_t rows = static_cast<int64_t>(offsets.size()), columns = context + 1;
-  // From pinned memory it is copied while the host goes on, and the GPU with an earlier step.
+  // From pinned memory it is copied while the host goes on: between two of the GPU's steps.
   const bool is_pinned = device.is_cuda();
   const at::Tensor windows =
       at::empty({rows, columns}, at::TensorOptions(at::kLong).pinned_memory(is_pinned));

@@ -30,7 +30,7 @@ class DeviceStep {
              const PrecisionMode& mode, double clip);
 
   /// Enqueues one optimizer step at the learning rate `lr` on the mean loss over `batches`, which
-  /// may lie on the host (pinned memory is copied while the GPU computes) or on the device.
+  /// may lie on the host (the copy of pinned memory is not waited for) or on the device.
   void run(const std::vector<Batch>& batches, double lr);
 
   /// Steps that were enqueued and whose results were not taken.
