@@ -226,7 +226,7 @@ void Trainer::take_step() {
   const bool wants_health = config_.watch > 0 && next % config_.watch == 0;
   if (device_step_ != nullptr && !wants_gradients && !wants_health) return enqueue_step();
   finish_enqueued();
-  // It keeps a whole step's memory to itself, and the step that comes now needs as much.
+  // The graph keeps a whole step's memory to itself, and the step that comes now needs as much.
   if (device_step_ != nullptr) device_step_->drop_recording();
   if (wants_gradients) statistics_.want_gradients();
   if (wants_health) statistics_.want_health();
