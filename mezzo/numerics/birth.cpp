@@ -217,7 +217,9 @@ std::vector<at::Tensor> results_in_fp64(const Call& call) {
   return results;
 }
 
-Birth examine(const Call& call, const OpRecord& record) {
+namespace {
+
+Birth examine_bad(const Call& call, const OpRecord& record) {
   Birth birth;
   while (birth.output + 1 < call.results.size() &&
          kinds_of(record.outputs[birth.output].stats) == 0)
@@ -236,8 +238,6 @@ Birth examine(const Call& call, const OpRecord& record) {
   birth.note = record.note;
   return birth;
 }
-
-namespace {
 
 bool has_16_bits(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
 
@@ -365,13 +365,19 @@ std::optional<Birth> find_lost_update(const Call& call, const OpRecord& record) 
   return std::nullopt;
 }
 
-}  // namespace
-
 std::optional<Birth> examine_finite(const Call& call, const OpRecord& record) {
   if (call.results.empty() || call.results.front().numel() == 0) return std::nullopt;
   if (const auto birth = find_underflow(call, record)) return birth;
   if (const auto birth = find_lost_update(call, record)) return birth;
   return find_collision(call, record);
+}
+
+}  // namespace
+
+std::optional<Birth> examine(const Call& call, const OpRecord& record) {
+  const bool is_bad = std::any_of(record.outputs.begin(), record.outputs.end(),
+                                  [](const TensorFacts& output) { return output.kinds != 0; });
+  return is_bad ? examine_bad(call, record) : examine_finite(call, record);
 }
 
 }  // namespace mezzo::numerics

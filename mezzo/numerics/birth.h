@@ -18,14 +18,11 @@ struct Call {
   std::vector<at::Tensor> results;
 };
 
-/// What went wrong in a call whose results have kinds of numbers that its arguments do not explain.
-/// Runs the op again in fp64.
-Birth examine(const Call& call, const OpRecord& record);
-
-/// A call whose finite results are wrong in a way that only shows beside the exact ones: nearly all
+/// What went wrong in a call that may have gone wrong by itself; none if it did not. Bad results
+/// are said to have; finite ones are wrong in ways that only show beside the exact ones: nearly all
 /// of them zero (backward only), different integers become one, or an update that rounding undid
-/// (optimizer only). None if it is not so.
-std::optional<Birth> examine_finite(const Call& call, const OpRecord& record);
+/// (optimizer only). Runs the op again in fp64.
+std::optional<Birth> examine(const Call& call, const OpRecord& record);
 
 /// The op's results computed in fp64 from the same arguments; empty where it cannot be.
 std::vector<at::Tensor> results_in_fp64(const Call& call);

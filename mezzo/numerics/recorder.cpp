@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -60,8 +61,7 @@ void poison(const at::Tensor& tensor) {
   }
 }
 
-// Recursive: an op that is run again under it, to be judged, may have Scopes.
-std::recursive_mutex mutex;
+std::mutex mutex;
 uint64_t last_stretch = 0;
 
 constexpr size_t kMostRecords = size_t{1} << 16;
@@ -176,6 +176,7 @@ uint64_t Recorder::current_key() { return open_frames.empty() ? 0 : open_frames.
 std::unique_ptr<at::ObserverContext> Recorder::on_start(const at::RecordFunction& function) {
   const OpFacts* op = OpFacts::of(function);
   if (op == nullptr || op->name.starts_with("mezzo::watch_")) return nullptr;  // Python's way here
+  if (at::in_parallel_region()) return nullptr;  // what a kernel's threads call is its own affair
   const std::scoped_lock lock(mutex);
   Recorder* recorder = active.load();
   if (recorder == nullptr) return nullptr;
@@ -193,13 +194,27 @@ void Recorder::on_end(const at::RecordFunction& function, at::ObserverContext* c
   auto* frame = static_cast<Frame*>(context);
   if (frame == nullptr) return;
   if (std::uncaught_exceptions() > frame->exceptions) return;  // the op threw
-  const std::scoped_lock lock(mutex);
-  Recorder* recorder = active.load();
-  if (recorder == nullptr || recorder->stretch_ != frame->stretch) return;
+  const auto with_recorder = [frame](const auto& act) {
+    const std::scoped_lock lock(mutex);
+    Recorder* recorder = active.load();
+    if (recorder != nullptr && recorder->stretch_ == frame->stretch) act(*recorder);
+  };
   try {
-    recorder->end(*frame, function.outputs());
+    const Quiet quiet;
+    Call call{frame->op, std::move(frame->arguments), {}};
+    std::optional<OpRecord> suspect;
+    with_recorder(
+        [&](Recorder& recorder) { suspect = recorder.end(*frame, call, function.outputs()); });
+    // Without the lock: an op that is run again may wait for other threads, and these for it.
+    const std::optional<Birth> birth = suspect ? examine(call, *suspect) : std::nullopt;
+    if (!birth.has_value()) return;
+    with_recorder([&](Recorder& recorder) {
+      recorder.trace_.records[static_cast<size_t>(frame->index)].birth = birth;
+    });
   } catch (const std::exception& error) {
-    recorder->failure_ = fmt::format("after {}: {}", frame->op.name, error.what());
+    with_recorder([&](Recorder& recorder) {
+      recorder.failure_ = fmt::format("after {}: {}", frame->op.name, error.what());
+    });
   }
 }
 
@@ -462,12 +477,12 @@ void Recorder::keep_overwritten(const Frame& frame, size_t argument, const at::T
 
 // ---- what it leaves
 
-void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
-  const Quiet quiet;
+// Gives back its record where it is to be examined.
+std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
+                                      const std::vector<c10::IValue>& outputs) {
   OpRecord& record = trace_.records[static_cast<size_t>(frame.index)];
   record.has_thrown = false;
-  if (frame.op.is_view) return;
-  Call call{frame.op, std::move(frame.arguments), {}};
+  if (frame.op.is_view) return std::nullopt;
   const auto take = [&](const at::Tensor& tensor) {
     const at::Tensor numbers = numbers_of(tensor);
     if (!is_looked_at(numbers)) return;
@@ -487,11 +502,11 @@ void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
     const int64_t maker = frame.op.leaves_garbage ? frame.index : frame.garbage_maker;
     for (size_t i = 0; i < call.results.size(); ++i)
       ledger_.made_garbage(call.results[i], record.outputs[i].kinds, maker);
-    return;
+    return std::nullopt;
   }
   // libtorch fills what at::empty makes where algorithms are deterministic.
-  if (record.parent >= 0 && is_garbage_made_by(record.parent)) return;
-  judge(record, call, frame.has_infinite_scalar);
+  if (record.parent >= 0 && is_garbage_made_by(record.parent)) return std::nullopt;
+  const bool is_suspect = judge(record, frame.has_infinite_scalar);
   for (const TensorFacts& output : record.outputs) {
     if ((output.kinds & ~output.intended) != 0) last_bad_ = frame.index;
   }
@@ -500,6 +515,7 @@ void Recorder::end(Frame& frame, const std::vector<c10::IValue>& outputs) {
                   frame.index);
   }
   if (options_.hashes) record.hash = hash_of(record, call.results);
+  return is_suspect ? std::optional(record) : std::nullopt;
 }
 
 bool Recorder::is_garbage_made_by(int64_t i) const {
@@ -507,8 +523,8 @@ bool Recorder::is_garbage_made_by(int64_t i) const {
   return op != nullptr && op->leaves_garbage;
 }
 
-// Is it bad, is it meant so, or was it born here?
-void Recorder::judge(OpRecord& record, const Call& call, bool has_infinite_scalar) {
+// Whether something may have been born here: it is neither what it read nor meant so.
+bool Recorder::judge(OpRecord& record, bool has_infinite_scalar) {
   Kinds in = 0, out = 0;
   int64_t infinities_in = 0, infinities_out = 0;
   for (const TensorFacts& input : record.inputs) {
@@ -519,26 +535,21 @@ void Recorder::judge(OpRecord& record, const Call& call, bool has_infinite_scala
     out |= output.kinds;
     infinities_out += output.stats.non_finite();
   }
-  if (out == 0) {
-    if (!record.reads_bad) record.birth = examine_finite(call, record);
-    return;
-  }
+  if (out == 0) return !record.reads_bad;
   if (in == 0 && has_infinite_scalar && (out & kNaN) != 0 && last_bad_ >= 0) {
     record.sources = {last_bad_};  // a NaN that was read on the host
     record.reads_bad = true;
   }
-  if (record.reads_bad) return;
+  if (record.reads_bad) return false;
   const Kinds fresh = out & static_cast<Kinds>(~in);
   const bool is_meant =
       (fresh & kNaN) == 0 &&
       (has_infinite_scalar ||
        (infinities_out <= infinities_in && (fresh == 0 || flips_signs(record.op->name))) ||
        (fresh == 0 && !flips_signs(record.op->name)));
-  if (!is_meant) {
-    record.birth = examine(call, record);
-    return;
-  }
+  if (!is_meant) return true;
   for (TensorFacts& output : record.outputs) output.intended = output.kinds;
+  return false;
 }
 
 std::vector<int64_t> Recorder::sources_of(const at::Tensor& tensor) {

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -82,7 +83,8 @@ class Recorder {
   static void on_end(const at::RecordFunction& function, at::ObserverContext* context);
 
   std::unique_ptr<Frame> start(const at::RecordFunction& function, const OpFacts& op);
-  void end(Frame& frame, const std::vector<c10::IValue>& outputs);
+  std::optional<OpRecord> end(const Frame& frame, Call& call,
+                              const std::vector<c10::IValue>& outputs);
   void place(OpRecord& record, const at::RecordFunction& function);
   void place_in_backward(OpRecord& record);
   void place_at_node(OpRecord& record, const torch::autograd::Node& node) const;
@@ -97,7 +99,7 @@ class Recorder {
   void blame_garbage(int64_t maker);
   void keep_overwritten(const Frame& frame, size_t argument, const at::Tensor& numbers);
   bool is_garbage_made_by(int64_t record) const;
-  void judge(OpRecord& record, const Call& call, bool has_infinite_scalar);
+  bool judge(OpRecord& record, bool has_infinite_scalar);
   void settle_directions();
 
   RecorderOptions options_;

@@ -13,7 +13,10 @@
 
 #include <gtest/gtest.h>
 
+#include <ATen/Parallel.h>
 #include <ATen/ThreadLocalState.h>
+#include <ATen/ops/conv_transpose2d.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
@@ -182,6 +185,21 @@ TEST(PitfallsOfThreads, AWatchBeginsAndEndsBesideThreadsThatCompute) {
     EXPECT_EQ(first_finding([] { step("act", kOverflows); }).op, "aten::exp");
   is_over = true;
   other.join();
+}
+
+// Its kernel calls ops on the threads of its loop, which wait for no one who waits for them.
+TEST(PitfallsOfThreads, AnOpThatCallsOpsOnThreadsOfItsOwnIsRunAgainToBeJudged) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  const Diagnosis diagnosis = watched([] {
+    const Scope scope("up");
+    const at::Tensor x = at::full({4, 3, 9, 9}, 1e20).set_requires_grad(true);
+    at::conv_transpose2d(x, at::full({3, 5, 3, 3}, 1e20)).sum().backward();
+  });
+  at::set_num_threads(threads);
+  ASSERT_FALSE(diagnosis.findings.empty());
+  EXPECT_EQ(diagnosis.findings[0].op, "aten::conv_transpose2d");
+  EXPECT_EQ(diagnosis.findings[0].cause, Cause::kOverflow) << to_text(diagnosis);
 }
 
 // Autograd's threads, and whoever else starts them so, take over what a thread's ops go through.
