@@ -384,7 +384,12 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
   }
   if (!frame.op.reads[argument]) return;
   if (ledger_.is_parameter(numbers)) record.parameter = name;
-  if (frame.op.is_view) return;
+  if (frame.op.is_view) {
+    // Composites that may copy (to, reshape) have views' schemas: what they are given is older than
+    // the op within that copies it. In a backward pass it may be a kernel's.
+    if (record.parent < 0 && record.direction != Direction::kBackward) ledger_.origin(numbers, 0);
+    return;
+  }
   TensorFacts facts = facts_of(numbers);
   // First seen within an op: the result that the op is about to write, not made by any op we see.
   // NaN first seen in a backward pass is not older than the step, which would have read it before:

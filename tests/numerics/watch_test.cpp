@@ -1,7 +1,10 @@
 #include "mezzo/numerics/watch.h"
 
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <map>
+#include <string>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -21,6 +24,7 @@
 #include "mezzo/base/scope.h"
 #include "mezzo/numerics/doctor.h"
 #include "mezzo/numerics/recorder.h"
+#include "tests/numerics/watched.h"
 #include "tests/testing.h"
 
 namespace mezzo::numerics {
@@ -103,6 +107,26 @@ TEST(Watch, CallsABadTensorByTheNameThatItWasGiven) {
   const Diagnosis diagnosis = watch.report();
   ASSERT_FALSE(diagnosis.findings.empty());
   EXPECT_EQ(diagnosis.findings[0].external, "features");
+}
+
+TEST(Watch, FindsWhatABatchWithoutANameHasWhateverOpReadsItFirst) {
+  using Op = std::function<at::Tensor(const at::Tensor&)>;
+  const std::map<std::string, Op> ops = {
+      {"to", [](const at::Tensor& x) { return x.to(at::kHalf); }},
+      {"contiguous", [](const at::Tensor& x) { return x.t().contiguous(); }},
+      {"reshape", [](const at::Tensor& x) { return x.t().reshape({6}); }}};
+  at::Tensor batch = at::ones({2, 3});
+  batch[1][2] = std::numeric_limits<float>::quiet_NaN();
+  for (const auto& [name, op] : ops) {
+    const Finding finding = first_finding([&op, &batch] { (op(batch) * 2).sum(); });
+    EXPECT_EQ(finding.cause, Cause::kExternal) << name << ": " << headline(finding);
+  }
+}
+
+TEST(Watch, FindsTheOverflowOfTheFirstCast) {
+  const at::Tensor batch = at::full({4}, 1e5);
+  EXPECT_EQ(headline(first_finding([&batch] { (batch.to(at::kHalf) * 2).sum(); })),
+            "aten::_to_copy > aten::copy_ [fp16], forward: overflow");
 }
 
 TEST(Watch, ALossThatIsLookedAtIsStillWhereTheNaNEnded) {
