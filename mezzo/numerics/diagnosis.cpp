@@ -91,6 +91,14 @@ std::string finding_text(const Finding& finding) {
   return text;
 }
 
+std::string text_without_finding(const Diagnosis& diagnosis) {
+  if (!diagnosis.not_finite.empty())
+    return fmt::format("not finite ({}), and no op found in {}",
+                       fmt::join(diagnosis.not_finite, ", "), diagnosis.ops);
+  return std::isnan(diagnosis.loss) ? fmt::format("nothing found in {} ops", diagnosis.ops)
+                                    : fmt::format("nothing found: loss {}", diagnosis.loss);
+}
+
 std::string remedy_text(const Remedy& remedy) {
   std::string text = fmt::format("{} {}: {}\n", remedy.is_proved ? "proved    " : "not proved",
                                  remedy.change, remedy.outcome);
@@ -161,7 +169,7 @@ std::string headline(const Finding& finding) {
 
 std::string summary(const Diagnosis& diagnosis) {
   if (!diagnosis.is_reproduced.value_or(true)) return "not reproduced: " + diagnosis.not_reproduced;
-  if (diagnosis.findings.empty()) return "nothing found";
+  if (diagnosis.findings.empty()) return text_without_finding(diagnosis);
   const Finding& first = diagnosis.findings.front();
   std::string text = headline(first);
   const std::string element = element_line(first);
@@ -179,10 +187,7 @@ std::string to_text(const Diagnosis& diagnosis) {
                 ? fmt::format("replayed: {} ops, bit for bit the same\n", diagnosis.ops)
                 : fmt::format("not reproduced: {}\n", diagnosis.not_reproduced);
   }
-  if (diagnosis.findings.empty()) {
-    text += std::isnan(diagnosis.loss) ? fmt::format("nothing found in {} ops\n", diagnosis.ops)
-                                       : fmt::format("nothing found: loss {}\n", diagnosis.loss);
-  }
+  if (diagnosis.findings.empty()) text += text_without_finding(diagnosis) + "\n";
   for (const Finding& finding : diagnosis.findings)
     text += fmt::format("\n{}", finding_text(finding));
   if (!diagnosis.remedies.empty()) text += "\n";

@@ -125,17 +125,20 @@ struct PartMagnitudes {
 
 /// What became of a step that was looked into.
 struct Diagnosis {
-  /// Whether running it again gave the same bits; empty: it could not be run again.
+  /// Whether running it again gave the same bits; empty: that was not tried.
   std::optional<bool> is_reproduced;
   std::string not_reproduced;  ///< the first op that differed, and how it did
   double loss = 0.0;
-  std::optional<double> fp32_loss;    ///< of the same step in fp32
-  std::vector<Finding> findings;      ///< what to look at first comes first
-  std::vector<Remedy> remedies;       ///< for the first finding; the best first
-  int64_t ops = 0;                    ///< that were checked
-  std::vector<PartMagnitudes> parts;  ///< of the first finding's micro-batch
+  std::optional<double> fp32_loss;      ///< of the same step in fp32
+  std::vector<std::string> not_finite;  ///< what the step left: "loss nan", a parameter, ...
+  std::vector<Finding> findings;        ///< what to look at first comes first
+  std::vector<Remedy> remedies;         ///< for the first finding; the best first
+  int64_t ops = 0;                      ///< that were checked
+  std::vector<PartMagnitudes> parts;    ///< of the first finding's micro-batch
 
-  bool is_healthy() const { return findings.empty() && is_reproduced.value_or(true); }
+  bool is_healthy() const {
+    return findings.empty() && not_finite.empty() && is_reproduced.value_or(true);
+  }
 };
 
 /// For people: a headline a finding, its chain and the remedies.

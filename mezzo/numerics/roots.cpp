@@ -199,10 +199,10 @@ std::vector<Link> way_of(const Root& root, const Replay& replay) {
   return links;
 }
 
-std::vector<std::string> sinks_of(const Replay& replay) {
+std::vector<std::string> in_words(const std::vector<Sink>& bad_sinks, const Replay& replay) {
   std::vector<std::string> sinks;
   int64_t gradients = 0, states = 0;
-  for (const Sink& sink : replay.bad_sinks) {
+  for (const Sink& sink : bad_sinks) {
     if (sink.sort == Sink::Sort::kLoss)
       sinks.push_back(
           fmt::format("loss {}", std::isnan(replay.loss) ? std::abs(replay.loss) : replay.loss));
@@ -237,7 +237,7 @@ std::vector<std::string> chain_of(const Finding& finding) {
 void describe_way(Finding& finding, const Root& root, const Replay& replay) {
   finding.way = way_of(root, replay);
   finding.way.front().op = finding.op;
-  finding.sinks = sinks_of(replay);
+  finding.sinks = in_words(replay.bad_sinks, replay);
   finding.chain = chain_of(finding);
 }
 
@@ -355,6 +355,20 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
   finding.alike = static_cast<int64_t>(root.alike.size());
   if (!root.is_swallowed) describe_way(finding, root, replay);
   return finding;
+}
+
+std::vector<std::string> not_finite_of(const Replay& replay) {
+  // A buffer may be a mask, or hold the start of a running minimum.
+  const auto is_meant = [&](const Sink& sink) {
+    return sink.sort == Sink::Sort::kState &&
+           std::none_of(sink.sources.begin(), sink.sources.end(), [&](int64_t source) {
+             const TensorFacts* output = bad_output(at(replay.trace, source));
+             return output != nullptr && (output->kinds & ~output->intended) != 0;
+           });
+  };
+  std::vector<Sink> sinks = replay.bad_sinks;
+  std::erase_if(sinks, is_meant);
+  return in_words(sinks, replay);
 }
 
 Finding finding_of_error(const Replay& replay) {

@@ -23,6 +23,9 @@ std::vector<Root> find_roots(const Replay& replay);
 /// The same for people.
 Finding finding_of(const Root& root, const Replay& replay, const Patient& patient);
 
+/// What the step left that is not finite and not meant so, in words: "loss nan".
+std::vector<std::string> not_finite_of(const Replay& replay);
+
 /// What the step threw: names the innermost op that did not return.
 Finding finding_of_error(const Replay& replay);
 

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <set>
@@ -32,6 +33,7 @@
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "mezzo/kernels/ops.h"
 #include "mezzo/kernels/rope/rope.h"
+#include "mezzo/numerics/doctor.h"
 #include "mezzo/numerics/recorder.h"
 #include "tests/numerics/watched.h"
 
@@ -149,6 +151,22 @@ TEST(PitfallsOfUnseenCode, ANaNThatABackwardPassReadsFirstIsNotOlderThanTheStep)
       watched([&] { GradientOfForward::apply((w - 1).log()).sum().backward(); });
   EXPECT_THAT(headlines(later),
               ::testing::ElementsAre("aten::log [fp32], forward: division by zero"));
+}
+
+TEST(PitfallsOfUnseenCode, AStepThatEndsInANaNOfNobodysIsNotHealthy) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true);
+  Patient patient;
+  patient.parameters = {{"w", w}};
+  patient.step = [&w] {
+    const at::Tensor loss = w.sum();
+    loss.backward();
+    *loss.data_ptr<float>() = std::numeric_limits<float>::quiet_NaN();
+    return loss;
+  };
+  const Diagnosis diagnosis = diagnose(patient);
+  ASSERT_TRUE(diagnosis.findings.empty()) << to_text(diagnosis);
+  EXPECT_FALSE(diagnosis.is_healthy());
+  EXPECT_THAT(to_text(diagnosis), ::testing::HasSubstr("not finite (loss nan), and no op found"));
 }
 
 /// Of one rank that finds its own numbers at another: all-reduce doubles them, when it is waited
