@@ -16,8 +16,10 @@ int64_t outermost(const Trace& trace, int64_t i) {
 
 bool left_bad_numbers(const OpRecord& record) {
   if (record.op != nullptr && record.op->leaves_garbage) return false;  // nobody has read it
-  return std::any_of(record.outputs.begin(), record.outputs.end(), [](const TensorFacts& output) {
-    return (output.kinds & ~output.intended) != 0;
+  // No mask is a gradient.
+  const bool is_gradient = record.direction == Direction::kBackward;
+  return std::any_of(record.outputs.begin(), record.outputs.end(), [&](const TensorFacts& output) {
+    return (output.kinds & ~(is_gradient ? 0 : output.intended)) != 0;
   });
 }
 

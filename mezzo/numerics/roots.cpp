@@ -16,7 +16,24 @@ namespace {
 
 const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
 
+bool is_meant(const TensorFacts& facts) { return (facts.kinds & ~facts.intended) == 0; }
+
+// An infinity that came in explains the bad result: it is there in the exact one too.
+bool passes_infinity_on(const OpRecord& record) {
+  const Birth& birth = *record.birth;
+  const bool is_masks = birth.cause == Cause::kMaskedRow || birth.cause == Cause::kMaskedChoice;
+  if (is_masks || std::isfinite(birth.exact.value_or(0.0))) return false;
+  if (record.op == nullptr || !record.op->is_pointwise) return true;
+  return std::any_of(birth.operands.begin(), birth.operands.end(), [](const Operand& operand) {
+    return std::isinf(operand.value.value_or(0.0));
+  });
+}
+
 bool is_root(const OpRecord& record) { return record.birth.has_value() && !record.reads_bad; }
+
+bool leaves_what_is_meant(const OpRecord& record) {
+  return std::all_of(record.outputs.begin(), record.outputs.end(), is_meant);
+}
 
 // Its arguments do not explain it either, so it is what a person would call the place.
 int64_t outermost(const Trace& trace, int64_t i) {
@@ -72,8 +89,15 @@ class Search {
       add_guilty_inputs(i);
       return;
     }
-    for (const size_t external : record.externals) externals_.emplace(external, i);
-    for (const int64_t source : record.sources) visit(source, i);
+    // What is meant is innocent beside what is not.
+    const bool reads_bad = record.reads_bad;
+    for (const size_t external : record.externals) {
+      if (!reads_bad || !is_meant(trace_.externals[external].facts))
+        externals_.emplace(external, i);
+    }
+    for (const int64_t source : record.sources) {
+      if (!reads_bad || !leaves_what_is_meant(at(trace_, source))) visit(source, i);
+    }
     // A result of an op within may be its own: the outer one names the same memory.
     if (record.parent >= 0 && is_root(at(trace_, record.parent))) visit(record.parent, next_.at(i));
   }
@@ -88,7 +112,8 @@ class Search {
       if (!seen.insert(here).second) continue;
       for (const size_t external : at(trace_, here).externals) {
         const ExternalRecord& from = trace_.externals[external];
-        const bool is_mask = from.kinds == kNegativeInf || from.name.empty();
+        const bool is_mask =
+            (from.kinds == kNegativeInf || from.name.empty()) && !passes_infinity_on(at(trace_, i));
         if (!is_mask && externals_.emplace(external, i).second) explained_.insert(i);
       }
       for (const int64_t source : at(trace_, here).sources) open.push_back(source);
@@ -359,15 +384,14 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
 
 std::vector<std::string> not_finite_of(const Replay& replay) {
   // A buffer may be a mask, or hold the start of a running minimum.
-  const auto is_meant = [&](const Sink& sink) {
+  const auto may_be = [&](const Sink& sink) {
     return sink.sort == Sink::Sort::kState &&
-           std::none_of(sink.sources.begin(), sink.sources.end(), [&](int64_t source) {
-             const TensorFacts* output = bad_output(at(replay.trace, source));
-             return output != nullptr && (output->kinds & ~output->intended) != 0;
+           std::all_of(sink.sources.begin(), sink.sources.end(), [&](int64_t source) {
+             return leaves_what_is_meant(at(replay.trace, source));
            });
   };
   std::vector<Sink> sinks = replay.bad_sinks;
-  std::erase_if(sinks, is_meant);
+  std::erase_if(sinks, may_be);
   return in_words(sinks, replay);
 }
 

@@ -6,11 +6,13 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
@@ -127,6 +129,35 @@ TEST(Watch, FindsTheOverflowOfTheFirstCast) {
   const at::Tensor batch = at::full({4}, 1e5);
   EXPECT_EQ(headline(first_finding([&batch] { (batch.to(at::kHalf) * 2).sum(); })),
             "aten::_to_copy > aten::copy_ [fp16], forward: overflow");
+}
+
+/// A step whose batch has these numbers.
+Diagnosis diagnosis_of_batch(const std::vector<float>& numbers) {
+  const at::Tensor batch = at::tensor(numbers), w = at::tensor({1.0f, 2.0f, -1.0f});
+  w.set_requires_grad(true);
+  Watch watch;
+  watch.name("batch", batch);
+  at::linear(batch.view({1, 3}), w.view({1, 3})).pow(2).sum().backward();
+  return watch.report();
+}
+
+TEST(Watch, FindsInfinitiesInTheBatchAsItFindsNaN) {
+  const std::string line =
+      "batch [fp32]: not finite before the step, first read by aten::linear (forward)";
+  for (const std::vector<float>& numbers : std::vector<std::vector<float>>{
+           {1, kInf, 0}, {1, -kInf, 0}, {1, -kInf, -kInf}, {-kInf, 1, kInf}}) {
+    const Diagnosis diagnosis = diagnosis_of_batch(numbers);
+    EXPECT_THAT(headlines(diagnosis), ::testing::ElementsAre(line)) << to_text(diagnosis);
+  }
+}
+
+TEST(Watch, AMaskBesideANaNIsNotAccused) {
+  const at::Tensor w = at::zeros({4}).set_requires_grad(true);
+  const at::Tensor mask = at::tensor({0.0f, 0.0f, 0.0f, -kInf});
+  const Diagnosis diagnosis =
+      watched([&] { at::softmax((w / w) + mask, -1).pow(2).sum().backward(); });
+  EXPECT_THAT(headlines(diagnosis),
+              ::testing::ElementsAre("aten::div [fp32], forward: invalid operation"));
 }
 
 TEST(Watch, ALossThatIsLookedAtIsStillWhereTheNaNEnded) {
