@@ -48,6 +48,11 @@ std::vector<int64_t> unravel(int64_t flat, at::IntArrayRef sizes) {
   return index;
 }
 
+// The index of the first true one.
+std::vector<int64_t> first_of(const at::Tensor& is_it) {
+  return unravel(is_it.flatten().to(at::kByte).argmax().item<int64_t>(), is_it.sizes());
+}
+
 double element_at(const at::Tensor& tensor, at::IntArrayRef index) {
   at::Tensor element = tensor;
   for (const int64_t i : index) element = element.select(0, i);
@@ -186,8 +191,7 @@ void for_each_tensor(c10::ArrayRef<c10::IValue> values,
 }
 
 std::vector<int64_t> first_non_finite(const at::Tensor& tensor) {
-  const at::Tensor is_bad = at::isfinite(tensor).logical_not();
-  return unravel(is_bad.flatten().to(at::kByte).argmax().item<int64_t>(), tensor.sizes());
+  return first_of(at::isfinite(tensor).logical_not());
 }
 
 std::vector<at::Tensor> results_in_fp64(const Call& call) {
@@ -226,14 +230,19 @@ Birth examine_bad(const Call& call, const OpRecord& record) {
     ++birth.output;
   const at::Tensor bad = call.results[birth.output];
   if (!is_measured(bad)) return birth;
-  birth.element = first_non_finite(bad);
-  birth.value = element_at(bad, birth.element);
-  birth.operands = operands_of(call, birth.element, bad.sizes());
   const std::vector<at::Tensor> exact = results_in_fp64(call);
   measure(birth, call, exact);
-  if (birth.output < exact.size() && exact[birth.output].sizes() == bad.sizes() &&
-      is_measured(exact[birth.output]))
-    birth.exact = element_at(exact[birth.output], birth.element);
+  const bool is_known = birth.output < exact.size() && is_measured(exact[birth.output]) &&
+                        exact[birth.output].sizes() == bad.sizes();
+  birth.element = first_non_finite(bad);
+  if (is_known && reads_intended(record)) {  // beside those of a mask
+    const at::Tensor is_own =
+        at::isfinite(exact[birth.output]).logical_and(at::isfinite(bad).logical_not());
+    if (is_own.any().item<bool>()) birth.element = first_of(is_own);
+  }
+  birth.value = element_at(bad, birth.element);
+  if (is_known) birth.exact = element_at(exact[birth.output], birth.element);
+  birth.operands = operands_of(call, birth.element, bad.sizes());
   birth.cause = cause_of(call, record, birth, bad.scalar_type());
   birth.note = record.note;
   return birth;
@@ -318,8 +327,7 @@ std::optional<Birth> find_collision(const Call& call, const OpRecord& record) {
     return std::nullopt;
   Birth birth;
   birth.cause = Cause::kCollidingIntegers;
-  const at::Tensor differs = got.to(at::kDouble).ne(exact.front());
-  birth.element = unravel(differs.flatten().to(at::kByte).argmax().item<int64_t>(), got.sizes());
+  birth.element = first_of(got.to(at::kDouble).ne(exact.front()));
   birth.value = element_at(got, birth.element);
   birth.exact = element_at(exact.front(), birth.element);
   measure(birth, call, exact);

@@ -23,6 +23,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -228,6 +229,24 @@ TEST(PitfallsOfReading, AnInfinityThatIsClampedToARealBoundIsNoFinding) {
   const Patient saturates =
       patient_of([] { return half({8}, 12).exp().clamp_max(65504).to(at::kFloat).sum(); });
   EXPECT_THAT(headlines(diagnose(saturates)), IsEmpty());
+}
+
+TEST(PitfallsOfReading, AnOverflowBesideAMaskIsNotTheMasks) {
+  at::Tensor scores = half({2, 4}, -4e4), mask = half({4}, 0);
+  mask[0] = -kInf;
+  for (const auto& doubled : std::map<std::string, std::function<at::Tensor()>>{
+           {"aten::add", [&] { return scores + mask + scores; }},
+           {"aten::mul", [&] { return (scores + mask) * 2; }},
+           {"aten::_to_copy",
+            [&] { return (scores.to(at::kFloat) * 2 + mask.to(at::kFloat)).to(at::kHalf); }}}) {
+    const Finding finding =
+        first_finding([&] { at::softmax(doubled.second(), -1).to(at::kFloat).sum(); });
+    EXPECT_EQ(finding.op, doubled.first) << headline(finding);
+    EXPECT_EQ(finding.cause, Cause::kOverflow);
+    EXPECT_EQ(finding.exact, -8e4);
+  }
+  const Diagnosis masked = watched([&] { at::softmax(half({2, 2, 4}, 1) + mask, -1).sum(); });
+  EXPECT_THAT(headlines(masked), IsEmpty());
 }
 
 TEST(PitfallsOfReading, ANaNThatIsReplacedByANumberIsAFinding) {
