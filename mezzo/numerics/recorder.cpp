@@ -9,6 +9,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
@@ -137,11 +138,13 @@ Recorder::Frame::~Frame() {
 // ---- switching
 
 Recorder::Recorder(const RecorderOptions& options) : options_(options) {
-  static const at::CallbackHandle handle =
-      at::addGlobalCallback(at::RecordFunctionCallback(&Recorder::on_start, &Recorder::on_end)
-                                .needsInputs(true)
-                                .needsOutputs(true)
-                                .scopes({at::RecordScope::FUNCTION}));
+  const auto callback = [] {
+    return at::RecordFunctionCallback(&Recorder::on_start, &Recorder::on_end)
+        .needsInputs(true)
+        .needsOutputs(true)
+        .scopes({at::RecordScope::FUNCTION});
+  };
+  static const at::CallbackHandle for_all = at::addGlobalCallback(callback());
   Recorder* none = nullptr;
   MEZZO_CHECK(active.compare_exchange_strong(none, this), "numerics",
               "a step is already being recorded. Hint: one Recorder, diagnosis or Watch at a time");
@@ -153,8 +156,8 @@ Recorder::Recorder(const RecorderOptions& options) : options_(options) {
     const std::scoped_lock observer_lock(mutex);
     if (Recorder* recorder = active.load()) recorder->scopes_.note(path);
   });
-  at::reenableCallback(handle);
-  handle_ = handle;
+  handle_ = options.follows_this_thread ? at::addThreadLocalCallback(callback()) : for_all;
+  if (!options.follows_this_thread) at::reenableCallback(handle_);
 }
 
 Recorder::~Recorder() { stop(); }
@@ -162,7 +165,7 @@ Recorder::~Recorder() { stop(); }
 void Recorder::stop() {
   const std::scoped_lock lock(mutex);
   if (active.load() != this) return;
-  at::disableCallback(handle_);
+  options_.follows_this_thread ? at::removeCallback(handle_) : at::disableCallback(handle_);
   set_scope_observer(nullptr);
   active = nullptr;
 }
@@ -226,9 +229,11 @@ void Recorder::on_end(const at::RecordFunction& function, at::ObserverContext* c
 
 bool Recorder::is_at_a_new_step() const {
   if (!options_.forgets_good_steps || has_enough_ || !open_frames.empty() ||
-      torch::autograd::get_current_node() != nullptr)
+      !running_passes_.expired())
     return false;
-  return trace_.records.size() > kMostRecords || (backwards_ > 0 && at::GradMode::is_enabled());
+  const bool has_maker = at::RecordFunction::currentThreadId() == maker_of_graph_;
+  return trace_.records.size() > kMostRecords ||
+         (backwards_ > 0 && has_maker && at::GradMode::is_enabled());
 }
 
 // Names stay; what else is known of memory goes, and with it no bad number.
@@ -246,7 +251,7 @@ void Recorder::end_step() {
   recent_nodes_.clear();
   last_bad_ = -1;
   backwards_ = 0;
-  was_in_backward_ = false;
+  passes_.clear();
   last_backward_begin_ = -1;
 }
 
@@ -285,15 +290,10 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
 
 void Recorder::place(OpRecord& record, const at::RecordFunction& function) {
   const auto node = torch::autograd::get_current_node();
-  const bool is_backward = node != nullptr;
-  if (is_backward && !was_in_backward_) {
-    ++backwards_;
-    last_backward_begin_ = static_cast<int64_t>(trace_.records.size()) - 1;
-  }
-  was_in_backward_ = is_backward;
   record.module = Scope::path();
   record.parameter = last_parameter_;
-  if (is_backward) {
+  if (node != nullptr) {
+    enter_pass(*node);
     place_in_backward(record);
   } else {
     const bool may_be_optimizer = backwards_ > 0 && !at::GradMode::is_enabled();
@@ -306,6 +306,22 @@ void Recorder::place(OpRecord& record, const at::RecordFunction& function) {
                      static_cast<uint64_t>(function.seqNr())}] =
         static_cast<int64_t>(trace_.records.size()) - 1;
   }
+}
+
+// One that begins while another runs is within that one, or another thread's. The engine says when
+// a pass is over, on whatever threads it ran: it lets go of what it was to call then.
+void Recorder::enter_pass(const torch::autograd::Node& node) {
+  const int pass = torch::autograd::get_current_graph_task_id();
+  if (pass < 0 || !passes_.insert(pass).second) return;
+  std::shared_ptr<const bool> running = running_passes_.lock();
+  if (running == nullptr) {
+    running_passes_ = running = std::make_shared<const bool>();
+    ++backwards_;
+    last_backward_begin_ = static_cast<int64_t>(trace_.records.size()) - 1;
+    maker_of_graph_ = node.thread_id();
+  }
+  torch::autograd::Engine::get_default_engine().queue_callback(
+      [running]() mutable { running.reset(); });
 }
 
 uint64_t Recorder::key_of(const OpRecord& record) {

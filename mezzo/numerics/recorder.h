@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,29 +21,32 @@
 namespace mezzo::numerics {
 
 struct RecorderOptions {
-  bool hashes = false;              ///< content_hash of every finite result
-  bool is_poisoned = false;         ///< what at::empty makes holds NaN, and none that is computed
-  bool saves_overwritten = false;   ///< keeps a copy of what ops change in place and is older
-  bool forgets_good_steps = false;  ///< see Note [What a watch keeps]
+  bool hashes = false;               ///< content_hash of every finite result
+  bool is_poisoned = false;          ///< what at::empty makes holds NaN, and none that is computed
+  bool saves_overwritten = false;    ///< keeps a copy of what ops change in place and is older
+  bool forgets_good_steps = false;   ///< see Note [What a watch keeps]
+  bool follows_this_thread = false;  ///< and those that carry its state on, as autograd's do
 };
 
 // Note [What a RecordFunction callback may do]
 // The end callback has the results but no arguments, which are destroyed before the kernel runs,
 // and in place it finds them overwritten: the start callback keeps what is needed. An exception
-// thrown from a callback is swallowed: failures are kept and thrown when recording ends. Callbacks
-// are added once for the process, and switched, as adding is not for use beside other threads.
+// thrown from a callback is swallowed: failures are kept and thrown when recording ends. The
+// callback for all threads is added once for the process, and switched, as adding is not for use
+// beside other threads.
 //
 // Other threads may be within an op when a recording begins or ends, or a step of it is forgotten:
 // callbacks find out under a lock whether there is a recorder, and an op that ends in another
 // stretch of recording than it began in is nobody's.
 
 // Note [What a watch keeps]
-// A watch lives for many steps. Where a forward pass begins after a backward one, and where the
-// trace of a program without backward passes has become long, it is forgotten, unless bad numbers
-// stand at its ends: then it stays, and nothing is followed any more.
+// A watch lives for many steps. Where a thread goes on after the backward pass of a graph that it
+// has made, and where the trace of a program without backward passes has become long, it is
+// forgotten, unless bad numbers stand at its ends: then it stays, and nothing is followed any more.
 
-/// Follows every op of the process, on every thread, while it lives, and writes a Trace. One at a
-/// time. Reads each tensor that an op reads or writes, when it does.
+/// Follows every op of the process, on every thread unless told otherwise, while it lives, and
+/// writes a Trace. One at a time; begins and ends on one thread. Reads each tensor that an op reads
+/// or writes, when it does.
 class Recorder {
  public:
   explicit Recorder(const RecorderOptions& options = {});
@@ -86,6 +90,7 @@ class Recorder {
   std::optional<OpRecord> end(const Frame& frame, Call& call,
                               const std::vector<c10::IValue>& outputs);
   void place(OpRecord& record, const at::RecordFunction& function);
+  void enter_pass(const torch::autograd::Node& node);
   void place_in_backward(OpRecord& record);
   void place_at_node(OpRecord& record, const torch::autograd::Node& node) const;
   std::shared_ptr<torch::autograd::Node> maker_of_gradient() const;
@@ -116,8 +121,10 @@ class Recorder {
   std::string last_parameter_;
   int64_t last_bad_ = -1;  // the last record that left numbers that are bad and not meant so
   int64_t backwards_ = 0;  // that have begun
+  std::weak_ptr<const bool> running_passes_;  // lives as long as one of them runs
+  std::set<int> passes_;                      // by autograd's number
+  uint64_t maker_of_graph_ = 0;               // the thread
   bool has_enough_ = false;
-  bool was_in_backward_ = false;
   int64_t last_backward_begin_ = -1;
   std::string failure_;
   at::CallbackHandle handle_ = 0;

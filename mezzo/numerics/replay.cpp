@@ -115,8 +115,10 @@ int64_t Replay::bad_gradients() const {
 Replay replay(const Patient& patient, const PatientState& state, const ReplayOptions& options) {
   state.restore();
   Replay result;
-  Recorder recorder(
-      {.hashes = options.hashes, .is_poisoned = options.poisons, .saves_overwritten = true});
+  Recorder recorder({.hashes = options.hashes,
+                     .is_poisoned = options.poisons,
+                     .saves_overwritten = true,
+                     .follows_this_thread = true});
   name_all(recorder, patient);
   at::Tensor loss;
   run_step(patient, options, result, loss);

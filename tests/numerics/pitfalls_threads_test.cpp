@@ -226,6 +226,57 @@ TEST(PitfallsOfThreads, ARemedyIsTriedOnTheThreadsOfTheStepToo) {
   EXPECT_EQ(diagnosis.remedies.front().change, "aten::exp in act in fp32");
 }
 
+/// A thread that computes all the time.
+class BusyThread {
+ public:
+  ~BusyThread() {
+    is_over_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> is_over_ = false;
+  std::thread thread_{[this] {
+    while (!is_over_) at::ones({4}).mul(2).sum();
+  }};
+};
+
+TEST(PitfallsOfThreads, ADiagnosisFollowsTheThreadsOfItsStepAlone) {
+  const at::Tensor w = half({4, 4}, kOverflows).set_requires_grad(true);
+  const BusyThread busy;
+  const Diagnosis diagnosis = diagnose({[&w] {
+                                          at::Tensor h;
+                                          {
+                                            const Scope scope("act");
+                                            h = at::matmul(half({2, 4}, 1), w).exp();
+                                          }
+                                          const at::Tensor loss =
+                                              (h / h.sum()).to(at::kFloat).sum();
+                                          loss.backward();
+                                          return loss;
+                                        },
+                                        {{"w", w}},
+                                        {},
+                                        {}});
+  EXPECT_TRUE(diagnosis.is_reproduced.value()) << diagnosis.not_reproduced;
+  ASSERT_FALSE(diagnosis.remedies.empty()) << to_text(diagnosis);
+  EXPECT_TRUE(diagnosis.remedies.front().is_proved) << to_text(diagnosis);
+}
+
+// Ops on the way, so that others come between.
+TEST(PitfallsOfThreads, AWatchEndsNoStepWithinABackwardPass) {
+  const BusyThread busy;
+  for (int i = 0; i < 5; ++i) {
+    const Finding finding = first_finding([] {
+      at::Tensor y = at::zeros({64, 64}).set_requires_grad(true).sqrt();
+      for (int k = 0; k < 30; ++k) y = at::matmul(y, at::ones({64, 64}));
+      y.sum().backward();
+    });
+    EXPECT_EQ(finding.node, "SqrtBackward0");
+    EXPECT_EQ(finding.forward_op, "aten::sqrt");
+  }
+}
+
 TEST(PitfallsOfThreads, CallbacksAreAddedOnceHoweverOftenTheyAreUsed) {
   const auto records = [] {
     Recorder recorder;
