@@ -188,6 +188,9 @@ std::string to_text(const Diagnosis& diagnosis) {
                 : fmt::format("not reproduced: {}\n", diagnosis.not_reproduced);
   }
   if (diagnosis.findings.empty()) text += text_without_finding(diagnosis) + "\n";
+  if (diagnosis.unread > 0)
+    text += fmt::format("not read: {} results that are nested tensors or wrappers (functorch's)\n",
+                        diagnosis.unread);
   for (const Finding& finding : diagnosis.findings)
     text += fmt::format("\n{}", finding_text(finding));
   if (!diagnosis.remedies.empty()) text += "\n";

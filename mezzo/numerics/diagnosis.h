@@ -134,6 +134,7 @@ struct Diagnosis {
   std::vector<Finding> findings;        ///< what to look at first comes first
   std::vector<Remedy> remedies;         ///< for the first finding; the best first
   int64_t ops = 0;                      ///< that were checked
+  int64_t unread = 0;                   ///< results that were not: nested tensors, wrappers
   std::vector<PartMagnitudes> parts;    ///< of the first finding's micro-batch
 
   bool is_healthy() const {

@@ -70,6 +70,7 @@ class Examination {
       diagnosis_.parts = parts_of(before_.trace, log);
     }
     diagnosis_.loss = before_.loss;
+    diagnosis_.unread = before_.trace.unread;
     diagnosis_.not_finite = not_finite_of(before_);
     // Not code that is no op: whether it is noticed depends on what lay in its memory before.
     diagnosis_.ops = std::count_if(before_.trace.records.begin(), before_.trace.records.end(),

@@ -19,7 +19,12 @@ uint64_t hash_of_beginning(const at::Tensor& tensor) {
 }  // namespace
 
 at::Tensor numbers_of(const at::Tensor& tensor) {
-  if (!tensor.defined() || tensor.is_meta() || tensor.is_quantized()) return {};
+  constexpr c10::DispatchKeySet kWrappers(
+      {c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
+       c10::DispatchKey::FuncTorchGradWrapper, c10::DispatchKey::FuncTorchBatched});
+  if (!tensor.defined() || tensor.is_meta() || tensor.is_quantized() || tensor.is_nested() ||
+      tensor.key_set().has_any(kWrappers))
+    return {};
   at::Tensor numbers = tensor.is_sparse() ? tensor._values() : tensor;
   return numbers.has_storage() ? numbers : at::Tensor();
 }

@@ -81,7 +81,9 @@ class Ledger {
   std::unordered_map<const void*, Memory> memories_;
 };
 
-/// The dense numbers of a tensor: a sparse one's values. Undefined if it has no memory to look at.
+/// The dense numbers of a tensor: a sparse one's values. Undefined where none can be looked at: of
+/// a nested tensor, or of a wrapper (functorch's, of a Python class), which has no memory of its
+/// own.
 at::Tensor numbers_of(const at::Tensor& tensor);
 
 }  // namespace mezzo::numerics

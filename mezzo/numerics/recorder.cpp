@@ -512,6 +512,7 @@ std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
   if (frame.op.is_view) return std::nullopt;
   const auto take = [&](const at::Tensor& tensor) {
     const at::Tensor numbers = numbers_of(tensor);
+    trace_.unread += is_looked_at(tensor) && !tensor.is_meta() && !numbers.defined() ? 1 : 0;
     if (!is_looked_at(numbers)) return;
     for (const at::Tensor& other : call.results) {
       if (other.is_same(numbers)) return;

@@ -90,6 +90,7 @@ struct ExternalRecord {
 struct Trace {
   std::deque<OpRecord> records;
   std::vector<ExternalRecord> externals;
+  int64_t unread = 0;  // results whose numbers nobody could look at
 };
 
 }  // namespace mezzo::numerics

@@ -33,6 +33,7 @@ Diagnosis Watch::report() {
   diagnosis.loss = std::numeric_limits<double>::quiet_NaN();
   diagnosis.ops = std::count_if(seen.trace.records.begin(), seen.trace.records.end(),
                                 [](const OpRecord& record) { return record.op != nullptr; });
+  diagnosis.unread = seen.trace.unread;
   diagnosis.not_finite = not_finite_of(seen);
   for (const Root& root : find_roots(seen)) {
     if (!root.is_swallowed) diagnosis.findings.push_back(finding_of(root, seen, Patient{}));

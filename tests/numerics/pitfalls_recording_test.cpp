@@ -16,6 +16,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/_nested_tensor_from_tensor_list.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
@@ -61,6 +62,18 @@ TEST(PitfallsOfRecording, WhatFailsInACallbackIsThrownWhenTheRecordingEnds) {
   EXPECT_TRUE(tensor.is_same_size(tensor));  // libtorch swallows it: the program goes on
   EXPECT_THROW_WITH(watch.report(), "before aten::is_same_size: these numbers are locked");
   EXPECT_FALSE(at::hasCallbacks());
+}
+
+TEST(PitfallsOfRecording, ATensorWithoutNumbersOfItsOwnIsCountedAndLeftOut) {
+  const Diagnosis diagnosis = watched([] {
+    const at::Tensor nested = at::_nested_tensor_from_tensor_list({at::ones({2}), at::ones({3})});
+    nested.mul(2).add_(nested);
+    at::zeros({2}).log().sum();
+  });
+  EXPECT_THAT(headlines(diagnosis),
+              ::testing::ElementsAre("aten::log [fp32], forward: division by zero"));
+  EXPECT_GE(diagnosis.unread, 3);
+  EXPECT_THAT(to_text(diagnosis), ::testing::HasSubstr("not read: "));
 }
 
 TEST(PitfallsOfRecording, ADiagnosisThatFailsPutsEverythingBack) {
