@@ -1,6 +1,8 @@
 #include "mezzo/numerics/ends.h"
 
 #include <algorithm>
+#include <deque>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -23,6 +25,34 @@ bool left_bad_numbers(const OpRecord& record) {
   });
 }
 
+bool unscales(const OpRecord& record) {
+  return record.op != nullptr &&
+         base_name(record.op->name) == "_amp_foreach_non_finite_check_and_unscale";
+}
+
+bool is_overflow_of_backward(const OpRecord& record) {
+  const Cause cause = record.birth->cause;
+  return record.direction == Direction::kBackward &&
+         (cause == Cause::kOverflow || cause == Cause::kInnerOverflow);
+}
+
+// A GradScaler looks for the largest scale that does not overflow, and skips the step of one that
+// does: all that the end came from are overflows of the backward pass, and the scaler has seen it.
+bool is_search_for_scale(const Trace& trace, int64_t end) {
+  bool is_seen = false;
+  std::set<int64_t> known = {end};
+  for (std::deque<int64_t> open = {end}; !open.empty(); open.pop_front()) {
+    const OpRecord& record = at(trace, open.front());
+    is_seen |= unscales(record);
+    const bool is_birth = record.birth.has_value() && !record.reads_bad;
+    if (is_birth ? !is_overflow_of_backward(record) : record.sources.empty()) return false;
+    for (const int64_t source : record.sources) {
+      if (!is_birth && known.insert(source).second) open.push_back(source);
+    }
+  }
+  return is_seen;
+}
+
 }  // namespace
 
 std::vector<int64_t> bad_ends(const Trace& trace) {
@@ -39,7 +69,8 @@ std::vector<int64_t> bad_ends(const Trace& trace) {
   std::vector<int64_t> ends;
   for (int64_t i = 0; i < N; ++i) {
     const bool is_end = at(trace, i).parent < 0 && !is_read[static_cast<size_t>(i)];
-    if (is_end && left_bad_numbers(at(trace, i))) ends.push_back(i);
+    if (is_end && left_bad_numbers(at(trace, i)) && !is_search_for_scale(trace, i))
+      ends.push_back(i);
   }
   return ends;
 }

@@ -10,7 +10,7 @@ namespace mezzo::numerics {
 
 /// Records of outermost ops that left bad numbers, not meant so or a gradient, of which no other op
 /// has computed anything: where these are for good, in a loss, a gradient, a parameter. A test or a
-/// look at them (isfinite, item) is no computation.
+/// look at them (isfinite, item) is no computation. What a GradScaler skips a step for is none.
 std::vector<int64_t> bad_ends(const Trace& trace);
 
 /// In words: "what aten::div left (fc)".

@@ -11,6 +11,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
@@ -224,6 +226,33 @@ TEST(Watch, LeavesNoCallbackBehind) {
   Watch watch;
   watch.report();
   EXPECT_FALSE(at::hasCallbacks());
+}
+
+/// A step beside torch's GradScaler: its gradient is the scale, in fp16 on its way.
+void scaled_step(double scale, const std::function<at::Tensor(const at::Tensor&)>& part) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true);
+  (part(w).to(at::kHalf).to(at::kFloat).sum() * scale).backward();
+  at::Tensor found_inf = at::zeros({1});
+  const std::vector<at::Tensor> gradients = {w.grad()};
+  at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, at::full({1}, 1 / scale));
+  const at::NoGradGuard no_grad;  // and clips, before it asks whether the step is good
+  gradients[0].mul_((1 / (gradients[0].norm() + 1e-6)).clamp_max(1));
+}
+
+TEST(Watch, ASearchForTheLossScaleIsNoFindingAndEndsNoWatch) {
+  const auto cube = [](const at::Tensor& w) { return w * w * w; };
+  const auto root = [](const at::Tensor& w) { return (w - 1).sqrt(); };
+  const auto log = [](const at::Tensor& w) { return (w - 1).log(); };
+  EXPECT_TRUE(watched([&] { scaled_step(1e6, cube); }).findings.empty());
+  const Diagnosis forward = watched([&] {
+    for (const double scale : {1e6, 1e5}) scaled_step(scale, cube);
+    scaled_step(1e3, log);
+    scaled_step(1e2, cube);
+  });
+  EXPECT_EQ(headline(forward.findings.at(0)), "aten::log [fp32], forward: division by zero");
+  const Diagnosis backward = watched([&] { scaled_step(1e3, root); });
+  EXPECT_THAT(headlines(backward),
+              ::testing::ElementsAre("aten::div [fp32], backward: division by zero"));
 }
 
 TEST(Watch, GoesOnAfterAnOpThatThrew) {
