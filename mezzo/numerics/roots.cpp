@@ -175,6 +175,18 @@ std::string name_of(const OpRecord& record) {
   return record.node.empty() ? "a kernel that is no op" : "a kernel of " + record.node;
 }
 
+// By its sizes, as they are or transposed, as a gradient's may be on its way.
+bool may_be_of_parameter(const Finding& finding, const Patient& patient) {
+  const auto sorted = [](std::vector<int64_t> sizes) {
+    std::sort(sizes.begin(), sizes.end());
+    return sizes;
+  };
+  return finding.direction == Direction::kOptimizer ||
+         std::any_of(patient.parameters.begin(), patient.parameters.end(), [&](const auto& named) {
+           return sorted(named.second.sizes().vec()) == sorted(finding.sizes);
+         });
+}
+
 std::optional<int64_t> sample_of(const Finding& finding, const Patient& patient) {
   if (patient.inputs.empty() || finding.element.empty()) return std::nullopt;
   const at::Tensor& batch = patient.inputs.front().second;
@@ -376,7 +388,7 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
   finding.is_swallowed = (root.is_swallowed || reaches_state_alone(replay)) &&
                          birth.cause != Cause::kUnderflow && birth.cause != Cause::kLostUpdate &&
                          birth.cause != Cause::kCollidingIntegers;
-  finding.sample = sample_of(finding, patient);
+  if (!may_be_of_parameter(finding, patient)) finding.sample = sample_of(finding, patient);
   finding.alike = static_cast<int64_t>(root.alike.size());
   if (!root.is_swallowed) describe_way(finding, root, replay);
   return finding;

@@ -13,6 +13,7 @@
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
@@ -65,6 +66,23 @@ TEST(Diagnose, NamesTheOpThatOverflowedAndWhatCuresIt) {
   ASSERT_FALSE(diagnosis.remedies.empty());
   EXPECT_TRUE(diagnosis.remedies.front().is_proved);
   EXPECT_THAT(diagnosis.remedies.front().advice, HasSubstr("blocks.1.act:exp=fp32"));
+}
+
+TEST(Diagnose, SaysNoSampleOfAWeightsGradientWithAsManyRowsAsTheBatchHas) {
+  const at::Tensor w = at::full({8, 8}, 0.01, at::kHalf).set_requires_grad(true);
+  const at::Tensor x = at::full({8, 8}, 30.0, at::kHalf);
+  const Diagnosis diagnosis = diagnose({[&] {
+                                          const at::Tensor h = at::linear(x, w).to(at::kFloat);
+                                          const at::Tensor loss = h.sum() * 600;
+                                          loss.backward();
+                                          return loss;
+                                        },
+                                        {{"w", w}},
+                                        {},
+                                        {{"x", x}}});
+  ASSERT_FALSE(diagnosis.findings.empty());
+  EXPECT_EQ(diagnosis.findings[0].direction, Direction::kBackward);
+  EXPECT_FALSE(diagnosis.findings[0].sample.has_value()) << to_text(diagnosis);
 }
 
 TEST(Diagnose, SaysHowLargeTheNumbersOfTheOpAndOfItsPartWere) {
