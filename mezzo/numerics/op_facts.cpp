@@ -38,6 +38,7 @@ std::unique_ptr<OpFacts> make_facts(const c10::OperatorHandle& handle) {
     facts->reads.push_back(!overwrites && !(is_first && takes_shape_alone));
     is_first = false;
   }
+  facts->is_view = base == "set";
   for (const c10::Argument& result : schema.returns()) {
     if (result.alias_info() != nullptr && !result.alias_info()->isWrite()) facts->is_view = true;
   }

@@ -14,7 +14,7 @@ struct OpFacts {
   std::string name;          ///< "aten::add_"
   std::vector<bool> reads;   ///< argument by argument: what was there can matter to the result
   std::vector<bool> writes;  ///< it is changed in place
-  bool is_view = false;      ///< its results share their input's memory
+  bool is_view = false;      ///< its results share memory that is there: an input's, or a storage
   bool is_random = false;
   bool is_pointwise = false;    ///< an element of the result comes from one of each input
   bool leaves_garbage = false;  ///< at::empty and its like

@@ -495,7 +495,6 @@ void Recorder::keep_overwritten(const Frame& frame, size_t argument, const at::T
   const bool is_inner = trace_.records[static_cast<size_t>(frame.index)].parent >= 0;
   // What an op within another one only writes, and nobody knows, is the outer one's new result.
   if (!ledger_.is_external(numbers) || (is_inner && !is_read && !ledger_.knows(numbers))) return;
-  if (base_name(frame.op.name) == "set") return;  // to other memory; this one stays as it is
   const auto [place, is_first] =
       place_in_overwritten_.emplace(numbers.unsafeGetTensorImpl(), overwritten_.size());
   if (is_first) overwritten_.push_back({numbers, numbers.clone()});

@@ -13,6 +13,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
@@ -125,6 +126,18 @@ TEST(Watch, FindsWhatABatchWithoutANameHasWhateverOpReadsItFirst) {
     const Finding finding = first_finding([&op, &batch] { (op(batch) * 2).sum(); });
     EXPECT_EQ(finding.cause, Cause::kExternal) << name << ": " << headline(finding);
   }
+}
+
+// As batches come from the workers of Python's loader.
+TEST(Watch, ATensorThatIsPointedAtOtherMemoryHasMadeNothing) {
+  const at::Tensor there = at::full({4}, std::numeric_limits<float>::quiet_NaN());
+  const Finding finding = first_finding([&there] {
+    at::Tensor batch = at::empty({0});
+    batch.set_(there.storage(), 0, {4});
+    (batch * 2).sum();
+  });
+  EXPECT_EQ(finding.cause, Cause::kExternal) << headline(finding);
+  EXPECT_EQ(finding.op, "aten::mul");
 }
 
 TEST(Watch, FindsTheOverflowOfTheFirstCast) {
