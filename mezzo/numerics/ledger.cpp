@@ -139,6 +139,11 @@ bool Ledger::Memory::is_untouched(const at::Tensor& tensor) const {
   return hash_of_beginning(tensor) == garbage_hash;
 }
 
+int64_t Ledger::last_writer(const at::Tensor& tensor) const {
+  const Memory* memory = find(tensor);
+  return memory == nullptr ? -1 : memory->last_writer;
+}
+
 int64_t Ledger::garbage_maker(const at::Tensor& tensor) const {
   const Memory* memory = find(tensor);
   const bool is_garbage = memory != nullptr && memory->garbage_maker >= 0 &&

@@ -35,6 +35,8 @@ class Ledger {
   /// nobody may read.
   void made_garbage(const at::Tensor& tensor, Kinds kinds, int64_t maker);
 
+  /// The last to have written there, during the step; -1: nobody.
+  int64_t last_writer(const at::Tensor& tensor) const;
   /// Who made it, if nothing has been written there since; else -1.
   int64_t garbage_maker(const at::Tensor& tensor) const;
 

@@ -266,6 +266,7 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   record.parent = is_inner ? open_frames.back().index : -1;
   place(record, function);
   record.key = key_of(record);
+  record.is_update = is_update(record, function.inputs());
   const ScalarFacts scalars = scalar_facts(op, function.inputs());
   record.note = scalars.note;
   record.rounded_argument = scalars.rounded_argument;
@@ -371,15 +372,36 @@ void Recorder::place_at_node(OpRecord& record, const torch::autograd::Node& node
   record.parameter = trace_.records[static_cast<size_t>(made->second)].parameter;
 }
 
+// Of an optimizer, which may do more than that between two such ops.
+bool Recorder::is_update(const OpRecord& record, c10::ArrayRef<const c10::IValue> arguments) const {
+  if (record.direction != Direction::kOptimizer) return false;
+  if (record.parent >= 0) return trace_.records[static_cast<size_t>(record.parent)].is_update;
+  bool reads_gradient = false, writes = false, has_parameter = false;
+  for_each_tensor(arguments, [&](size_t argument, const at::Tensor& tensor) {
+    const at::Tensor numbers = numbers_of(tensor);
+    if (!numbers.defined()) return;
+    const int64_t writer = ledger_.last_writer(numbers);
+    reads_gradient |= writer >= 0 &&
+                      trace_.records[static_cast<size_t>(writer)].direction == Direction::kBackward;
+    writes |= record.op->writes[argument];
+    has_parameter |= ledger_.is_parameter(numbers) || (tensor.is_leaf() && tensor.requires_grad());
+  });
+  return reads_gradient || (writes && has_parameter);
+}
+
 // An op without gradients after a backward pass is the optimizer's, unless another forward pass
-// was still to come: then it was within that one.
+// was still to come or all updates were done: then it is within that one, or a validation.
 void Recorder::settle_directions() {
-  for (int64_t i = 0; i < last_backward_begin_; ++i) {
+  const auto N = static_cast<int64_t>(trace_.records.size());
+  const auto updated = std::find_if(trace_.records.rbegin(), trace_.records.rend(),
+                                    [](const OpRecord& record) { return record.is_update; });
+  const int64_t end_of_updates = N - (updated - trace_.records.rbegin());
+  for (int64_t i = 0; i < N; ++i) {
     OpRecord& record = trace_.records[static_cast<size_t>(i)];
-    if (record.direction == Direction::kOptimizer) record.direction = Direction::kForward;
-  }
-  for (OpRecord& record : trace_.records) {
-    if (record.direction == Direction::kOptimizer) record.micro_batch = 1;  // it is of no one
+    if (record.direction != Direction::kOptimizer) continue;
+    const bool is_forward = i < last_backward_begin_ || i >= end_of_updates;
+    if (is_forward) record.direction = Direction::kForward;
+    if (i >= last_backward_begin_) record.micro_batch = 1;  // it is of no one
   }
 }
 

@@ -69,6 +69,7 @@ struct OpRecord {
   std::vector<int64_t> sources;   // records whose bad results this one read
   std::vector<size_t> externals;  // of the trace's, that it read
   bool reads_bad = false;         // beyond intended infinities
+  bool is_update = false;         // reads a gradient, or writes a parameter or with one
   std::optional<Birth> birth;
   bool has_thrown = true;       // until it has come to its end
   std::string note;             // on its scalars

@@ -268,6 +268,31 @@ TEST(Watch, ASearchForTheLossScaleIsNoFindingAndEndsNoWatch) {
               ::testing::ElementsAre("aten::div [fp32], backward: division by zero"));
 }
 
+TEST(Watch, AValidationAfterAStepIsNoOptimizer) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true), average = at::ones({4});
+  const auto train = [&](double rate) {
+    w.square().sum().backward();
+    const at::NoGradGuard no_grad;
+    average.mul_(0.5).add_(w, 0.5);
+    w.sub_(w.grad() / rate);
+    w.mutable_grad() = at::Tensor();
+  };
+  const auto validate = [&] {
+    const at::NoGradGuard no_grad;
+    (w - 1e30).square().sum();
+  };
+  EXPECT_EQ(headline(first_finding([&] {
+              train(1.0);
+              validate();
+            })),
+            "aten::square > aten::pow [fp32], forward: overflow");
+  EXPECT_EQ(headline(first_finding([&] {
+              train(0.0);
+              validate();
+            })),
+            "aten::div [fp32], optimizer: division by zero");
+}
+
 TEST(Watch, GoesOnAfterAnOpThatThrew) {
   Watch watch;
   EXPECT_ANY_THROW(at::matmul(at::ones({2, 3}), at::ones({2, 3})));
