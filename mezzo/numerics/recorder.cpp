@@ -342,16 +342,15 @@ uint64_t Recorder::key_of(const OpRecord& record) {
                calls_[{sort, record.micro_batch}]++);
 }
 
-// A forward pass within the backward one is a checkpoint's: its ops record gradients.
+// A forward pass within the backward one is a checkpoint's: its ops record gradients, as do those
+// of a backward pass that is to be differentiated once more.
 void Recorder::place_in_backward(OpRecord& record) {
   const auto node = torch::autograd::get_current_node();
   if (recent_nodes_.empty() || recent_nodes_.back() != node) recent_nodes_.push_back(node);
   if (recent_nodes_.size() > kNodesKept) recent_nodes_.pop_front();
   record.micro_batch = backwards_;
   record.node = node->name();
-  const bool is_checkpoint =
-      !record.module.empty() || record.node.find("heckpoint") != std::string::npos;
-  if (at::GradMode::is_enabled() && is_checkpoint) {
+  if (at::GradMode::is_enabled() && record.node.find("heckpoint") != std::string::npos) {
     record.is_recomputed = true;
     return;
   }

@@ -27,6 +27,7 @@
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/record_function.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/library.h>
 
 #include "mezzo/amp/autocast.h"
@@ -210,6 +211,23 @@ TEST(PitfallsOfRecording, ANodeIsTheInnerOpsThatMadeItAndNotTheCompositesAround)
     EXPECT_EQ(headline(finding), "aten::mm [fp16], backward of fc: overflow") << inner;
     EXPECT_EQ(finding.forward_op, inner);
   }
+}
+
+TEST(PitfallsOfRecording, ABackwardPassThatRecordsGradientsIsNoCheckpoints) {
+  const Finding finding = first_finding([] {
+    const Scope scope("train");
+    const at::Tensor w = at::zeros({4}).set_requires_grad(true);
+    at::Tensor y;
+    {
+      const Scope part("norm");
+      y = w.sqrt();
+    }
+    const at::Tensor gradient =
+        torch::autograd::grad({y.sum()}, {w}, {}, /*retain_graph=*/true, /*create_graph=*/true)[0];
+    gradient.square().sum().backward();
+  });
+  EXPECT_EQ(headline(finding), "aten::div [fp32], backward of train.norm: division by zero");
+  EXPECT_EQ(finding.forward_op, "aten::sqrt");
 }
 
 // Its number is that of the next op that does.
