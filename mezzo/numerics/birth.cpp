@@ -61,8 +61,8 @@ double element_at(const at::Tensor& tensor, at::IntArrayRef index) {
 
 c10::IValue in_fp64(const c10::IValue& value) {
   const auto wide = [](const at::Tensor& tensor) {
-    return tensor.defined() && tensor.is_floating_point() ? tensor.to(at::kDouble, false, true)
-                                                          : tensor;
+    if (!tensor.defined() || !(tensor.is_floating_point() || tensor.is_complex())) return tensor;
+    return tensor.to(tensor.is_complex() ? at::kComplexDouble : at::kDouble, false, true);
   };
   if (value.isTensor()) return wide(value.toTensor());
   if (value.isTensorList()) {
@@ -213,7 +213,7 @@ std::vector<at::Tensor> results_in_fp64(const Call& call) {
   try {
     call.op.handle.callBoxed(stack);
     for_each_tensor(stack, [&](size_t, const at::Tensor& tensor) {
-      if (tensor.is_floating_point()) results.push_back(tensor);
+      if (tensor.is_floating_point() || tensor.is_complex()) results.push_back(tensor);
     });
   } catch (const std::exception&) {
     return {};  // not every op has a kernel for fp64
@@ -223,23 +223,29 @@ std::vector<at::Tensor> results_in_fp64(const Call& call) {
 
 namespace {
 
+at::Tensor bad_and_exactly_finite(const at::Tensor& bad, const at::Tensor& exact) {
+  const at::Tensor wide = bad.is_complex() ? bad : bad.to(at::kDouble);  // fp8 has few ops
+  return at::isfinite(exact).logical_and(at::isfinite(wide).logical_not());
+}
+
 Birth examine_bad(const Call& call, const OpRecord& record) {
   Birth birth;
   while (birth.output + 1 < call.results.size() &&
          kinds_of(record.outputs[birth.output].stats) == 0)
     ++birth.output;
   const at::Tensor bad = call.results[birth.output];
-  if (!is_measured(bad)) return birth;
   const std::vector<at::Tensor> exact = results_in_fp64(call);
-  measure(birth, call, exact);
-  const bool is_known = birth.output < exact.size() && is_measured(exact[birth.output]) &&
-                        exact[birth.output].sizes() == bad.sizes();
-  birth.element = first_non_finite(bad);
-  if (is_known && reads_intended(record)) {  // beside those of a mask
-    const at::Tensor is_own =
-        at::isfinite(exact[birth.output]).logical_and(at::isfinite(bad).logical_not());
-    if (is_own.any().item<bool>()) birth.element = first_of(is_own);
+  const bool is_known = birth.output < exact.size() && exact[birth.output].sizes() == bad.sizes();
+  const at::Tensor is_own =
+      is_known ? bad_and_exactly_finite(bad, exact[birth.output]) : at::Tensor();
+  const bool has_own = is_known && is_own.any().item<bool>();
+  if (!is_measured(bad)) {
+    if (has_own) birth.cause = Cause::kOverflow;
+    return birth;
   }
+  measure(birth, call, exact);
+  // Beside those of a mask it is the op's own that counts.
+  birth.element = has_own && reads_intended(record) ? first_of(is_own) : first_non_finite(bad);
   birth.value = element_at(bad, birth.element);
   if (is_known) birth.exact = element_at(exact[birth.output], birth.element);
   birth.operands = operands_of(call, birth.element, bad.sizes());

@@ -46,9 +46,11 @@ std::string element_line(const Finding& finding) {
                     finding.exact ? fmt::format(", exactly {:.4g}", plain(*finding.exact)) : ""));
   }
   if (finding.bad_elements > 0) {
-    int64_t all = 1;
+    const bool is_complex = c10::isComplexType(finding.dtype);
+    int64_t all = is_complex ? 2 : 1;
     for (const int64_t size : finding.sizes) all *= size;
-    facts.push_back(fmt::format("{} of {} are not finite", finding.bad_elements, all));
+    facts.push_back(fmt::format("{} of {}{} are not finite", finding.bad_elements, all,
+                                is_complex ? " real and imaginary parts" : ""));
   }
   if (finding.sample.has_value())
     facts.push_back(fmt::format("sample {} of the batch", *finding.sample));

@@ -434,12 +434,16 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
     return;
   }
   TensorFacts facts = facts_of(numbers);
+  if (is_number(numbers) && !ledger_.knows(numbers)) {  // a scalar argument, by way of a tensor
+    frame.has_infinite_scalar |= facts.kinds != 0;
+    return;
+  }
   // First seen within an op: the result that the op is about to write, not made by any op we see.
   // NaN first seen in a backward pass is not older than the step, which would have read it before:
   // a kernel of the forward pass left it there.
   const bool is_backward_of_nan =
       record.direction == Direction::kBackward && (facts.kinds & kNaN) != 0;
-  if (!ledger_.knows(numbers) && (record.parent >= 0 || is_backward_of_nan) && !is_number(numbers))
+  if (!ledger_.knows(numbers) && (record.parent >= 0 || is_backward_of_nan))
     ledger_.made_garbage(numbers, facts.kinds, record.parent);
   const Ledger::Origin origin = ledger_.origin(numbers, facts.kinds);
   facts.intended = origin.intended;

@@ -228,6 +228,8 @@ std::vector<Link> way_of(const Root& root, const Replay& replay) {
   std::vector<Link> links = {link_of(at(replay.trace, root.record))};
   int64_t last = root.record;
   for (int64_t i : root.way) {
+    const OpRecord& record = at(replay.trace, i);
+    if (record.op != nullptr && record.op->leaves_garbage) continue;  // code that is no op wrote it
     while (at(replay.trace, i).parent >= 0) i = at(replay.trace, i).parent;
     if (i == root.record || i == last) continue;
     last = i;
@@ -350,6 +352,18 @@ Finding finding_at(int64_t i, const Replay& replay) {
   return finding;
 }
 
+namespace {
+
+// What is known of it is known best where it was born, unless that op has no kernel for fp64.
+int64_t best_known(const Root& root, const Trace& trace) {
+  if (root.inner < 0) return root.record;
+  const bool is_exact_outside_alone = !at(trace, root.inner).birth->exact.has_value() &&
+                                      at(trace, root.record).birth->exact.has_value();
+  return is_exact_outside_alone ? root.record : root.inner;
+}
+
+}  // namespace
+
 Finding finding_of(const Root& root, const Replay& replay, const Patient& patient) {
   if (root.external >= 0) {
     Finding finding = finding_of_external(root, replay, patient);
@@ -360,8 +374,7 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
   Finding finding = finding_at(root.record, replay);
   for (int64_t i = root.inner; i > root.record; i = at(trace, i).parent)
     finding.inner.insert(finding.inner.begin(), name_of(at(trace, i)));
-  // What is known of it is known best where it was born.
-  const OpRecord& record = at(trace, root.inner < 0 ? root.record : root.inner);
+  const OpRecord& record = at(trace, best_known(root, trace));
   const Birth& birth = *record.birth;
   const TensorFacts* bad =
       birth.output < record.outputs.size() ? &record.outputs[birth.output] : nullptr;

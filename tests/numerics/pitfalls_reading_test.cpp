@@ -1,6 +1,7 @@
 // Where the reading of a recorded step goes wrong: births that get lost on their way, garbage that
 // nobody reads, NaN that is made to vanish, what rounding absorbs, and state that is left out.
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -14,6 +15,7 @@
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/fmax.h>
 #include <ATen/ops/full.h>
@@ -73,6 +75,15 @@ TEST(PitfallsOfReading, ACompositeKeepsTheBirthThatAnOpWithinItHad) {
     ASSERT_THAT(headlines(diagnosis), ElementsAre(line));
     EXPECT_EQ(diagnosis.findings[0].way.back().op, "aten::relu");
   }
+}
+
+TEST(PitfallsOfReading, WhatIsExactIsKnownWhereAnOpWithinHasNoKernelForFP64) {
+  const Finding finding = first_finding([] {
+    at::conv2d(at::full({1, 1, 3, 3}, 1e20), at::full({1, 1, 2, 2}, 1e20)).sum();
+  });
+  EXPECT_EQ(finding.op, "aten::conv2d");
+  ASSERT_TRUE(finding.exact.has_value()) << headline(finding);
+  EXPECT_FLOAT_EQ(static_cast<float>(*finding.exact / 1e40), 4.0f);
 }
 
 // Which part of the memory is written is told by spans.
@@ -166,6 +177,17 @@ TEST(PitfallsOfReading, EmptyMemoryIsBornBadForWhoReadsItAlone) {
   EXPECT_THAT(headlines(watched([] { at::empty({4}).fill_(1).sum(); })), IsEmpty());
   EXPECT_THAT(headlines(watched([] { at::empty({4}).sum(); })),
               ElementsAre("aten::empty [fp32], forward: uninitialised memory"));
+}
+
+TEST(PitfallsOfReading, WhatMadeTheMemoryPassesNothingOn) {
+  const FilledMemory filled;
+  const Finding finding = first_finding([] {
+    const at::Tensor bad = at::zeros({4}) / at::zeros({4}), copy = at::zeros({4});
+    std::copy_n(bad.const_data_ptr<float>(), 4, copy.data_ptr<float>());  // by no op
+    copy.sum();
+  });
+  EXPECT_EQ(finding.op, "aten::div");
+  for (const Link& link : finding.way) EXPECT_NE(link.op, "aten::zeros");
 }
 
 // at::tensor writes by no op, and here mostly what its memory holds already.
@@ -270,6 +292,34 @@ TEST(PitfallsOfReading, FP16EndsHalfwayToTheNumberAfterItsLargest) {
   EXPECT_EQ(beyond.findings[0].cause, Cause::kOverflow);
   EXPECT_EQ(beyond.findings[0].exact, 65520.0);
   EXPECT_THAT(headlines(cast(65520.0, at::kBFloat16)), IsEmpty());
+}
+
+TEST(PitfallsOfReading, AnOverflowIsOneInFP8AndOfComplexNumbersToo) {
+  const Finding fp8 =
+      first_finding([] { at::full({4}, 1000.0).to(at::kFloat8_e4m3fn).to(at::kFloat).sum(); });
+  EXPECT_EQ(fp8.cause, Cause::kOverflow) << headline(fp8);
+  const auto squared = [](double number) {
+    return watched([number] {
+      const at::Tensor z = at::full({4}, number, at::kComplexFloat);
+      (number == 0 ? z / z : z * z).sum();
+    });
+  };
+  const Diagnosis overflow = squared(1e30);
+  ASSERT_FALSE(overflow.findings.empty());
+  EXPECT_EQ(overflow.findings[0].cause, Cause::kOverflow);
+  EXPECT_THAT(to_text(overflow),
+              ::testing::HasSubstr("4 of 8 real and imaginary parts are not finite"));
+  EXPECT_EQ(squared(0).findings.at(0).cause, Cause::kInvalid);
+}
+
+// A NaN that the backward pass hands to an op by way of a number is nobody's tensor.
+TEST(PitfallsOfReading, AScalarIsNoTensorFromBeforeTheStep) {
+  const Diagnosis diagnosis = watched([] {
+    const at::Tensor x = at::ones({1, 4}).set_requires_grad(true);
+    x.std(0).sum().backward();
+  });
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  EXPECT_EQ(diagnosis.findings[0].op, "aten::std");
 }
 
 // Of a bf16 parameter of ones, by SGD.
