@@ -118,18 +118,12 @@ RangeProbe::RangeProbe(Detail detail) : detail_(detail) {
               "ranges are already being read. Hint: one RangeProbe at a time");
   const std::scoped_lock lock(mutex);
   handle_ = handle;
-  scopes_.note(Scope::path());
-  set_scope_observer([](const std::string& path) {
-    const std::scoped_lock observer_lock(mutex);
-    if (RangeProbe* probe = active.load()) probe->scopes_.note(path);
-  });
   at::reenableCallback(handle);
 }
 
 RangeProbe::~RangeProbe() {
   const std::scoped_lock lock(mutex);
   at::disableCallback(handle_);
-  set_scope_observer(nullptr);
   active = nullptr;
 }
 

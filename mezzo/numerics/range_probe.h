@@ -34,8 +34,7 @@ struct ModuleRanges {
 
 /// Reads, while it lives, every result of the ops of every Scope, forward and backward, on every
 /// thread: each result once, where ops call each other. What a checkpoint computes again, copies of
-/// parameters in another dtype and ops outside any Scope are left out. One at a time, and none
-/// while a Recorder lives.
+/// parameters in another dtype and ops outside any Scope are left out. One at a time.
 ///
 /// It costs one read of each result, about half a training step on a CPU; when none lives, no
 /// callback is enabled.

@@ -151,11 +151,6 @@ Recorder::Recorder(const RecorderOptions& options) : options_(options) {
   const std::scoped_lock lock(mutex);
   stretch_ = ++last_stretch;
   open_frames.clear();
-  scopes_.note(Scope::path());
-  set_scope_observer([](const std::string& path) {
-    const std::scoped_lock observer_lock(mutex);
-    if (Recorder* recorder = active.load()) recorder->scopes_.note(path);
-  });
   handle_ = options.follows_this_thread ? at::addThreadLocalCallback(callback()) : for_all;
   if (!options.follows_this_thread) at::reenableCallback(handle_);
 }
@@ -166,7 +161,6 @@ void Recorder::stop() {
   const std::scoped_lock lock(mutex);
   if (active.load() != this) return;
   options_.follows_this_thread ? at::removeCallback(handle_) : at::disableCallback(handle_);
-  set_scope_observer(nullptr);
   active = nullptr;
 }
 

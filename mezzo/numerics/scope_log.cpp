@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 
 #include <ATen/SequenceNumber.h>
 #include <ATen/record_function.h>
+
+#include "mezzo/base/scope.h"
 
 namespace mezzo::numerics {
 namespace {
@@ -12,7 +15,29 @@ namespace {
 // Of a thread: what is watched may run for days, and a backward pass soon follows its forward one.
 constexpr int64_t kMost = int64_t{1} << 16;
 
+// The one owner of the observer.
+std::mutex mutex;
+std::set<ScopeLog*> logs;
+
+void note_in_all(const std::string& path) {
+  const std::scoped_lock lock(mutex);
+  for (ScopeLog* log : logs) log->note(path);
+}
+
 }  // namespace
+
+ScopeLog::ScopeLog() {
+  note(Scope::path());
+  const std::scoped_lock lock(mutex);
+  logs.insert(this);
+  set_scope_observer(&note_in_all);
+}
+
+ScopeLog::~ScopeLog() {
+  const std::scoped_lock lock(mutex);
+  logs.erase(this);
+  if (logs.empty()) set_scope_observer(nullptr);
+}
 
 void ScopeLog::note(const std::string& path) {
   const std::scoped_lock lock(mutex_);

@@ -10,9 +10,14 @@ namespace mezzo::numerics {
 
 /// Which mezzo::Scope was open when a node of autograd was made: nodes are numbered in the order in
 /// which a thread makes them, and each Scope's beginning and end is noted with the number that the
-/// next node will get.
+/// next node will get, while a log lives. There may be several.
 class ScopeLog {
  public:
+  ScopeLog();
+  ~ScopeLog();
+  ScopeLog(const ScopeLog&) = delete;
+  ScopeLog& operator=(const ScopeLog&) = delete;
+
   /// The path of the calling thread is `path` from now on.
   void note(const std::string& path);
   /// Where the node was made that `thread` gave the number `sequence`; "" for one that many Scopes

@@ -11,6 +11,7 @@
 
 #include "mezzo/base/error.h"
 #include "mezzo/base/scope.h"
+#include "mezzo/numerics/watch.h"
 #include "tests/testing.h"
 
 namespace mezzo::numerics {
@@ -121,6 +122,19 @@ TEST(RangeProbe, IsRefusedASecondTimeAndGoneWhenItDies) {
     EXPECT_EQ(probe.take().size(), 1);
   }
   EXPECT_FALSE(at::hasCallbacks());
+}
+
+TEST(RangeProbe, LivesAndDiesBesideAWatchThatGoesOn) {
+  Watch watch;
+  { const RangeProbe probe; }
+  const at::Tensor x = at::full({4}, 0.0).set_requires_grad(true);
+  at::Tensor y;
+  {
+    const Scope scope("norm");
+    y = x.sqrt();
+  }
+  y.sum().backward();
+  EXPECT_EQ(watch.report().findings.at(0).module, "norm");
 }
 
 TEST(RangeProbe, AnOpThatThrowsIsLeftOut) {
