@@ -18,6 +18,7 @@
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/machine.h"
+#include "mezzo/train/run_folder.h"
 #include "mezzo/train/trainer.h"
 #include "mezzo/train/worker.h"
 
@@ -277,6 +278,10 @@ CompareResult compare(const CompareConfig& config,
                       const std::function<void(const std::string& line)>& say,
                       const std::atomic<bool>& stop) {
   check_compare(config);
+  // What a run finds in its folder, it removes.
+  MEZZO_CHECK_USAGE(fs::exists(config.out / kPlanFile) || holds_nothing(config.out), kWhere,
+                    "--out {} holds files, and no comparison. Hint: take another folder",
+                    config.out.string());
   check_same(config.out / kPlanFile, plan_text(config));
   check_same(config.out / kRunFile, to_toml(config.run));
   fs::create_directories(config.out);

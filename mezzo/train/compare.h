@@ -40,7 +40,8 @@ struct CompareResult {
 /// Trains the same model on the same batches in every mode, each run in a process of its own, block
 /// by block in turn; writes each run's folder, compare.json and report.html. What an earlier call
 /// has finished is kept, and what it began goes on. `say` gets a line now and then. Throws
-/// UsageError if config.out holds another comparison, Error if another process is at work on it.
+/// UsageError if config.out holds another comparison, or files of something else, Error if another
+/// process is at work on it.
 CompareResult compare(const CompareConfig& config,
                       const std::function<void(const std::string& line)>& say,
                       const std::atomic<bool>& stop);

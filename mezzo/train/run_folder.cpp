@@ -19,15 +19,14 @@ void check_made(const fs::path& folder, const std::error_code& error) {
               error.message());
 }
 
-// Nor does one that is not there.
+}  // namespace
+
 bool holds_nothing(const fs::path& folder) {
   std::error_code none;
   return std::all_of(
       fs::directory_iterator(folder, none), fs::directory_iterator(),
       [](const auto& entry) { return entry.path().filename() == FolderLock::kFile; });
 }
-
-}  // namespace
 
 std::string make_dated_folder(const std::string& model, const std::string& kind) {
   const std::time_t now = std::time(nullptr);

@@ -13,6 +13,9 @@ namespace mezzo::train {
 /// that processes which begin in the same second have a folder each. Throws Error if it cannot.
 std::string make_dated_folder(const std::string& model, const std::string& kind);
 
+/// Whether there is nothing in the folder but a lock; so of one that is not there.
+bool holds_nothing(const std::filesystem::path& folder);
+
 /// The folder that a run writes, and no other process meanwhile.
 class RunFolder {
  public:

@@ -512,6 +512,13 @@ class Compare(Folder):
         self.mezzo(*self.arguments("b", modes=["fp32"], steps=5))
         self.assertIn("another comparison", self.mezzo(*self.arguments("b", seeds=2), expect=2))
 
+    def test_a_folder_with_other_files_stays_as_it_is(self):
+        notes = self.folder / "mine" / "runs" / "fp32-seed1337" / "notes.txt"
+        notes.parent.mkdir(parents=True)
+        notes.write_text("mine")
+        self.assertIn("no comparison", self.mezzo(*self.arguments("mine", modes=["fp32"], steps=2), expect=2))
+        self.assertEqual([file for file in (self.folder / "mine").rglob("*") if file.is_file()], [notes])
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
