@@ -157,12 +157,18 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
   }
   finish_enqueued();
   report::Status status = report::Status::kDone;
+  if (diverged_because_.empty()) {
+    if (stop && step_ < config_.steps) status = report::Status::kInterrupted;
+    write_checkpoint(/*in_background=*/false);
+    // No checkpoint either: there is nothing to use, and nothing to go on from.
+    if (!std::isfinite(evaluation_.loss)) {
+      diverged_because_ = "the held-out loss is not finite";
+      diverged_at_ = step_;
+    }
+  }
   if (!diverged_because_.empty()) {
     status = report::Status::kDiverged;
     sinks_.on_note(fmt::format("diverged at step {}: {}", diverged_at_, diverged_because_));
-  } else {
-    if (stop && step_ < config_.steps) status = report::Status::kInterrupted;
-    write_checkpoint(/*in_background=*/false);
   }
   checkpoints_.wait();
   const report::Summary result = summary(status);

@@ -264,6 +264,24 @@ TEST(Trainer, DivergedRunSaysWhenAndKeepsItsLastGoodCheckpoint) {
   }
 }
 
+TEST(Trainer, ARunWhoseWeightsAreBrokenAtItsEndHasDivergedDoneOrStopped) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.steps = 2;
+  run.config.diagnose = 0;
+  for (const bool is_stopped : {false, true}) {
+    const std::atomic<bool> stop{is_stopped};
+    Heard heard;
+    Trainer trainer(run.config, dir / std::to_string(is_stopped), run.tokens, heard.sinks);
+    {
+      const at::NoGradGuard no_grad;
+      trainer.model()->named_parameters()["ln_f.weight"].fill_(NAN);
+    }
+    EXPECT_EQ(trainer.run(stop).status, report::Status::kDiverged);
+    EXPECT_THAT(heard.notes.back(), ::testing::HasSubstr("the held-out loss is not finite"));
+  }
+}
+
 TEST(Trainer, AFailedWriteEndsTheRunInTheBackgroundToo) {
   for (const int64_t every : {5, 10}) {  // heard of at the next checkpoint, and at the end
     const TempDir dir;
