@@ -7,8 +7,9 @@
 
 namespace mezzo::train {
 
-/// Decides when a run is beyond recovery: its loss was not finite for 20 steps in a row, or it
-/// overflowed with the loss scale at its floor, so that there is nothing left to lower.
+/// Decides when a run is beyond recovery: its loss was not finite for 20 steps in a row, as many
+/// overflowed at a loss scale that does not move, or one did with the scale at its floor, so that
+/// there is nothing left to lower.
 class DivergenceWatch {
  public:
   /// min_scale: the scaler's floor; 0 where the scale does not move.
@@ -22,6 +23,7 @@ class DivergenceWatch {
 
   double min_scale_;
   int64_t bad_losses_in_a_row_ = 0;
+  int64_t skips_in_a_row_ = 0;  // at a scale that does not move
 };
 
 }  // namespace mezzo::train

@@ -217,6 +217,10 @@ void check_config(const RunConfig& config) {
   static_cast<void>(fp8_scaling_of(precision_mode(config.precision), config.fp8_scaling));
   MEZZO_CHECK_USAGE(config.min_lr.value_or(0) <= config.lr, kWhere,
                     "min-lr must be at most lr ({}), but is {}", config.lr, *config.min_lr);
+  MEZZO_CHECK_USAGE(!config.static_loss_scale() || config.on_overflow != "retry", kWhere,
+                    "on-overflow must be skip where loss-scale is a number ({}), which a retry "
+                    "would not lower. Hint: --loss-scale dynamic",
+                    config.loss_scale);
   check_gradient_release_of(config);
 }
 

@@ -30,5 +30,15 @@ TEST(DivergenceWatch, GivesUpWhenTheLowestScaleOverflows) {
               ::testing::HasSubstr("lowest loss scale"));
 }
 
+TEST(DivergenceWatch, GivesUpAfterTwentySkipsInARowAtAScaleThatDoesNotMove) {
+  const StepResult skip = {.loss = 2.0, .scale = 1e30, .is_skipped = true};
+  DivergenceWatch fixed(0.0), dynamic(1e-9);
+  for (int i = 0; i < 19; ++i) EXPECT_EQ(fixed.observe(skip), "");
+  EXPECT_EQ(fixed.observe({.loss = 2.0, .scale = 1e30}), "") << "starts the count again";
+  for (int i = 0; i < 19; ++i) EXPECT_EQ(fixed.observe(skip), "");
+  EXPECT_THAT(fixed.observe(skip), ::testing::HasSubstr("at the loss scale 1e+30"));
+  for (int i = 0; i < 40; ++i) EXPECT_EQ(dynamic.observe(skip), "");
+}
+
 }  // namespace
 }  // namespace mezzo::train

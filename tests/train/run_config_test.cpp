@@ -242,6 +242,12 @@ TEST(RunConfig, Fp8ScalingIsForAModeWithFp8ProductsAlone) {
                     "did you mean 'delayed'");
 }
 
+TEST(RunConfig, ARetryNeedsAScaleThatMoves) {
+  EXPECT_NO_THROW(resolve({{"on-overflow", "retry"}, {"loss-scale", "dynamic"}}));
+  EXPECT_THROW_WITH(resolve({{"on-overflow", "retry"}, {"loss-scale", "1e30"}}),
+                    "on-overflow must be skip where loss-scale is a number (1e30)");
+}
+
 TEST(RunConfig, AnotherPrecisionForgetsWhatOnlyFp8Takes) {
   const RunConfig fp8 = resolve({{"precision", "fp8"}, {"fp8-scaling", "delayed"}});
   EXPECT_EQ(in_precision(fp8, "fp8"), fp8);
