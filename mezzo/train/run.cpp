@@ -12,6 +12,7 @@
 #include "mezzo/models/generate.h"
 #include "mezzo/report/metrics_file.h"
 #include "mezzo/report/report_file.h"
+#include "mezzo/report/run_files.h"
 #include "mezzo/report/summary_file.h"
 #include "mezzo/report/tensorboard.h"
 #include "mezzo/train/machine.h"
@@ -62,6 +63,17 @@ void generate_sample(Trainer& trainer, const RunConfig& config, const RunData& d
                 data::to_well_formed_utf8(data.tokenizer->decode(ids)));
 }
 
+// The figures of a run that is over would be replaced by those of no step. One that was killed
+// before it wrote them comes to its end here.
+void check_is_not_over(const RunConfig& config, const fs::path& folder, int64_t step) {
+  if (step < config.steps) return;
+  const std::optional<report::Summary> summary = report::read_run_files(folder).summary;
+  const bool is_over = step > config.steps || (summary && summary->steps >= step);
+  MEZZO_CHECK_USAGE(!is_over, "train",
+                    "steps must be above {}, which are done in {}, but is {}. Hint: --steps {}",
+                    step, config.resume, config.steps, 2 * step);
+}
+
 }  // namespace
 
 fs::path cache_folder() {
@@ -104,7 +116,10 @@ report::Summary train(RunConfig& config, const RunData& data, report::Sinks& sin
   config.out = folder.string();
   const CastPolicyGuard policy(cast_policy_of(config));
   Trainer trainer(config, folder, data.tokens, sinks);
-  if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));
+  if (!config.resume.empty()) {
+    trainer.resume(find_checkpoint(config.resume));
+    check_is_not_over(config, folder, trainer.step());
+  }
   write_file_atomically(folder / kConfigFile, to_toml(config));
   if (data.tokenizer.has_value()) data.tokenizer->save(folder / kTokenizerFile);
   sinks.add(std::make_unique<report::MetricsFile>(folder / "metrics.jsonl", trainer.step()));

@@ -180,6 +180,21 @@ class Commands(Folder):
         self.mezzo("train", "--resume", self.folder / "run" / "checkpoints" / "step-000010")
         self.assertEqual(newest.read_bytes(), whole)
 
+    def test_a_run_that_is_over_keeps_its_files(self):
+        self.train("run", "--steps", 5)
+
+        def files():
+            return {file: file.read_bytes() for file in (self.folder / "run").rglob("*.*") if file.name != ".lock"}
+
+        before = files()
+        for steps in [[], ["--steps", 3]]:
+            out = self.mezzo("train", "--resume", self.folder / "run", *steps, expect=2)
+            self.assertIn("steps must be above 5", out)
+        self.assertEqual(files(), before)
+        (self.folder / "run" / "summary.json").unlink()  # as if killed before it was written
+        self.mezzo("train", "--resume", self.folder / "run")
+        self.assertEqual(self.summary("run")["steps"], 5)
+
     def test_a_run_does_not_go_on_with_another_text(self):
         self.train("run", "--steps", 5)
         self.text.write_text(TEXT.replace("def", "fun"))
