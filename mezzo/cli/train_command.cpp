@@ -10,6 +10,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "mezzo/amp/precision.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/report/pacer.h"
@@ -43,6 +44,19 @@ std::string place_to_go_on_from(const std::string& run, int64_t steps) {
   return own.empty() || is_newest ? run : own.back().string();
 }
 
+// Nothing that the run has already.
+std::string what_to_try(const train::RunConfig& config) {
+  const PrecisionMode& mode = precision_mode(config.precision);
+  const bool is_narrow =
+      mode.weights != at::kFloat || mode.compute() == at::kHalf || mode.fp8_products;
+  std::string advice = "a lower --lr, a longer --warmup";
+  if (config.clip == 0 && !config.release_gradients) advice += ", --clip 1";
+  if (is_narrow) advice += ", --precision amp-bf16";
+  if (mode.compute() == at::kHalf && (config.static_loss_scale() || !config.scales_loss()))
+    advice += ", --loss-scale dynamic";
+  return advice;
+}
+
 int answer_to(const report::Summary& summary, const train::RunConfig& config) {
   switch (summary.status) {
     case report::Status::kDone:
@@ -54,12 +68,9 @@ int answer_to(const report::Summary& summary, const train::RunConfig& config) {
                  place_to_go_on_from(config.out, summary.steps));
       return kInterrupted;
     case report::Status::kDiverged:
-      fmt::print(
-          "diverged at step {}; {}\n"
-          "what to try: --precision amp-bf16 or amp-fp16 instead of a pure mode, a lower --lr, a "
-          "longer --warmup, --loss-scale dynamic for pure-fp16\n",
-          summary.diverged_at.value_or(summary.steps),
-          last_good_checkpoint(config.out, summary.steps));
+      fmt::print("diverged at step {}; {}\nwhat to try: {}\n",
+                 summary.diverged_at.value_or(summary.steps),
+                 last_good_checkpoint(config.out, summary.steps), what_to_try(config));
       return kFailed;
   }
   return kFailed;

@@ -102,7 +102,7 @@ struct Summary {
   int64_t skipped_steps = 0;
   int64_t explained_skips = 0;  // of them; the search for the loss scale is why
   double final_scale = 1;
-  std::optional<int64_t> diverged_at;  // the step, if status is kDiverged
+  std::optional<int64_t> diverged_at;  // the first bad step, if status is kDiverged
 };
 
 }  // namespace mezzo::report

@@ -18,6 +18,9 @@ class DivergenceWatch {
   /// Empty while the run may go on; otherwise why it may not, in words.
   std::string observe(const StepResult& result);
 
+  /// How many steps in a row have been bad up to the last one, which counts in any case.
+  int64_t bad_in_a_row() const;
+
  private:
   static constexpr int64_t kPatience = 20;
 

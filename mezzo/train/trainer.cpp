@@ -163,7 +163,7 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
     // No checkpoint either: there is nothing to use, and nothing to go on from.
     if (!std::isfinite(evaluation_.loss)) {
       diverged_because_ = "the held-out loss is not finite";
-      diverged_at_ = step_;
+      diverged_at_ = step_ - divergence_.bad_in_a_row() + 1;
     }
   }
   if (!diverged_because_.empty()) {
@@ -309,7 +309,7 @@ void Trainer::report_step(int64_t step, const StepResult& result, double lr, dou
   note_overflow(step, result);
   if (!diverged_because_.empty()) return;  // a GPU was a step ahead
   diverged_because_ = divergence_.observe(result);
-  diverged_at_ = step;
+  diverged_at_ = step - divergence_.bad_in_a_row() + 1;
 }
 
 // A skipped step is told of each time. One that was taken with gradients that are not finite is the

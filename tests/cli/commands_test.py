@@ -159,7 +159,7 @@ class Commands(Folder):
     def test_a_diverging_run_says_so(self):
         out = self.train("bad", "--precision", "fp32", "--lr", "1e30", "--min-lr", "1e30", "--clip", "0", "--warmup", 0,
                          "--steps", 200, "--eval-every", 0, expect=1)
-        self.assertIn("what to try", out)
+        self.assertIn("what to try: a lower --lr, a longer --warmup, --clip 1\n", out)
         self.assertIn("before its first checkpoint", out)
         self.assertLess(self.summary("bad")["diverged_at"], 100)
 

@@ -15,6 +15,14 @@ TEST(DivergenceWatch, GivesUpAfterTwentyLossesInARowThatAreNotFinite) {
   EXPECT_THAT(watch.observe({.loss = kNaN}), ::testing::HasSubstr("not finite for 20 steps"));
 }
 
+TEST(DivergenceWatch, KnowsSinceWhenStepsAreBad) {
+  DivergenceWatch watch(1.0);
+  watch.observe({.loss = 2.0});
+  EXPECT_EQ(watch.bad_in_a_row(), 1) << "the last one, if any";
+  for (int i = 0; i < 7; ++i) watch.observe({.loss = kNaN});
+  EXPECT_EQ(watch.bad_in_a_row(), 7);
+}
+
 TEST(DivergenceWatch, OneFiniteLossStartsTheCountAgain) {
   DivergenceWatch watch(1.0);
   for (int i = 0; i < 19; ++i) watch.observe({.loss = kNaN});
