@@ -88,9 +88,15 @@ int run_compare(const CompareOptions& options) {
   if (!comparison.recommended.empty())
     fmt::print("recommended on this machine: {} ({})\n", comparison.recommended, comparison.reason);
   fmt::print("files in {}\n", config.out.string());
-  if (result.is_complete) return kOk;
-  fmt::print("interrupted; go on with: mezzo compare --resume {}\n", config.out.string());
-  return kInterrupted;
+  if (!result.is_complete) {
+    fmt::print("interrupted; go on with: mezzo compare --resume {}\n", config.out.string());
+    return kInterrupted;
+  }
+  // Divergence is a result; a run that could not be finished is none.
+  const bool has_failed =
+      std::any_of(comparison.modes.begin(), comparison.modes.end(),
+                  [](const report::ModeResult& mode) { return !mode.failures.empty(); });
+  return has_failed ? kFailed : kOk;
 }
 
 }  // namespace

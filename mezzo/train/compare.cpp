@@ -242,6 +242,9 @@ void check_compare(const CompareConfig& config) {
   }
   MEZZO_CHECK_USAGE(config.seeds >= 1, kWhere, "--seeds must be at least 1, but is {}",
                     config.seeds);
+  MEZZO_CHECK_USAGE(config.run.seed <= std::numeric_limits<int64_t>::max() - (config.seeds - 1),
+                    kWhere, "--seed {} leaves no room for the seeds that follow (--seeds {})",
+                    config.run.seed, config.seeds);
   MEZZO_CHECK_USAGE(config.memory == 0 || config.run.device == "cpu", kWhere,
                     "--memory can be held on a CPU only, but --device is {}", config.run.device);
   const RunConfig& run = config.run;

@@ -505,7 +505,7 @@ class Compare(Folder):
             if b"amp-bf16-seed" in worker.read_bytes():
                 os.kill(int(worker.parent.name), signal.SIGKILL)
         out, err = process.communicate(timeout=120)
-        self.assertEqual(process.returncode, 0, out + err)
+        self.assertEqual(process.returncode, 1, out + err)
         self.assertIn("amp-bf16 failed: ended by signal 9", out)
         self.assertIsNotNone(self.result("a")["table"][0]["accuracy"]["absolute"])
 

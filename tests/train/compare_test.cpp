@@ -151,6 +151,9 @@ TEST(Compare, RefusesModesThatCannotBe) {
   config.modes = {"fp32"};
   config.seeds = 0;
   EXPECT_THROW_WITH(check_compare(config), "--seeds must be at least 1, but is 0");
+  config.seeds = 2;
+  config.run.seed = INT64_MAX;
+  EXPECT_THROW_WITH(check_compare(config), "leaves no room for the seeds that follow (--seeds 2)");
   EXPECT_THROW_WITH(load_compare("/nowhere"), "holds no comparison to go on with");
 }
 
