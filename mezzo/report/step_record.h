@@ -96,7 +96,7 @@ struct Summary {
   int64_t peak_tensor_bytes = 0;
   std::optional<BytesByKind> peak_kinds;  // absent: not known on this device
   int64_t peak_rss_bytes = 0;
-  double train_loss = 0;
+  double train_loss = 0;               // mean over the last 50 steps
   std::optional<double> val_loss;      // absent: never evaluated
   std::optional<double> val_accuracy;  // 0 to 1
   int64_t skipped_steps = 0;

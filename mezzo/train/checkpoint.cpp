@@ -38,11 +38,28 @@ GradScalerState scaler_from_json(const json& j) {
           j.at("_growth_tracker")};
 }
 
+json array_of(const std::vector<double>& losses) {
+  json array = json::array();
+  for (const double loss : losses) array.push_back(report::json_number(loss));
+  return array;
+}
+
+// Older builds kept their mean alone, NaN before the first step.
+std::vector<double> train_losses_from(const json& j) {
+  std::vector<double> losses;
+  if (j.contains("train_losses")) {
+    for (const json& loss : j.at("train_losses")) losses.push_back(report::number_of(loss));
+  } else if (const double mean = report::number_of(j.at("train_loss")); std::isfinite(mean)) {
+    losses.push_back(mean);
+  }
+  return losses;
+}
+
 json to_json(const Checkpoint& checkpoint) {
   return {{"step", checkpoint.step},
           {"skipped_steps", checkpoint.skipped_steps},
           {"explained_skips", checkpoint.explained_skips},
-          {"train_loss", report::json_number(checkpoint.train_loss)},
+          {"train_losses", array_of(checkpoint.train_losses)},
           {"val_loss", report::json_number(checkpoint.val_loss)},
           {"val_accuracy", report::json_number(checkpoint.val_accuracy)},
           {"data_fingerprint", checkpoint.data_fingerprint},
@@ -58,7 +75,7 @@ Checkpoint from_json(const json& j) {
   checkpoint.step = j.at("step");
   checkpoint.skipped_steps = j.at("skipped_steps");
   checkpoint.explained_skips = j.value("explained_skips", int64_t{0});
-  checkpoint.train_loss = report::number_of(j.at("train_loss"));
+  checkpoint.train_losses = train_losses_from(j);
   checkpoint.val_loss = report::number_of(j.at("val_loss"));
   checkpoint.val_accuracy = report::number_of(j.at("val_accuracy"));
   checkpoint.data_fingerprint = j.at("data_fingerprint");

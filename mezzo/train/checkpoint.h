@@ -18,9 +18,9 @@ namespace mezzo::train {
 struct Checkpoint {
   int64_t step = 0;  // steps done, skipped ones included
   int64_t skipped_steps = 0;
-  int64_t explained_skips = 0;  // of them; 0 in checkpoints of older builds
-  double train_loss = 0.0;      // mean over the last steps; NaN before the first
-  double val_loss = 0.0;        // at this step; NaN if not evaluated
+  int64_t explained_skips = 0;       // of them; 0 in checkpoints of older builds
+  std::vector<double> train_losses;  // of the last steps; an older build's: their mean alone
+  double val_loss = 0.0;             // at this step; NaN if not evaluated
   double val_accuracy = 0.0;
   uint64_t data_fingerprint = 0;  // data::token_fingerprint of what the run trains on
   data::SamplerState sampler;

@@ -47,8 +47,7 @@ void Trainer::resume(const fs::path& folder) {
   if (skipped_steps_ < step_) train_step_.resume();
   evaluated_at_ = checkpoint.step;
   evaluation_ = {checkpoint.val_loss, checkpoint.val_accuracy};
-  // Before the first step there was none.
-  if (std::isfinite(checkpoint.train_loss)) losses_ = {checkpoint.train_loss};
+  losses_ = checkpoint.train_losses;
 }
 
 // A checkpoint is what one goes back to: one with broken weights would only push a good one out.
@@ -72,7 +71,7 @@ Checkpoint Trainer::state() const {
   checkpoint.step = step_;
   checkpoint.skipped_steps = skipped_steps_;
   checkpoint.explained_skips = explained_skips_;
-  checkpoint.train_loss = summary(report::Status::kDone).train_loss;
+  checkpoint.train_losses = losses_;
   checkpoint.val_loss = evaluation_.loss;
   checkpoint.val_accuracy = evaluation_.accuracy;
   checkpoint.data_fingerprint = data::token_fingerprint(tokens_);

@@ -13,6 +13,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/adamw/split_weights.h"
+#include "mezzo/report/json_number.h"
 #include "tests/testing.h"
 
 namespace mezzo::train {
@@ -26,7 +27,7 @@ Checkpoint example(int64_t step, double val_loss) {
   checkpoint.step = step;
   checkpoint.skipped_steps = 3;
   checkpoint.explained_skips = 2;
-  checkpoint.train_loss = 4.5;
+  checkpoint.train_losses = {4.5, NAN};
   checkpoint.val_loss = val_loss;
   checkpoint.val_accuracy = 0.25;
   checkpoint.data_fingerprint = 0xfedcba9876543210u;
@@ -52,6 +53,7 @@ TEST(Checkpoint, ComesBackAsItWasWritten) {
   EXPECT_EQ(back.step, 400);
   EXPECT_EQ(back.skipped_steps, 3);
   EXPECT_EQ(back.explained_skips, 2);
+  EXPECT_THAT(back.train_losses, ::testing::ElementsAre(4.5, ::testing::IsNan()));
   EXPECT_EQ(back.val_loss, 4.25);
   EXPECT_EQ(back.data_fingerprint, 0xfedcba9876543210u);
   EXPECT_EQ(back.sampler, example(400, 4.25).sampler);
@@ -118,7 +120,7 @@ TEST(Checkpoint, ADamagedStateIsAnErrorWhateverTheDamage) {
       const Checkpoint back = load_checkpoint(dir / "c");  // a blank has changed
       EXPECT_EQ(back.step, 1);
       EXPECT_EQ(back.skipped_steps, 3);
-      EXPECT_EQ(back.train_loss, 4.5);
+      EXPECT_EQ(back.train_losses.front(), 4.5);
       EXPECT_EQ(back.sampler, example(1, 1).sampler);
     } catch (const Error&) {
     }
@@ -136,14 +138,20 @@ TEST(Checkpoint, AnAlteredNumberInItsStateIsNamed) {
                     file.string() + " is not the file that was written");
 }
 
-TEST(Checkpoint, OfAnOlderBuildWhoseStateHasNoChecksumIsRead) {
+TEST(Checkpoint, OfAnOlderBuildIsReadWithoutAChecksumOfItsStateAndWithTheMeanOfItsLosses) {
   const TempDir dir;
   save_checkpoint(dir / "c", example(400, 4.25));
   const fs::path file = dir / "c" / "state.json";
   auto state = nlohmann::ordered_json::parse(mezzo::testing::read_file(file));
   ASSERT_EQ(state["checksums"].erase("state.json"), 1u);
-  mezzo::testing::write_file(file, state.dump(2));
-  EXPECT_EQ(load_checkpoint(dir / "c").step, 400);
+  state.erase("train_losses");
+  for (const double mean : {4.5, static_cast<double>(NAN)}) {
+    state["train_loss"] = report::json_number(mean);
+    mezzo::testing::write_file(file, state.dump(2));
+    const Checkpoint back = load_checkpoint(dir / "c");
+    EXPECT_EQ(back.step, 400);
+    EXPECT_EQ(back.train_losses, std::isnan(mean) ? std::vector<double>{} : std::vector{mean});
+  }
 }
 
 TEST(Checkpoint, OfAnotherFormatIsRefusedByNumber) {

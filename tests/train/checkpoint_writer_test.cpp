@@ -26,7 +26,7 @@ constexpr auto kTensors = {&Checkpoint::model, &Checkpoint::optimizer, &Checkpoi
 Checkpoint example(int64_t step, int64_t rows = 300) {
   Checkpoint checkpoint;
   checkpoint.step = step;
-  checkpoint.train_loss = 4.5;
+  checkpoint.train_losses = {4.5};
   checkpoint.val_loss = 4.0 - 0.01 * static_cast<double>(step);
   checkpoint.sampler = {.seed = 9, .epoch = 2, .position = step};
   checkpoint.scaler = GradScalerState{1024.0, 2.0, 0.5, 2000, 41};

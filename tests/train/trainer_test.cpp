@@ -51,7 +51,7 @@ TEST_P(Resume, ContinuesBitForBit) {
 
   Heard straight;
   Trainer whole(run.config, dir / "whole", run.tokens, straight.sinks);
-  whole.run(kNeverStop);
+  const double train_loss = whole.run(kNeverStop).train_loss;
 
   RunConfig until_checkpoint = run.config;
   until_checkpoint.checkpoint_every = 5;
@@ -64,7 +64,7 @@ TEST_P(Resume, ContinuesBitForBit) {
   Heard second;
   Trainer resumed(run.config, dir / "again", run.tokens, second.sinks);
   resumed.resume(checkpoint_folder(dir / "parts", 5));
-  resumed.run(kNeverStop);
+  EXPECT_EQ(resumed.run(kNeverStop).train_loss, train_loss);
 
   ASSERT_EQ(second.steps.size(), 7u);
   for (size_t i = 0; i < second.steps.size(); ++i) {
