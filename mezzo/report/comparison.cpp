@@ -28,11 +28,6 @@ double quantile(std::vector<double> sorted, double share) {
   return sorted[below] + (place - static_cast<double>(below)) * (sorted[above] - sorted[below]);
 }
 
-std::optional<Spread> spread_of(const std::vector<double>& values) {
-  if (values.empty()) return std::nullopt;
-  return Spread{median(values), quantile(values, 0.25), quantile(values, 0.75)};
-}
-
 std::optional<double> mean_of(const std::vector<double>& values) {
   if (values.empty()) return std::nullopt;
   double sum = 0;
@@ -246,6 +241,11 @@ std::string mebibytes(const std::optional<int64_t>& bytes) {
 }
 
 }  // namespace
+
+std::optional<Spread> spread_of(const std::vector<double>& values) {
+  if (values.empty()) return std::nullopt;
+  return Spread{median(values), quantile(values, 0.25), quantile(values, 0.75)};
+}
 
 Comparison compare_runs(const ComparisonPlan& plan, const std::vector<ComparedRun>& runs) {
   Comparison comparison;

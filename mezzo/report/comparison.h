@@ -33,6 +33,9 @@ struct Spread {
   double low = 0, high = 0;  // the quartiles
 };
 
+/// Nothing where there are no values.
+std::optional<Spread> spread_of(const std::vector<double>& values);
+
 /// What a mode's runs came to, over all seeds.
 struct ModeResult {
   std::string mode;

@@ -9,7 +9,7 @@ namespace mezzo::report {
 /// What a comparison's file says beside its runs and its table.
 struct ComparisonFacts {
   std::string kind = "compare";  // "train": a single run
-  std::string status;            // "running", "done", "interrupted"
+  std::string status;            // "running", "done", "interrupted"; a run's: "diverged", "failed"
   std::string started;           // ISO 8601, UTC
   std::vector<std::pair<std::string, std::string>> machine, versions, config;
   std::string model;

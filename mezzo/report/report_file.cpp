@@ -1,6 +1,7 @@
 #include "mezzo/report/report_file.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "mezzo/base/atomic_file.h"
@@ -12,6 +13,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr const char* kRunning = "running";
 constexpr auto kEvery = std::chrono::seconds(10);
 constexpr int kMostOfTime = 50;  // writing takes no more than a fiftieth of the run
 constexpr size_t kMostSteps = 4000;
@@ -32,6 +34,16 @@ std::vector<StepRecord> thinned(const std::vector<StepRecord>& steps) {
 ReportFile::ReportFile(std::filesystem::path folder, ComparisonFacts facts)
     : folder_(std::move(folder)), facts_(std::move(facts)) {}
 
+ReportFile::~ReportFile() {
+  const bool is_under_way = !plan_.modes.empty() && !run_.files.summary;
+  if (!is_under_way || std::uncaught_exceptions() == 0) return;
+  try {
+    write("failed");
+  } catch (const std::exception&) {
+    // as the run did
+  }
+}
+
 void ReportFile::on_start(const RunInfo& info) {
   facts_.kind = "train";
   facts_.model = info.model;
@@ -46,7 +58,8 @@ void ReportFile::on_start(const RunInfo& info) {
   run_.mode = info.precision;
   if (info.start_step > 0) run_.files = read_run_files(folder_);
   run_.files.summary.reset();
-  write();
+  start_step_ = info.start_step;
+  write(kRunning);
 }
 
 void ReportFile::on_step(const StepRecord& record) {
@@ -62,22 +75,37 @@ void ReportFile::on_gradients(const GradientRecord& record) {
 
 void ReportFile::on_end(const Summary& summary) {
   run_.files.summary = summary;
-  write();
+  write(to_string(summary.status));
 }
 
 void ReportFile::write_if_due() {
-  if (Clock::now() >= due_) write();
+  if (Clock::now() >= due_) write(kRunning);
 }
 
-void ReportFile::write() {
+// Nothing is held against the run, so its figures need no even blocks and no end: the step is that
+// of summary.json, the quality the last that was measured.
+Comparison ReportFile::figures(const std::vector<ComparedRun>& shown) const {
+  Comparison comparison = compare_runs(plan_, shown);
+  ModeResult& mode = comparison.modes.front();
+  std::vector<double> step_ms;
+  for (const StepRecord& step : run_.files.steps)
+    if (step.step > start_step_) step_ms.push_back(step.step_ms);
+  mode.step_ms = spread_of(step_ms);
+  if (!run_.files.evals.empty()) {
+    mode.val_loss = run_.files.evals.back().val_loss;
+    mode.val_accuracy = run_.files.evals.back().val_accuracy;
+  }
+  return comparison;
+}
+
+void ReportFile::write(const std::string& status) {
   const Clock::time_point begin = Clock::now();
-  const bool is_running = !run_.files.summary.has_value();
-  facts_.status = is_running ? "running" : to_string(run_.files.summary->status);
+  facts_.status = status;
   std::vector<ComparedRun> shown(1, run_);
-  const Comparison comparison = compare_runs(plan_, shown);
+  const Comparison comparison = figures(shown);
   shown.front().files.steps = thinned(run_.files.steps);
-  write_file_atomically(folder_ / "report.html",
-                        report_page(comparison_json(facts_, plan_, shown, comparison), is_running));
+  const std::string json = comparison_json(facts_, plan_, shown, comparison);
+  write_file_atomically(folder_ / "report.html", report_page(json, status == kRunning));
   const Clock::time_point end = Clock::now();
   due_ = end + std::max<Clock::duration>(kEvery, kMostOfTime * (end - begin));
 }

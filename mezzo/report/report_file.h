@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "mezzo/report/comparison_json.h"
 #include "mezzo/report/sink.h"
@@ -15,6 +17,8 @@ class ReportFile : public Sink {
  public:
   /// folder: the run's. facts: machine, versions, config; the rest is set here.
   ReportFile(std::filesystem::path folder, ComparisonFacts facts);
+  /// Of a run that ends by an exception it says so.
+  ~ReportFile() override;
 
   std::string name() const override { return "report.html"; }
   void on_start(const RunInfo& info) override;
@@ -26,12 +30,14 @@ class ReportFile : public Sink {
 
  private:
   void write_if_due();
-  void write();
+  Comparison figures(const std::vector<ComparedRun>& shown) const;
+  void write(const std::string& status);
 
   std::filesystem::path folder_;
   ComparisonFacts facts_;
   ComparisonPlan plan_;
   ComparedRun run_;
+  int64_t start_step_ = 0;
   std::chrono::steady_clock::time_point due_;  // written anew
 };
 

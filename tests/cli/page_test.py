@@ -91,6 +91,18 @@ class Page(unittest.TestCase):
         self.assertNotIn("Recommended", text)
         self.assertNotIn("speed", text)
 
+    def test_a_single_run_says_how_far_it_came(self):
+        page = (self.folder / "run" / "report.html").read_text()
+
+        def stop(data):
+            data.update(status="interrupted", steps=1000)
+            data["runs"][0]["steps"]["scale"] = [1.0000000150474662e+30] * 24
+            data["table"][0]["stability"].update(final_scale=1.0000000150474662e+30, smallest_scale=1.0000000150474662e+30)
+        dom = self.shown(self.with_data(stop, page))
+        self.assertIn("interrupted · 24 of 1000 steps", self.text_of(dom))
+        self.assertIn("1e+30 lowest 1e+30", self.text_of(dom))
+        self.assertNotIn("It halves", self.text_of(dom))
+
     def test_it_needs_no_network_and_nothing_beside_it(self):
         for page in [self.compared, self.failed, (self.folder / "run" / "report.html").read_text()]:
             self.assertNotRegex(page, r"<(link|img|iframe)\b|\bsrc=|@import|fetch\(|XMLHttpRequest")

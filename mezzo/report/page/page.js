@@ -13,7 +13,7 @@ const fixed = (value, digits, unit = "") => (isNumber(value) ? value.toFixed(dig
 const percent = (value, digits = 1) => (isNumber(value) ? (100 * value).toFixed(digits) + " %" : "–");
 const signedPercent = (value) => (isNumber(value) && value !== 0 ? (value > 0 ? "−" : "+") + Math.abs(100 * value).toFixed(0) + " %" : "–");
 const mebibytes = (value) => (isNumber(value) ? Math.round(value / 2 ** 20).toLocaleString("en") + " MiB" : "–");
-const power = (value) => (isNumber(value) ? (Number.isInteger(Math.log2(value)) && value > 1 ? "2^" + Math.log2(value) : String(value)) : "–");
+const power = (value) => (isNumber(value) ? (Number.isInteger(Math.log2(value)) && value > 1 ? "2^" + Math.log2(value) : String(Number(value.toPrecision(4)))) : "–");
 
 // ---- Elements. Text goes in as text, never as markup.
 

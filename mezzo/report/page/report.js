@@ -18,6 +18,11 @@ function line(run, points, options = {}) {
            showLine: true, ...options };
 }
 
+function stepsDone() {
+  const done = data.kind === "compare" ? data.steps : data.runs[0].steps.step.at(-1) || 0;
+  return done < data.steps ? `${done} of ${data.steps} steps` : `${data.steps} steps`;
+}
+
 // ---- The parts of the page
 
 function showHead() {
@@ -26,7 +31,7 @@ function showHead() {
   document.getElementById("title").textContent = title;
   document.title = title + " – Mezzo";
   const page = document.getElementById("page");
-  const facts = [data.status === "running" ? "still running" : data.status, `${data.steps} steps`,
+  const facts = [data.status === "running" ? "still running" : data.status, stepsDone(),
                  `${(data.tokens_per_step || 0).toLocaleString("en")} tokens a step`,
                  `${(data.parameters || 0).toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 })} parameters`,
                  ...(data.kind === "compare" ? [`seed${data.seeds.length > 1 ? "s" : ""} ${data.seeds.join(", ")}`, data.interleaved ? "modes in turn" : "one run after another"] : []),
@@ -178,7 +183,7 @@ function showMemory() {
 }
 
 function showScale() {
-  const runs = started().filter((run) => new Set(run.steps.scale).size > 1 || run.steps.skipped.some(Boolean));
+  const runs = started().filter((run) => new Set(run.steps.scale).size > 1);
   if (!runs.length) return;
   const part = section("Loss scale", "It halves where a gradient overflows (crosses: the skipped steps) and doubles after a run of good steps.");
   const datasets = runs.flatMap((run) => {
