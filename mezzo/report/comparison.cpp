@@ -129,13 +129,15 @@ void set_accuracy(ModeResult& result, const ModeRuns& own, const ModeRuns& basel
                   const Comparison& comparison) {
   result.val_accuracy = mean_of(values_of(own.accuracy));
   result.val_loss = mean_of(values_of(own.loss));
-  std::vector<double> relative;
+  double sum = 0, baseline_sum = 0;
   for (const auto& [seed, accuracy] : own.accuracy) {
     const auto other = baseline.accuracy.find(seed);
-    if (other != baseline.accuracy.end()) relative.push_back(accuracy / other->second);
+    if (other == baseline.accuracy.end()) continue;
+    sum += accuracy;
+    baseline_sum += other->second;
   }
-  result.relative_accuracy = mean_of(relative);
-  if (!comparison.noise_accuracy || !comparison.noise_loss || relative.empty()) return;
+  if (baseline_sum > 0) result.relative_accuracy = sum / baseline_sum;
+  if (!comparison.noise_accuracy || !comparison.noise_loss || !result.relative_accuracy) return;
   result.within_noise =
       is_within(mean_of(differences(own.accuracy, baseline.accuracy)),
                 *comparison.noise_accuracy) &&

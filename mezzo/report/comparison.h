@@ -47,7 +47,7 @@ struct ModeResult {
   std::optional<double> memory_saved;  // share of the baseline's peak_tensor_bytes
 
   std::optional<double> val_accuracy, val_loss;  // means over the seeds
-  std::optional<double> relative_accuracy;       // to the baseline's of the same seed, mean
+  std::optional<double> relative_accuracy;       // its mean over the baseline's, of common seeds
   std::optional<bool> within_noise;              // of the baseline over its seeds
 
   int64_t skipped_steps = 0;

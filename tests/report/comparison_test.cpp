@@ -67,6 +67,16 @@ TEST(Comparison, GivesSpeedMemoryAndAccuracyAgainstTheBaseline) {
   EXPECT_EQ(c.verdict, "amp-bf16: 2.00x, -40 % memory, accuracy 96.0 % of fp32's");
 }
 
+TEST(Comparison, TheRelativeAccuracyFollowsFromTheMeansOfTheSeedsThatBothHave) {
+  const std::vector<ComparedRun> runs = {
+      run("fp32", 1, 9, 1, 0.01, 4.0),     run("fp32", 2, 9, 1, 0.07, 4.0),
+      run("fp32", 3, 9, 1, 0.50, 4.0),     run("amp-bf16", 1, 9, 1, 0.03, 4.0),
+      run("amp-bf16", 2, 9, 1, 0.03, 4.0),
+  };
+  const Comparison c = compare_runs(plan({"fp32", "amp-bf16"}, {1, 2, 3}), runs);
+  EXPECT_DOUBLE_EQ(*of(c, "amp-bf16").relative_accuracy, 0.75) << "6 % of 8 %, not 171 %";
+}
+
 TEST(Comparison, LeavesOutTheWarmUpAndTheFirstStepOfEachBlock) {
   ComparedRun fp32 = run("fp32", 1, 100.0, 1, 0.2, 4.0);
   for (StepRecord& step : fp32.files.steps) {
