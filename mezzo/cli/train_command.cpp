@@ -32,7 +32,10 @@ std::unique_ptr<report::Progress> terminal_progress() {
 std::string last_good_checkpoint(const std::string& run, int64_t steps) {
   const std::vector<std::filesystem::path> good = train::list_checkpoints(run, steps);
   if (good.empty())
-    return "that was before its first checkpoint (--checkpoint-every sets how often)";
+    return fmt::format(
+        "that was before its first checkpoint (--checkpoint-every sets how often); begin anew "
+        "with: mezzo train --config {}/config.toml --out NEW",
+        run);
   return fmt::format("the last good checkpoint is {}", good.back().string());
 }
 

@@ -106,6 +106,21 @@ TensorMap whole_weights(const Checkpoint& checkpoint) {
   return whole;
 }
 
+/// What `load` makes of the folder's files. Where that fails, the error names the checkpoint
+/// before, if there is one.
+template <class Load>
+auto loaded(const fs::path& folder, Load load) {
+  try {
+    return load(CheckedFolder(kKind, folder));
+  } catch (const Error& error) {
+    const fs::path run_dir = folder.parent_path().parent_path();
+    const std::vector<fs::path> older = list_checkpoints(run_dir, step_of(folder).value_or(0) - 1);
+    if (older.empty()) throw;
+    throw Error(fmt::format("{}. Hint: the checkpoint before it is {}", error.what(),
+                            older.back().string()));
+  }
+}
+
 }  // namespace
 
 void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
@@ -118,22 +133,23 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
 }
 
 Checkpoint load_checkpoint(const fs::path& folder) {
-  const CheckedFolder files(kKind, folder);
-  Checkpoint checkpoint;
-  try {
-    checkpoint = from_json(files.state());
-  } catch (const json::exception& reason) {
-    files.fail_damaged(reason);
-  }
-  checkpoint.model = files.tensors(kModel);
-  checkpoint.optimizer = files.tensors(kOptimizer);
-  checkpoint.rng = files.tensors(kRng);
-  if (files.has(kFp8)) checkpoint.fp8 = files.tensors(kFp8);
-  return checkpoint;
+  return loaded(folder, [](const CheckedFolder& files) {
+    Checkpoint checkpoint;
+    try {
+      checkpoint = from_json(files.state());
+    } catch (const json::exception& reason) {
+      files.fail_damaged(reason);
+    }
+    checkpoint.model = files.tensors(kModel);
+    checkpoint.optimizer = files.tensors(kOptimizer);
+    checkpoint.rng = files.tensors(kRng);
+    if (files.has(kFp8)) checkpoint.fp8 = files.tensors(kFp8);
+    return checkpoint;
+  });
 }
 
 TensorMap load_model_tensors(const fs::path& folder) {
-  return CheckedFolder(kKind, folder).tensors(kModel);
+  return loaded(folder, [](const CheckedFolder& files) { return files.tensors(kModel); });
 }
 
 fs::path checkpoint_folder(const fs::path& run_dir, int64_t step) {
@@ -156,6 +172,11 @@ std::vector<fs::path> list_checkpoints(const fs::path& run_dir, int64_t last_ste
 fs::path find_checkpoint(const fs::path& place) {
   if (fs::exists(place / kKind.state_file)) return place;
   const std::vector<fs::path> all = list_checkpoints(place);
+  const fs::path config = place / "config.toml";
+  MEZZO_CHECK_USAGE(!all.empty() || !fs::exists(config), "checkpoint",
+                    "{} holds no checkpoint yet. Hint: begin anew with mezzo train --config {} "
+                    "--out NEW",
+                    place.string(), config.string());
   MEZZO_CHECK_USAGE(!all.empty(), "checkpoint",
                     "{} holds no checkpoint; expected a run's folder (with checkpoints/step-N "
                     "inside) or one of its "

@@ -39,7 +39,8 @@ struct Checkpoint {
 /// Error, naming the path and the reason.
 void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 
-/// Throws Error that names the file if any is missing, truncated, altered, or of another format.
+/// Throws Error that names the file if any is missing, truncated, altered, or of another format,
+/// and the run's checkpoint before, if it has one.
 Checkpoint load_checkpoint(const std::filesystem::path& folder);
 
 /// Just the model's tensors of a checkpoint, checked like the whole.

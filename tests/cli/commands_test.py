@@ -168,7 +168,9 @@ class Commands(Folder):
         newest = self.folder / "run" / "checkpoints" / "step-000020" / "model.safetensors"
         newest.write_bytes(newest.read_bytes()[:-100])
         out = self.mezzo("train", "--resume", self.folder / "run", "--steps", 25, expect=1)
+        older = self.folder / "run" / "checkpoints" / "step-000010"
         self.assertIn(str(newest), out)
+        self.assertIn(f"Hint: the checkpoint before it is {older}", out)
         self.mezzo("train", "--resume", self.folder / "run" / "checkpoints" / "step-000010", "--steps", 15)
         self.mezzo("train", "--resume", self.folder / "run", "--steps", 16)
 

@@ -236,7 +236,25 @@ TEST(Checkpoints, TheNewestIsTheLargestStepNotTheLastName) {
 
 TEST(Checkpoints, AFolderWithoutOneIsRefused) {
   const TempDir dir;
-  EXPECT_THROW_WITH(find_checkpoint(dir.path()), "holds no checkpoint");
+  EXPECT_THROW_WITH(find_checkpoint(dir.path()), "holds no checkpoint; expected a run's folder");
+  mezzo::testing::write_file(dir / "config.toml", "");
+  EXPECT_THROW_WITH(find_checkpoint(dir.path()),
+                    "Hint: begin anew with mezzo train --config " + (dir / "config.toml").string());
+}
+
+TEST(Checkpoints, OneThatIsDamagedNamesTheOneBefore) {
+  const TempDir dir;
+  for (const int64_t step : {9, 10}) {
+    const fs::path folder = checkpoint_folder(dir.path(), step);
+    save_checkpoint(folder, example(step, 1));
+    fs::resize_file(folder / "model.safetensors", 1);
+  }
+  const fs::path older = checkpoint_folder(dir.path(), 9),
+                 newer = checkpoint_folder(dir.path(), 10);
+  const std::string hint = "Hint: the checkpoint before it is " + older.string();
+  EXPECT_THROW_WITH(load_checkpoint(newer), hint);
+  EXPECT_THROW_WITH(load_model_tensors(newer), hint);
+  EXPECT_THROW_WITH(load_checkpoint(older), "(truncated or altered)");
 }
 
 }  // namespace
