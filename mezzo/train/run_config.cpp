@@ -204,7 +204,8 @@ RunConfig resolve_config(const GivenOptions& given) {
   if (!config.warmup) config.warmup = config.steps / 20;
   check_config(config);
   MEZZO_CHECK_USAGE(config.data.empty() || fs::exists(config.data), kWhere,
-                    "data must be there, but {} is not", config.data);
+                    "data must be there, but {} is not{}", config.data,
+                    resume.empty() ? "" : ". Hint: --data PATH, if it has been moved");
   return config;
 }
 

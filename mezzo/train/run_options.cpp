@@ -133,7 +133,8 @@ std::vector<Option> make_options() {
       {model, "bias", &C::bias, "whether linear layers and norms have a bias", preset,
        true_or_false()},
 
-      {text, "data", &C::data, "the text or tokens to train on", "the torch wheel's *.py", path()},
+      {text, "data", &C::data, "the text or tokens to train on", "the torch wheel's *.py", path(),
+       kMayChange},
       {text, "batch", &C::batch, "sequences in one forward pass", "", whole(1, kMaxSize)},
       {text, "accumulate", &C::accumulate, "forward passes whose gradients make up one step", "",
        whole(1, kMaxSize)},

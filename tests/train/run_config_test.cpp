@@ -291,9 +291,9 @@ TEST(RunConfigResume, ExactlyTheDocumentedOptionsMayChange) {
   testing::TempDir dir;
   const std::string run = run_folder(dir, {{"clip", "0"}});  // gradients can be released
   const std::set<std::string> may_change = {
-      "steps",     "checkpoint-every", "eval-every",    "eval-batches",
-      "threads",   "on-overflow",      "sample-tokens", "keep-checkpoints",
-      "recompute", "diagnose",         "watch",         "release-gradients"};
+      "data",     "steps",       "checkpoint-every", "eval-every",       "eval-batches",
+      "threads",  "on-overflow", "sample-tokens",    "keep-checkpoints", "recompute",
+      "diagnose", "watch",       "release-gradients"};
   RunConfig other = unusual_config();
   other.data = dir.path();
   for (const Option& option : options()) {
@@ -311,11 +311,21 @@ TEST(RunConfigResume, ExactlyTheDocumentedOptionsMayChange) {
 TEST(RunConfigResume, ARefusalNamesBothValuesAndWhatMayChange) {
   testing::TempDir dir;
   const std::string run = run_folder(dir, {});
-  EXPECT_THROW_WITH(resolve({{"resume", run}, {"lr", "0.001"}}),
-                    "lr must stay 0.0003 when a run is resumed, but is 0.001 (--lr). What may "
-                    "change: on-overflow, diagnose, watch, recompute, release-gradients, steps, ");
+  EXPECT_THROW_WITH(
+      resolve({{"resume", run}, {"lr", "0.001"}}),
+      "lr must stay 0.0003 when a run is resumed, but is 0.001 (--lr). What may "
+      "change: data, on-overflow, diagnose, watch, recompute, release-gradients, steps, ");
   EXPECT_THROW_WITH(resolve({{"resume", run}, {"width", "64"}}),
                     "width must stay as the preset has it");
+}
+
+TEST(RunConfigResume, GoesOnWithDataThatHasBeenMoved) {
+  testing::TempDir dir;
+  testing::write_file(dir / "old.txt", "text");
+  const std::string run = run_folder(dir, {{"data", dir / "old.txt"}});
+  std::filesystem::rename(dir / "old.txt", dir / "new.txt");
+  EXPECT_THROW_WITH(resolve({{"resume", run}}), "Hint: --data PATH, if it has been moved");
+  EXPECT_EQ(resolve({{"resume", run}, {"data", dir / "new.txt"}}).data, (dir / "new.txt").string());
 }
 
 TEST(RunConfigResume, SayingAgainWhatTheRunHasIsFine) {
