@@ -1,5 +1,6 @@
 #include "mezzo/base/memory.h"
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <mutex>
@@ -58,7 +59,7 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
                                    budget_);
     blocks_.emplace(pointer, Block{bytes, now_});
     current_ += bytes;
-    if (current_ > peak_) set_peak();
+    if (current_ > peak_ && !holds_peak_) set_peak();
   }
   bool memoryProfilingEnabled() const override { return true; }
 
@@ -73,6 +74,11 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
   void reset_peak() {
     std::lock_guard lock(mutex_);
     set_peak();
+  }
+
+  void hold_peak(bool holds) {
+    std::lock_guard lock(mutex_);
+    holds_peak_ = holds;
   }
 
   void set_budget(int64_t bytes) {
@@ -140,6 +146,7 @@ class TensorMemoryMeter::CpuReports : public c10::MemoryReportingInfoBase {
   int64_t forward_began_ = 0;
   int64_t peak_ = 0;
   int64_t peak_at_ = 0;
+  bool holds_peak_ = false;
   int64_t activations_at_peak_ = 0;
 };
 
@@ -177,12 +184,27 @@ TensorMemoryMeter::TensorMemoryMeter(c10::Device device) : device_(device) {
 
 TensorMemoryMeter::~TensorMemoryMeter() = default;
 
+TensorMemoryMeter::Aside::Aside(TensorMemoryMeter& meter)
+    : meter_(meter), peak_(meter.peak_bytes()) {
+  if (meter_.cpu_) meter_.cpu_->reports->hold_peak(true);
+}
+
+// An allocator of a device keeps its peak itself: it begins anew, and what it was stays beside it.
+TensorMemoryMeter::Aside::~Aside() {
+  if (meter_.cpu_) {
+    meter_.cpu_->reports->hold_peak(false);
+  } else {
+    meter_.reset_peak();
+    meter_.earlier_peak_ = peak_;
+  }
+}
+
 int64_t TensorMemoryMeter::current_bytes() const {
   return cpu_ ? cpu_->reports->current() : allocated_bytes(device_).current;
 }
 
 int64_t TensorMemoryMeter::peak_bytes() const {
-  return cpu_ ? cpu_->reports->peak() : allocated_bytes(device_).peak;
+  return cpu_ ? cpu_->reports->peak() : std::max(earlier_peak_, allocated_bytes(device_).peak);
 }
 
 void TensorMemoryMeter::reset_peak() {
@@ -190,6 +212,7 @@ void TensorMemoryMeter::reset_peak() {
     cpu_->reports->reset_peak();
   } else {
     c10::getDeviceAllocator(device_.type())->resetPeakStats(device_.index());
+    earlier_peak_ = 0;
   }
 }
 

@@ -44,6 +44,19 @@ class TensorMemoryMeter {
   TensorMemoryMeter(const TensorMemoryMeter&) = delete;
   TensorMemoryMeter& operator=(const TensorMemoryMeter&) = delete;
 
+  /// While it lives, nothing that is allocated becomes the meter's peak.
+  class Aside {
+   public:
+    explicit Aside(TensorMemoryMeter& meter);
+    ~Aside();
+    Aside(const Aside&) = delete;
+    Aside& operator=(const Aside&) = delete;
+
+   private:
+    TensorMemoryMeter& meter_;
+    int64_t peak_;  // before
+  };
+
   /// Live now.
   int64_t current_bytes() const;
   /// The highest current_bytes() since the meter was made or the peak was reset.
@@ -73,6 +86,7 @@ class TensorMemoryMeter {
   struct CpuHook;
   c10::Device device_;
   std::unique_ptr<CpuHook> cpu_;  // null for another device
+  int64_t earlier_peak_ = 0;      // on another device: of before the last Aside
 };
 
 }  // namespace mezzo

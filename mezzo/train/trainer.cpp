@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -194,6 +195,8 @@ void Trainer::look_into(const FailedStep& failed) {
   if (diagnoses_ >= config_.diagnose || !has_room_for_failure(run_dir_, step, config_.diagnose))
     return;
   ++diagnoses_;
+  const auto begin = std::chrono::steady_clock::now();
+  const TensorMemoryMeter::Aside aside(memory_);
   const fs::path folder = failure_folder(run_dir_, step);
   // First, so that it can be run again if the process does not live to the diagnosis' end.
   attempt("saving it", [&] {
@@ -208,6 +211,8 @@ void Trainer::look_into(const FailedStep& failed) {
     if (is_written) note += "\nall of it: " + (folder / "diagnosis.txt").string();
     sinks_.on_note(note);
   });
+  const auto spent = std::chrono::steady_clock::now() - begin;
+  looking_ms_ += std::chrono::duration<double, std::milli>(spent).count();
 }
 
 ExaminedStep Trainer::diagnose(const FailedStep& failed) {
@@ -241,6 +246,7 @@ void Trainer::take_step() {
   const StepResult result = train_step_.run(next_batches(), lr);
   double step_ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  step_ms -= std::exchange(looking_ms_, 0.0);
   const std::optional<StepStatistics::Gradients> gradients = statistics_.take_gradients();
   if (gradients.has_value()) step_ms -= gradients->measuring_ms;
   const std::optional<StepStatistics::MeasuredHealth> health = statistics_.take_health();

@@ -142,6 +142,7 @@ class Trainer {
 
   int64_t step_ = 0;  // done
   int64_t diagnoses_ = 0;
+  double looking_ms_ = 0;  // of the step in hand, and no part of its time
   int64_t skipped_steps_ = 0;
   int64_t explained_skips_ = 0;
   bool has_told_overflow_ = false;  // of the last step, which was taken all the same

@@ -53,6 +53,19 @@ TEST(TensorMemoryMeter, ResetPeakStartsFromWhatIsLive) {
   EXPECT_EQ(meter.peak_bytes(), 3 * kMiB);
 }
 
+TEST(TensorMemoryMeter, WhatIsDoneAsideIsNoPartOfThePeak) {
+  TensorMemoryMeter meter;
+  const at::Tensor kept = at::empty({1000}, at::kByte);
+  const int64_t before = meter.peak_bytes();
+  {
+    const TensorMemoryMeter::Aside aside(meter);
+    at::empty({100'000}, at::kByte);
+  }
+  EXPECT_EQ(meter.peak_bytes(), before);
+  at::empty({10'000}, at::kByte);
+  EXPECT_GE(meter.peak_bytes(), before + 10'000) << "and no longer";
+}
+
 TEST(TensorMemoryMeter, SeesTheGradientsOfABackwardPass) {
   TensorMemoryMeter meter;
   at::Tensor x = at::ones({kMiB / 4}).requires_grad_();

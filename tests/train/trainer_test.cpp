@@ -1,8 +1,10 @@
 #include "mezzo/train/trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <numeric>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -313,6 +315,36 @@ TEST(Trainer, OverflowAtTheStaticScaleSkipsAndSaysSo) {
   EXPECT_EQ(summary.explained_skips, 0);
   EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("skipped: nan in ln_f.bias (+15), scale"));
   EXPECT_THAT(heard.notes.front(), ::testing::HasSubstr("| from the loss down: born in backward"));
+}
+
+/// Reads a diagnosis for a second.
+class Reader : public report::Sink {
+ public:
+  std::string name() const override { return "reader"; }
+  void on_note(const std::string& note) override {
+    if (note.find("diagnosis.txt") != note.npos)
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+};
+
+TEST(Trainer, ADiagnosisIsNoPartOfAStepsTimeOrOfThePeak) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-fp16";
+  run.config.loss_scale = "1e30";
+  run.config.steps = 1;
+  std::map<int64_t, int64_t> peaks;
+  for (const int64_t diagnose : {0, 1}) {
+    run.config.diagnose = diagnose;
+    Heard heard;
+    heard.sinks.add(std::make_unique<Reader>());
+    Trainer trainer(run.config, dir / std::to_string(diagnose), run.tokens, heard.sinks);
+    trainer.run(kNeverStop);
+    EXPECT_LT(heard.steps.front().step_ms, 1000.0);
+    peaks[diagnose] = heard.steps.front().peak_tensor_bytes;
+  }
+  EXPECT_TRUE(std::filesystem::exists(dir / "1/failures/step-1/diagnosis.txt"));
+  EXPECT_LT(peaks[1], peaks[0] + 20'000) << "what a replay needs of the random generators";
 }
 
 TEST(Trainer, ProbesOfTheScaleAreCountedAndCalledSo) {
