@@ -2,7 +2,9 @@
 #include <exception>
 
 #include <CLI/CLI.hpp>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/cpu_allocator.h"
@@ -21,6 +23,13 @@ constexpr const char* kDescription =
     "  mezzo generate --run runs/my-run --prompt 'def '\n"
     "  mezzo ops --diff pytorch-cuda      which op runs in which dtype\n"
     "  mezzo info                         which precisions are fast here, and why\n";
+
+// The next file to be opened would take the number of a stream that is closed, and with it the text
+// meant for that stream.
+void open_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (::fcntl(stream, F_GETFD) == -1) ::open("/dev/null", O_RDWR);
+}
 
 int run(int argc, char** argv) {
   CLI::App app(kDescription, "mezzo");
@@ -52,6 +61,7 @@ int report_failure(const char* what, int exit_code) {
 }  // namespace mezzo::cli
 
 int main(int argc, char** argv) {
+  mezzo::cli::open_closed_streams();
   try {
     const mezzo::CpuAllocator allocator;
     const mezzo::kernels::CpuKernels kernels;

@@ -84,6 +84,12 @@ class Commands(Folder):
             losses = [[r["loss"] for r in self.rows(f"{precision}-{run}") if "loss" in r] for run in ("straight", "killed")]
             self.assertEqual(losses[0], losses[1])
 
+    def test_closed_streams_put_no_text_into_the_runs_files(self):
+        command = [MEZZO, "train", "--data", self.text, "--out", self.folder / "run", *TINY, "--steps", 3]
+        subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *map(str, command)], env=self.environment, check=True,
+                       timeout=300)
+        self.assertEqual([row["step"] for row in self.rows("run") if "loss" in row], [1, 2, 3])
+
     def test_the_scale_moves_when_a_step_overflows(self):
         self.train("scaled", "--precision", "amp-fp16", "--steps", 40, "--lr", "1e-2", "--loss-scale", "dynamic")
         rows = [r for r in self.rows("scaled") if "loss" in r]
