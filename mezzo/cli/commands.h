@@ -22,8 +22,9 @@ void add_bench_command(CLI::App& app, int& exit_code);
 /// Thrown where a command cannot go on after Ctrl-C, and leaves nothing.
 struct Interrupted {};
 
-/// True from the first Ctrl-C (SIGINT) or SIGTERM on; a second one ends the process at once, as if
-/// nobody listened.
+/// True from the first Ctrl-C (SIGINT), SIGTERM or hang-up (SIGHUP, unless it was ignored) on; a
+/// second one ends the process at once, as if nobody listened. From the first call on a closed pipe
+/// is an error of whoever writes to it, not the process's end.
 const std::atomic<bool>& interrupted();
 /// Makes it true without a signal, which might be the second.
 void interrupt();

@@ -14,7 +14,7 @@ namespace mezzo::cli {
 namespace {
 
 void end_line(const std::string& phase) {
-  if (!phase.empty() && report::terminal_at(STDERR_FILENO).is_terminal) fmt::print(stderr, "\n");
+  if (!phase.empty() && report::terminal_at(STDERR_FILENO).is_terminal) std::fputc('\n', stderr);
 }
 
 void tell_skipped(std::vector<data::SkippedFile> skipped) {

@@ -20,6 +20,8 @@ const std::atomic<bool>& interrupted() {
   static const bool installed = [] {
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
+    if (std::signal(SIGHUP, on_signal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // nohup
+    std::signal(SIGPIPE, SIG_IGN);  // a run outlives whoever reads its output
     return true;
   }();
   static_cast<void>(installed);

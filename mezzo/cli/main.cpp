@@ -53,7 +53,7 @@ int run(int argc, char** argv) {
 }
 
 int report_failure(const char* what, int exit_code) {
-  fmt::print(stderr, "mezzo: {}\n", what);
+  std::fprintf(stderr, "mezzo: %s\n", what);  // fmt::print would throw where stderr is gone
   return exit_code;
 }
 

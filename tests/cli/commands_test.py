@@ -111,6 +111,21 @@ class Commands(Folder):
         step = self.summary("run")["steps"]
         self.assertTrue((self.folder / "run" / "checkpoints" / f"step-{step:06}").exists())
 
+    def test_a_run_outlives_the_reader_of_its_output(self):
+        process = self.start("train", "--data", self.text, "--out", self.folder / "run", *TINY, "--steps", 300)
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(timeout=60)
+        self.assertEqual(self.summary("run")["status"], "done")
+        self.assertTrue((self.folder / "run" / "checkpoints" / "step-000300").exists())
+
+    def test_a_hang_up_leaves_a_checkpoint(self):
+        process = self.started_run()
+        process.send_signal(signal.SIGHUP)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, out + err)
+        self.assertEqual(self.summary("run")["status"], "interrupted")
+
     def test_a_paced_run_that_is_told_twice_to_stop_leaves_a_checkpoint(self):
         process = subprocess.Popen([MEZZO, "train", "--data", self.text, "--out", self.folder / "run", *TINY, "--paced"],
                                    env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
