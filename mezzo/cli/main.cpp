@@ -57,6 +57,14 @@ int report_failure(const char* what, int exit_code) {
   return exit_code;
 }
 
+// What was printed may still wait in the buffer, for a disk that is full or a pipe that is closed.
+int answer_with(int exit_code) {
+  const bool is_written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (is_written) return exit_code;
+  return report_failure("the output could not be written whole: is the disk full?",
+                        exit_code == kOk ? kFailed : exit_code);
+}
+
 }  // namespace
 }  // namespace mezzo::cli
 
@@ -65,7 +73,7 @@ int main(int argc, char** argv) {
   try {
     const mezzo::CpuAllocator allocator;
     const mezzo::kernels::CpuKernels kernels;
-    return mezzo::cli::run(argc, argv);
+    return mezzo::cli::answer_with(mezzo::cli::run(argc, argv));
   } catch (const mezzo::cli::Interrupted&) {
     return mezzo::cli::report_failure("interrupted", mezzo::cli::kInterrupted);
   } catch (const mezzo::UsageError& error) {

@@ -402,6 +402,15 @@ class Commands(Folder):
         for key in ["min_ms", "median_ms", "tokens_per_s", "peak_tensor_bytes", "peak_rss_bytes"]:
             self.assertGreater(result[key], 0, key)
 
+    def test_output_that_cannot_be_written_is_a_failure(self):
+        self.train("run", "--steps", 2)
+        for command in [["info"], ["ops"], ["--help"], ["generate", "--run", self.folder / "run", "--prompt", "def "]]:
+            with open("/dev/full", "w") as full:
+                done = subprocess.run([MEZZO, *map(str, command)], env=self.environment, stdout=full,
+                                      stderr=subprocess.PIPE, text=True, timeout=300)
+            self.assertEqual(done.returncode, 1, command)
+            self.assertIn("mezzo: ", done.stderr)
+
     def test_wrong_words_are_refused_at_once_with_exit_code_2(self):
         config = self.folder / "run.toml"
         config.write_text('steps = "many"\n')
