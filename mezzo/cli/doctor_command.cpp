@@ -69,6 +69,8 @@ train::ExaminedStep of_training(const DoctorOptions& options) {
   const train::ExaminedStep step =
       train::examine(training.config, *training.data, training.sinks, interrupted());
   std::cerr.flush();
+  // It has looked into the step at which it was stopped: well, but that says nothing of the rest.
+  if (interrupted() && step.diagnosis.is_healthy()) throw Interrupted();
   return step;
 }
 

@@ -297,6 +297,15 @@ class Commands(Folder):
         out = self.mezzo(*doctor, "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 3, expect=1)
         self.assertRegex(out, r"backward of head.*\n(.*\n)*proved +a loss scale")
 
+    def test_ctrl_c_is_no_clean_bill_of_health(self):
+        process = self.start("doctor", "--data", self.text, *TINY, "--steps", 1000000)
+        while "| loss" not in process.stderr.readline():
+            self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, out + err)
+        self.assertNotIn("nothing found", out)
+
     def test_a_diagnosis_changes_nothing_of_the_run(self):
         arguments = ["--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 4, "--dropout", "0.1"]
         self.train("with", *arguments)
