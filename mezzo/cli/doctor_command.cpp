@@ -1,4 +1,7 @@
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -9,6 +12,7 @@
 #include <ATen/Parallel.h>
 
 #include "mezzo/base/atomic_file.h"
+#include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/report/progress.h"
@@ -37,6 +41,19 @@ struct DoctorOptions {
   bool as_json = false;
   std::string html;
 };
+
+// The file comes after minutes of training; that it cannot be written is known before.
+void check_can_be_written(const std::string& option, const std::filesystem::path& file) {
+  if (file.empty()) return;
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  std::error_code error;
+  MEZZO_CHECK_USAGE(!std::filesystem::is_directory(file, error), "doctor",
+                    "--{} must be a file, but {} is a folder", option, file.string());
+  MEZZO_CHECK_USAGE(::access(folder.c_str(), W_OK) == 0, "doctor",
+                    "--{} must be a file that can be written, but is {}, in whose folder none can: "
+                    "{}",
+                    option, file.string(), std::strerror(errno));
+}
 
 void set_threads(const train::RunConfig& config) {
   if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
@@ -80,19 +97,21 @@ int fit(const DoctorOptions& options) {
       train::fit_policy(training.config, *training.data, training.sinks, interrupted());
   std::cerr.flush();
   if (interrupted()) throw Interrupted();
+  fmt::print("{}", train::to_text(fit, training.config));
   write_file_atomically(options.fit_to, train::to_toml(fit, training.config));
-  fmt::print("{0}written to {1}; mezzo train --config {1} takes it\n",
-             train::to_text(fit, training.config), options.fit_to);
+  fmt::print("written to {0}; mezzo train --config {0} takes it\n", options.fit_to);
   return fit.is_verified ? kOk : kFailed;
 }
 
 int run_doctor(const DoctorOptions& options) {
+  check_can_be_written("fit", options.fit_to);
+  check_can_be_written("html", options.html);
   if (!options.fit_to.empty()) return fit(options);
   const train::ExaminedStep step =
       options.step.empty() ? of_training(options) : of_saved_step(options);
   const numerics::Diagnosis& diagnosis = step.diagnosis;
-  if (!options.html.empty()) write_file_atomically(options.html, train::diagnosis_page(step));
   fmt::print("{}", options.as_json ? train::diagnosis_json(diagnosis) : to_text(diagnosis));
+  if (!options.html.empty()) write_file_atomically(options.html, train::diagnosis_page(step));
   return diagnosis.is_healthy() ? kOk : kFailed;
 }
 

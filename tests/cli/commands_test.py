@@ -297,6 +297,14 @@ class Commands(Folder):
         out = self.mezzo(*doctor, "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 3, expect=1)
         self.assertRegex(out, r"backward of head.*\n(.*\n)*proved +a loss scale")
 
+    def test_the_doctor_knows_at_once_that_its_file_cannot_be_written(self):
+        for option, file, text in [("--html", self.folder / "no" / "page.html", "No such file"),
+                                   ("--fit", self.folder / "no" / "fit.toml", "No such file"),
+                                   ("--html", self.folder, "is a folder")]:
+            out = self.mezzo("doctor", "--data", self.text, *TINY, option, file, expect=2)
+            self.assertIn(text, out)
+            self.assertNotIn("data: ", out)
+
     def test_ctrl_c_is_no_clean_bill_of_health(self):
         process = self.start("doctor", "--data", self.text, *TINY, "--steps", 1000000)
         while "| loss" not in process.stderr.readline():
