@@ -25,6 +25,26 @@ void widen(const std::byte* bytes, std::span<int64_t> tokens) {
   }
 }
 
+// The tokens of `run` from `begin` on.
+void read_run(const TokenRun& run, int64_t begin, std::span<int64_t> tokens) {
+  const std::byte* bytes = run.file->bytes().data() + run.byte_offset + begin * run.bytes_per_token;
+  run.bytes_per_token == 2 ? widen<uint16_t>(bytes, tokens) : widen<uint32_t>(bytes, tokens);
+}
+
+int64_t largest_token(const std::vector<TokenRun>& runs) {
+  int64_t largest = 0;
+  std::vector<int64_t> buffer(1 << 14);
+  for (const TokenRun& run : runs) {
+    for (int64_t done = 0; done < run.tokens; done += static_cast<int64_t>(buffer.size())) {
+      const auto left = static_cast<size_t>(run.tokens - done);
+      const auto part = std::span(buffer).first(std::min(buffer.size(), left));
+      read_run(run, done, part);
+      largest = std::max(largest, *std::max_element(part.begin(), part.end()));
+    }
+  }
+  return largest;
+}
+
 // The names in `folder` that begin with `prefix` and end in .bin, sorted: the shards of one split.
 std::vector<fs::path> shards(const fs::path& folder, const std::string& prefix) {
   std::vector<fs::path> paths;
@@ -120,9 +140,20 @@ int64_t agree_on_vocab_size(const fs::path& path, std::optional<int64_t> stored,
   if (given == 0) return *stored;
   MEZZO_CHECK(
       !stored || given >= *stored, "token_file",
-      "{} is made with a vocabulary of {} tokens, so vocab_size must not be less, but is {}",
-      path.string(), *stored, given);
+      "{} is made with a vocabulary of {} tokens, so vocab_size must not be less, but is {}. Hint: "
+      "--vocab-size {}",
+      path.string(), *stored, given, *stored);
   return given;
+}
+
+// No hash of a foreign file says that its tokens are those of its vocabulary.
+void check_tokens(const fs::path& path, int64_t vocab_size, const std::vector<TokenRun>& train,
+                  const std::vector<TokenRun>& held_out) {
+  const int64_t largest = std::max(largest_token(train), largest_token(held_out));
+  MEZZO_CHECK(largest < vocab_size, "token_file",
+              "{} must hold tokens below {}, its vocabulary's size, but has {}. Hint: --vocab-size "
+              "{}",
+              path.string(), vocab_size, largest, largest + 1);
 }
 
 }  // namespace
@@ -147,9 +178,7 @@ void TokenView::read(int64_t offset, std::span<int64_t> tokens) const {
     const TokenRun& run = runs_[at - 1];
     const int64_t within = offset + count - static_cast<int64_t>(left.size()) - begins_[at - 1];
     const auto part = left.first(std::min(left.size(), static_cast<size_t>(run.tokens - within)));
-    const std::byte* bytes =
-        run.file->bytes().data() + run.byte_offset + within * run.bytes_per_token;
-    run.bytes_per_token == 2 ? widen<uint16_t>(bytes, part) : widen<uint32_t>(bytes, part);
+    read_run(run, within, part);
     const auto bad =
         std::find_if(part.begin(), part.end(), [&](int64_t token) { return token >= vocab_size_; });
     MEZZO_CHECK(bad == part.end(), "token_file",
@@ -186,6 +215,7 @@ TokenFile TokenFile::open(const fs::path& path, const TokenFileOptions& options)
     held_out.push_back(read_token_format(part, options.verify_payload).train);
   }
   const int64_t vocab_size = agree_on_vocab_size(path, stored_size, options.vocab_size);
+  if (options.verify_payload && !vocab_hash) check_tokens(path, vocab_size, train, held_out);
   hold_out_if_none(path, options.min_held_out, train, held_out);
   return TokenFile(TokenView("train", std::move(train), vocab_size),
                    TokenView("held-out", std::move(held_out), vocab_size), vocab_size, vocab_hash);

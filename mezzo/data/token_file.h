@@ -16,7 +16,7 @@ enum class Split { train, held_out };
 struct TokenFileOptions {
   int64_t vocab_size = 0;      // 0: as the format says; raw files (nanoGPT's) do not say
   int64_t min_held_out = 0;    // tokens to hold out at least where the file itself does not split
-  bool verify_payload = true;  // read all of Mezzo's own file once, to see that it is whole
+  bool verify_payload = true;  // read all of it once, to see that it is whole and in its vocabulary
 };
 
 /// The tokens of one split. Cheap to copy; keeps the files open.

@@ -182,9 +182,24 @@ TEST(TokenFile, ATokenOutsideOfTheVocabularyIsNamedWithItsPosition) {
   const TempDir folder;
   write_file(folder / "train.bin", as_bytes<uint16_t>({1, 2, 65, 3}));
   write_file(folder / "val.bin", as_bytes<uint16_t>({3}));
-  const auto file = TokenFile::open(folder.path(), {.vocab_size = 65});
+  const auto file = TokenFile::open(folder.path(), {.vocab_size = 65, .verify_payload = false});
   EXPECT_THROW_WITH(train_of(file),
                     "must hold tokens below 65, its vocabulary's size, but has 65 at position 2");
+}
+
+TEST(TokenFile, ATokenOutsideOfTheVocabularyIsFoundWhenAForeignFileIsOpened) {
+  const TempDir folder;
+  std::vector<uint16_t> tokens(100'000, 1);
+  write_file(folder / "train.bin", as_bytes(tokens));
+  write_file(folder / "val.bin", as_bytes<uint16_t>({3}));
+  EXPECT_NO_THROW(TokenFile::open(folder.path(), {.vocab_size = 65}));
+  tokens[70'000] = 4999;
+  write_file(folder / "train.bin", as_bytes(tokens));
+  EXPECT_THROW_WITH(
+      TokenFile::open(folder.path(), {.vocab_size = 65}),
+      "tokens below 65, its vocabulary's size, but has 4999. Hint: --vocab-size 5000");
+  write_file(folder / "val.bin", as_bytes<uint16_t>({6000}));
+  EXPECT_THROW_WITH(TokenFile::open(folder.path(), {.vocab_size = 5000}), "--vocab-size 6001");
 }
 
 TEST(TokenFile, WithoutAHeldOutFileTheTailIsHeldOut) {
