@@ -46,8 +46,8 @@ MetricsFile::MetricsFile(std::filesystem::path path, int64_t start_step) : path_
     const std::string kept = rows_up_to(start_step, text, path_.string());
     if (kept != text) write_file_atomically(path_, kept);
   }
-  out_.open(path_, std::ios::binary | std::ios::app);
-  MEZZO_CHECK(out_.good(), path_.string(), "cannot be opened for writing");
+  file_ = AppendedFile(path_);
+  file_.append();
 }
 
 void MetricsFile::on_step(const StepRecord& record) {
@@ -110,9 +110,8 @@ void MetricsFile::on_health(const HealthRecord& record) {
   write_row(row.dump());
 }
 
-void MetricsFile::write_row(const std::string& json) {
-  out_ << json << '\n' << std::flush;
-  MEZZO_CHECK(out_.good(), path_.string(), "a row cannot be written: is the disk full?");
-}
+void MetricsFile::on_end(const Summary&) { file_.append(); }
+
+void MetricsFile::write_row(const std::string& json) { file_.append(json + '\n'); }
 
 }  // namespace mezzo::report

@@ -100,6 +100,7 @@ Comparison ReportFile::figures(const std::vector<ComparedRun>& shown) const {
 
 void ReportFile::write(const std::string& status) {
   const Clock::time_point begin = Clock::now();
+  due_ = begin + kEvery;  // also if this one fails
   facts_.status = status;
   std::vector<ComparedRun> shown(1, run_);
   const Comparison comparison = figures(shown);

@@ -13,9 +13,9 @@ std::string failure_of(Sink& sink, const std::function<void(Sink&)>& event) {
     event(sink);
     return "";
   } catch (const std::exception& error) {
-    return fmt::format("{} stopped, training goes on without it: {}", sink.name(), error.what());
+    return fmt::format("{} failed, which does not stop the run: {}", sink.name(), error.what());
   } catch (...) {
-    return fmt::format("{} stopped, training goes on without it", sink.name());
+    return fmt::format("{} failed, which does not stop the run", sink.name());
   }
 }
 
@@ -25,17 +25,11 @@ void Sinks::add(std::unique_ptr<Sink> sink) { sinks_.push_back(std::move(sink));
 
 void Sinks::tell(const std::function<void(Sink&)>& event) {
   std::vector<std::string> notes;
-  std::vector<std::unique_ptr<Sink>> kept;
-  for (std::unique_ptr<Sink>& sink : sinks_) {
+  for (const std::unique_ptr<Sink>& sink : sinks_) {
     std::string failure = failure_of(*sink, event);
-    if (failure.empty()) {
-      kept.push_back(std::move(sink));
-    } else {
-      notes.push_back(std::move(failure));
-    }
+    if (!failure.empty() && failed_.insert(sink.get()).second) notes.push_back(std::move(failure));
   }
-  sinks_ = std::move(kept);
-  // Another sink may fail at hearing this; the recursion ends because each failure leaves one less.
+  // Another sink may fail at hearing this; the recursion ends because each is told of once.
   for (const std::string& note : notes) on_note(note);
 }
 
@@ -59,6 +53,7 @@ void Sinks::on_note(const std::string& text) {
   tell([&](Sink& sink) { sink.on_note(text); });
 }
 void Sinks::on_end(const Summary& summary) {
+  failed_.clear();  // what still fails now is not whole
   tell([&](Sink& sink) { sink.on_end(summary); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,8 @@ class Sink {
 };
 
 /// Tells several sinks, in the order they were added. A sink that throws never stops training: it
-/// is dropped, and the others hear of it once, by a note.
+/// is told on, as a disk that is full may have room again, and all hear of its first failure and of
+/// one at the end by a note.
 class Sinks : public Sink {
  public:
   void add(std::unique_ptr<Sink> sink);
@@ -46,6 +48,7 @@ class Sinks : public Sink {
   void tell(const std::function<void(Sink&)>& event);
 
   std::vector<std::unique_ptr<Sink>> sinks_;
+  std::set<const Sink*> failed_;  // which has been told
 };
 
 }  // namespace mezzo::report

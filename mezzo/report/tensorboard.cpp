@@ -9,7 +9,6 @@
 #include <protozero/pbf_writer.hpp>
 #include <unistd.h>
 
-#include "mezzo/base/check.h"
 #include "mezzo/report/crc32c.h"
 
 namespace mezzo::report {
@@ -63,10 +62,10 @@ TensorBoard::TensorBoard(std::filesystem::path folder, std::function<double()> c
 void TensorBoard::on_start(const RunInfo& info) {
   const auto seconds = static_cast<int64_t>(clock_());
   const std::string name = fmt::format("events.out.tfevents.{}.{}", seconds, host_name());
-  path_ = folder_ / name;
-  for (int again = 1; std::filesystem::exists(path_); ++again)  // two starts within a second
-    path_ = folder_ / fmt::format("{}.{}", name, again);
-  out_.open(path_, std::ios::binary);
+  std::filesystem::path path = folder_ / name;
+  for (int again = 1; std::filesystem::exists(path); ++again)  // two starts within a second
+    path = folder_ / fmt::format("{}.{}", name, again);
+  file_ = AppendedFile(path);
   std::string event;
   protozero::pbf_writer writer(event);
   writer.add_double(kWallTime, clock_());
@@ -154,6 +153,8 @@ void TensorBoard::on_health(const HealthRecord& record) {
   write_scalars(record.step, scalars);
 }
 
+void TensorBoard::on_end(const Summary&) { file_.append(); }
+
 void TensorBoard::write_scalars(int64_t step, const std::vector<Scalar>& scalars) {
   write_summary(step, [&](protozero::pbf_writer& summary) {
     for (const auto& [tag, value] : scalars) {
@@ -179,8 +180,7 @@ void TensorBoard::write_summary(int64_t step,
 
 void TensorBoard::write_record(const std::string& event) {
   const std::string length = little_endian<uint64_t>(event.size());
-  out_ << length << masked_crc(length) << event << masked_crc(event) << std::flush;
-  MEZZO_CHECK(out_.good(), path_.string(), "an event cannot be written: is the disk full?");
+  file_.append(length + masked_crc(length) + event + masked_crc(event));
 }
 
 }  // namespace mezzo::report

@@ -1,9 +1,11 @@
 #include "mezzo/report/metrics_file.h"
 
 #include <cmath>
+#include <csignal>
 #include <limits>
 
 #include <nlohmann/json.hpp>
+#include <sys/resource.h>
 
 #include "mezzo/base/check.h"
 #include "tests/testing.h"
@@ -29,6 +31,24 @@ std::string row(int64_t number) {
          R"("explained":false,"retries":0,"step_ms":12.5,"tokens_per_s":1000.0})"
          "\n";
 }
+
+/// A disk on which no file can grow beyond `bytes` while this lives.
+class SmallDisk {
+ public:
+  explicit SmallDisk(rlim_t bytes) : signal_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit small{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &small);
+  }
+  ~SmallDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, signal_);
+  }
+
+ private:
+  void (*signal_)(int);
+  rlimit before_{};
+};
 
 TEST(MetricsFile, WritesOneObjectALineWithTheDocumentedKeys) {
   testing::TempDir dir;
@@ -120,6 +140,22 @@ TEST(MetricsFile, RefusesAFileThatIsSomethingElse) {
   testing::write_file(dir / "m", other);
   EXPECT_THROW_WITH(MetricsFile(dir / "m", 5), "line 2 must be a JSON object");
   EXPECT_EQ(testing::read_file(dir / "m"), other) << "and leaves it as it was";
+}
+
+TEST(MetricsFile, RowsThatFindNoRoomAreWrittenWhenThereIsSome) {
+  testing::TempDir dir;
+  MetricsFile file(dir / "m", 0);
+  file.on_step(step(1));
+  {
+    const SmallDisk disk(row(1).size() + 10);
+    EXPECT_THROW_WITH(file.on_step(step(2)), "is the disk full?");
+    EXPECT_EQ(testing::read_file(dir / "m"), row(1)) << "no part of a row";
+    EXPECT_THROW_WITH(file.on_step(step(3)), "is the disk full?");
+    EXPECT_THROW_WITH(file.on_end({}), "is the disk full?");
+  }
+  file.on_step(step(4));
+  EXPECT_NO_THROW(file.on_end({}));
+  EXPECT_EQ(testing::read_file(dir / "m"), row(1) + row(2) + row(3) + row(4));
 }
 
 TEST(MetricsFile, SaysThatItCannotBeWritten) {

@@ -35,6 +35,7 @@ class Broken : public Sink {
     ++told_;
     throw std::runtime_error("disk full");
   }
+  void on_end(const Summary&) override { throw std::runtime_error("disk full"); }
   void on_note(const std::string&) override {
     if (at_notes_) throw 42;
   }
@@ -69,20 +70,22 @@ TEST(Sinks, EachSinkHearsEveryEventInOrder) {
   EXPECT_EQ(first, second);
 }
 
-TEST(Sinks, ASinkThatThrowsIsReportedOnceAndThenDropped) {
+TEST(Sinks, ASinkThatThrowsIsToldOnAndReportedOnce) {
   std::vector<std::string> heard;
   int told = 0;
   Sinks sinks;
   sinks.add(std::make_unique<Broken>("metrics.jsonl", told));
   sinks.add(std::make_unique<Ear>(heard));
   for (int64_t i = 1; i <= 3; ++i) EXPECT_NO_THROW(sinks.on_step(step(i)));
-  EXPECT_EQ(told, 1);
+  EXPECT_EQ(told, 3);
   EXPECT_THAT(heard,
-              ElementsAre("step 1", "metrics.jsonl stopped, training goes on without it: disk full",
+              ElementsAre("step 1", "metrics.jsonl failed, which does not stop the run: disk full",
                           "step 2", "step 3"));
+  sinks.on_end({});
+  EXPECT_THAT(heard.back(), HasSubstr("metrics.jsonl failed"));
 }
 
-TEST(Sinks, ASinkThatFailsAtHearingOfAFailureIsDroppedToo) {
+TEST(Sinks, ASinkThatFailsAtHearingOfAFailureIsReportedToo) {
   std::vector<std::string> heard;
   int told = 0, told_second = 0;
   Sinks sinks;
@@ -91,8 +94,8 @@ TEST(Sinks, ASinkThatFailsAtHearingOfAFailureIsDroppedToo) {
   sinks.add(std::make_unique<Broken>("second", told_second, /*at_notes=*/true));
   sinks.on_step(step(1));
   sinks.on_step(step(2));
-  EXPECT_EQ(told + told_second, 2);
-  EXPECT_THAT(heard, ElementsAre("step 1", HasSubstr("first stopped"), HasSubstr("second stopped"),
+  EXPECT_EQ(told + told_second, 4);
+  EXPECT_THAT(heard, ElementsAre("step 1", HasSubstr("first failed"), HasSubstr("second failed"),
                                  "step 2"));
 }
 
