@@ -1,10 +1,14 @@
 #include <cstdio>
 #include <exception>
+#include <new>
+#include <string>
 
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
+
+#include <c10/util/Exception.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/cpu_allocator.h"
@@ -52,9 +56,19 @@ int run(int argc, char** argv) {
   return exit_code;
 }
 
-int report_failure(const char* what, int exit_code) {
-  std::fprintf(stderr, "mezzo: %s\n", what);  // fmt::print would throw where stderr is gone
+int report_failure(const std::string& what, int exit_code) {
+  std::fprintf(stderr, "mezzo: %s\n", what.c_str());  // fmt::print would throw where stderr is gone
   return exit_code;
+}
+
+constexpr const char* kLessMemory = "Hint: a smaller --model or --batch, or --recompute layer";
+
+// libtorch's words, without the stack that would push them off the screen.
+std::string message_of(const c10::Error& error) {
+  const std::string text = error.what_without_backtrace();
+  const bool is_about_memory = text.find("DefaultCPUAllocator") != std::string::npos ||
+                               text.find("out of memory") != std::string::npos;
+  return is_about_memory ? fmt::format("{}. {}", text, kLessMemory) : text;
 }
 
 // What was printed may still wait in the buffer, for a disk that is full or a pipe that is closed.
@@ -78,6 +92,11 @@ int main(int argc, char** argv) {
     return mezzo::cli::report_failure("interrupted", mezzo::cli::kInterrupted);
   } catch (const mezzo::UsageError& error) {
     return mezzo::cli::report_failure(error.what(), mezzo::cli::kWrongUsage);
+  } catch (const c10::Error& error) {
+    return mezzo::cli::report_failure(mezzo::cli::message_of(error), mezzo::cli::kFailed);
+  } catch (const std::bad_alloc&) {
+    return mezzo::cli::report_failure(fmt::format("out of memory. {}", mezzo::cli::kLessMemory),
+                                      mezzo::cli::kFailed);
   } catch (const std::exception& error) {
     return mezzo::cli::report_failure(error.what(), mezzo::cli::kFailed);
   }

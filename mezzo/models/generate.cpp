@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <tuple>
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -77,8 +78,11 @@ int64_t draw(const at::Tensor& logits, const SampleOptions& options, at::Generat
   const int64_t k = options.top_k == 0 ? V : std::min(options.top_k, V);
   const auto [values, ids] = at::topk(logits, k, -1);
   const auto likeliest = values.select(-1, 0).unsqueeze(-1);
-  // The difference first: a tiny temperature then gives 0 and -inf, never inf - inf.
-  const auto probabilities = at::softmax((values - likeliest) / options.temperature, -1);
+  // The difference first: a tiny temperature then gives 0 and -inf, never inf - inf. One that is 0
+  // in fp32 would give 0 / 0.
+  const double temperature =
+      std::max<double>(options.temperature, std::numeric_limits<float>::min());
+  const auto probabilities = at::softmax((values - likeliest) / temperature, -1);
   const auto rank = at::multinomial(probabilities, 1, /*replacement=*/false, generator);
   return ids.gather(-1, rank).item<int64_t>();
 }

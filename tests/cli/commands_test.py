@@ -419,6 +419,15 @@ class Commands(Folder):
         for key in ["min_ms", "median_ms", "tokens_per_s", "peak_tensor_bytes", "peak_rss_bytes"]:
             self.assertGreater(result[key], 0, key)
 
+    def test_too_large_a_model_is_told_in_a_few_lines_with_a_way_out(self):
+        command = ["train", "--data", self.text, "--out", self.folder / "run", *tiny(width=200000)]
+        limit = 32 * 2**30
+        done = subprocess.run([MEZZO, *map(str, command)], env=self.environment, capture_output=True, text=True,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)), timeout=300)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("--recompute layer", done.stderr)
+        self.assertNotIn("frame #", done.stderr)
+
     def test_output_that_cannot_be_written_is_a_failure(self):
         self.train("run", "--steps", 2)
         for command in [["info"], ["ops"], ["--help"], ["generate", "--run", self.folder / "run", "--prompt", "def "]]:

@@ -88,8 +88,9 @@ TEST(Sample, TopKDrawsOnlyAmongTheKLikeliest) {
 
 TEST(Sample, ATinyTemperatureIsGreedy) {
   GPT2 model = tiny_gpt2(at::kFloat);
-  EXPECT_EQ(sample(model, {5}, 10, {.temperature = 1e-30}),
-            sample(model, {5}, 10, {.temperature = 0}));
+  for (const double temperature : {1e-30, 1e-300})
+    EXPECT_EQ(sample(model, {5}, 10, {.temperature = temperature}),
+              sample(model, {5}, 10, {.temperature = 0}));
 }
 
 TEST(Sample, NeverDrawsThePaddingOfTheVocabulary) {
