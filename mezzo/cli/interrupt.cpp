@@ -1,4 +1,8 @@
+#include <cerrno>
 #include <csignal>
+#include <string_view>
+
+#include <unistd.h>
 
 #include "mezzo/cli/commands.h"
 
@@ -9,9 +13,18 @@ std::atomic<bool> flag{false};
 static_assert(std::atomic<bool>::is_always_lock_free,
               "a signal handler may only touch lock-free atomics");
 
+// A step, an evaluation or a checkpoint may take a while to end. Only write() is allowed here.
+void acknowledge() {
+  constexpr std::string_view kText = "\nmezzo: stopping; Ctrl-C again ends it at once\n";
+  const int error = errno;
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText.data(), kText.size());
+  errno = error;
+}
+
 void on_signal(int number) {
   flag = true;
   std::signal(number, SIG_DFL);
+  acknowledge();
 }
 
 }  // namespace

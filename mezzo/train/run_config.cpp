@@ -206,6 +206,11 @@ RunConfig resolve_config(const GivenOptions& given) {
   MEZZO_CHECK_USAGE(config.data.empty() || fs::exists(config.data), kWhere,
                     "data must be there, but {} is not{}", config.data,
                     resume.empty() ? "" : ". Hint: --data PATH, if it has been moved");
+  // Whoever opens a pipe waits, deaf to Ctrl-C.
+  MEZZO_CHECK_USAGE(
+      config.data.empty() || fs::is_regular_file(config.data) || fs::is_directory(config.data),
+      kWhere, "data must be a file or a folder, but {} is neither. Hint: write it to a file first",
+      config.data);
   return config;
 }
 

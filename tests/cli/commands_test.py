@@ -108,6 +108,7 @@ class Commands(Folder):
         out, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 130, out + err)
         self.assertIn("go on with: mezzo train --resume", out)
+        self.assertIn("stopping; Ctrl-C again ends it at once", err)
         step = self.summary("run")["steps"]
         self.assertTrue((self.folder / "run" / "checkpoints" / f"step-{step:06}").exists())
 
@@ -384,6 +385,10 @@ class Commands(Folder):
         (folder / "nothing.txt").write_bytes(b"")
         out = self.mezzo("train", "--data", folder, "--out", self.folder / "run", *TINY, "--steps", 1)
         self.assertIn(f"data: 1 file is skipped, which is no text; the first, {folder / 'latin1.txt'}: byte 3 is not UTF-8", out)
+
+    def test_a_pipe_is_no_data(self):
+        os.mkfifo(self.folder / "pipe")
+        self.assertIn("is neither", self.mezzo("train", "--data", self.folder / "pipe", expect=2))
 
     def test_ctrl_c_while_text_is_packed_leaves_nothing(self):
         self.text.write_text(TEXT * 60)
