@@ -1,5 +1,6 @@
 #include "mezzo/amp/cast_kernel.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -42,6 +43,7 @@ struct ThreadState {
   uint64_t scope_version = 0;
   Rules* rules = nullptr;  // of the current path
   std::unordered_map<std::string, Rules> rules_by_path;
+  std::set<std::pair<std::string, std::string>> met;  // op, path
 };
 
 ThreadState& thread_state() {
@@ -59,6 +61,7 @@ ResolvedRule resolve(const InstalledOp& op) {
   static const CastPolicy default_policy = CastPolicy::mezzo();
   const std::shared_ptr<const CastPolicy>& guarded = guarded_policy();
   const CastPolicy& policy = guarded == nullptr ? default_policy : *guarded;
+  thread_state().met.emplace(op.name, Scope::path());
   const std::optional<CastRule> rule = policy.rule(op.name, op.device, Scope::path());
   if (rule.has_value()) return {Resolved::kRule, *rule};
   return {op.is_aten ? Resolved::kRule : Resolved::kOriginal, CastRule::kPass};
@@ -189,9 +192,29 @@ bool leave_cast_region() { return --thread_state().regions == 0; }
 
 bool is_in_cast_region() { return thread_state().regions > 0; }
 
+std::vector<std::string> unmet_cast_rules() {
+  if (guarded_policy() == nullptr) return {};
+  const auto& met = thread_state().met;
+  std::map<std::string, bool> rules;  // one for all overloads of an op; whether one has met it
+  for (const CastPolicy::Override& rule : guarded_policy()->overrides()) {
+    const std::string op = rule.op.substr(0, rule.op.find('.'));
+    bool& is_met = rules[fmt::format("{}{}{}={}", rule.scope, rule.scope.empty() ? "" : ":", op,
+                                     name_of(rule.rule))];
+    is_met = is_met || std::any_of(met.begin(), met.end(), [&](const auto& seen) {
+               return seen.first == rule.op && is_in_scope(seen.second, rule.scope);
+             });
+  }
+  std::vector<std::string> unmet;
+  for (const auto& [rule, is_met] : rules) {
+    if (!is_met) unmet.push_back(rule);
+  }
+  return unmet;
+}
+
 void forget_resolved_rules() {
   thread_state().rules = nullptr;
   thread_state().rules_by_path.clear();
+  thread_state().met.clear();
 }
 
 }  // namespace mezzo

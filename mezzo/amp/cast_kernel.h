@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace mezzo {
 
@@ -18,6 +19,10 @@ void enter_cast_region();
 /// Returns whether that was the outermost.
 bool leave_cast_region();
 bool is_in_cast_region();
+
+/// The rules beyond its preset of the policy in force on this thread that no op has met here since
+/// it is in force, as "blocks.9.attn:mm=fp32".
+std::vector<std::string> unmet_cast_rules();
 
 /// To be called when the policy in force on this thread has changed.
 void forget_resolved_rules();

@@ -159,7 +159,7 @@ std::vector<Option> make_options() {
       {precision, "cast-policy", &C::cast_policy, "which op runs in which dtype under autocast", "",
        one_of(CastPolicy::preset_names())},
       {precision, "cast-rules", &C::cast_rules,
-       "changes to the cast policy, such as softmax=lower, h.*.attn:mm=fp32 (see mezzo ops)",
+       "changes to the cast policy, such as softmax=lower, h.*.attn:linear=fp32 (see mezzo ops)",
        "none", cast_rules()},
       {precision, "recompute", &C::recompute,
        "what the backward pass recomputes instead of storing; the same bits in less memory", "",

@@ -10,6 +10,7 @@
 
 #include <ATen/Context.h>
 
+#include "mezzo/amp/cast_kernel.h"
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/check.h"
@@ -148,8 +149,13 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
 report::Summary Trainer::run(const std::atomic<bool>& stop) {
   sinks_.on_start(info());
   if (const std::string note = fp8_note(mode_, device_); !note.empty()) sinks_.on_note(note);
+  const int64_t first = step_ + 1;
   while (step_ < config_.steps && !stop && diverged_because_.empty()) {
     take_step();
+    if (step_ == first) {
+      for (const std::string& rule : unmet_cast_rules())
+        sinks_.on_note(fmt::format("cast-rules: no op of this model has met {}", rule));
+    }
     if (is_due(config_.eval_every) || is_due(config_.checkpoint_every)) finish_enqueued();
     if (!diverged_because_.empty()) break;
     if (is_due(config_.eval_every)) evaluate_if_needed();

@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "mezzo/amp/autocast.h"
+#include "mezzo/amp/cast_kernel.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "tests/testing.h"
@@ -59,6 +60,19 @@ TEST(CastPolicy, RuleHoldsInItsScopeAndWithin) {
   }
   const Scope mlp("mlp");
   EXPECT_EQ(dtype_of_mm(), at::kBFloat16);
+}
+
+TEST(CastPolicy, RulesThatNoOpHasMetAreNamed) {
+  CastPolicy policy = CastPolicy::mezzo();
+  policy.set_rules("mm=lower, bmm=banned, head:mm=fp32, blocks.*.attn:softmax=fp32");
+  const CastPolicyGuard guard(policy);
+  const Autocast autocast(at::kCPU, at::kBFloat16);
+  dtype_of_mm();
+  EXPECT_THAT(unmet_cast_rules(),
+              ::testing::ElementsAre("blocks.*.attn:softmax=fp32", "bmm=banned", "head:mm=fp32"));
+  const Scope attention("blocks.3.attn");
+  dtype_of_softmax();
+  EXPECT_THAT(unmet_cast_rules(), ::testing::ElementsAre("bmm=banned", "head:mm=fp32"));
 }
 
 TEST(CastPolicy, ALaterRuleWins) {

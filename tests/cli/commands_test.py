@@ -417,6 +417,9 @@ class Commands(Folder):
         self.train("ruled", "--steps", 3, "--cast-rules", "linear=fp32, h.*.attn:mm=fp32")
         self.assertNotEqual(self.summary("plain")["train_loss"], self.summary("ruled")["train_loss"])
         self.assertIn("cast-rules", (self.folder / "ruled" / "config.toml").read_text())
+        said = self.train("unmet", "--steps", 1, "--cast-rules", "h.9.attn:linear=fp32, h.0.mlp:linear=fp32")
+        self.assertIn("no op of this model has met h.9.attn:linear=fp32", said)
+        self.assertNotIn("has met h.0.mlp", said)
         self.assertIn("cast-rules", self.train("wrong", "--cast-rules", "linear=fp33", expect=2))
 
     def test_bench_step_prints_its_keys(self):
