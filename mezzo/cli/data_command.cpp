@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,17 +39,39 @@ void print_statistics(const data::PackStatistics& statistics) {
   }
 }
 
-void pack(PackArguments& arguments) {
+// A tokenizer that is there is used, whatever size one would be trained with.
+void check_vocab_size(const fs::path& tokenizer, int64_t wanted) {
+  if (!fs::exists(tokenizer)) return;
+  const int64_t size = data::Tokenizer::load(tokenizer).vocab_size();
+  MEZZO_CHECK_USAGE(size == wanted, "data pack",
+                    "--vocab-size must be that of {}, {}, but is {}. Hint: leave it out, or remove "
+                    "that file to have a tokenizer trained",
+                    tokenizer.string(), size, wanted);
+}
+
+/// In a folder that is made, and taken back if nothing comes to lie in it.
+data::PackStatistics pack_into(const fs::path& folder,
+                               const std::function<data::PackStatistics()>& pack) {
   std::error_code error;
-  fs::create_directories(arguments.out, error);
-  MEZZO_CHECK(!error, "data pack", "cannot make {}: {}", arguments.out.string(), error.message());
+  const bool is_new = fs::create_directories(folder, error);
+  MEZZO_CHECK(!error, "data pack", "cannot make {}: {}", folder.string(), error.message());
+  try {
+    return pack();
+  } catch (...) {
+    if (is_new) fs::remove(folder, error);
+    throw;
+  }
+}
+
+void pack(PackArguments& arguments, bool has_vocab_size) {
   const fs::path tokenizer = arguments.out / "tokenizer.json",
                  tokens = arguments.out / data::kPackedTokens;
-  const data::PackStatistics statistics = [&] {
+  if (has_vocab_size) check_vocab_size(tokenizer, arguments.options.vocab_size);
+  const data::PackStatistics statistics = pack_into(arguments.out, [&] {
     DataProgress progress;
     arguments.options.progress = std::ref(progress);
     return data::pack(arguments.corpus, tokenizer, tokens, arguments.options);
-  }();
+  });
   print_statistics(statistics);
   fmt::print("{}\n{}\n", tokenizer.string(), tokens.string());
 }
@@ -84,10 +107,10 @@ void add_pack(CLI::App& data, int& exit_code) {
           "--out", arguments->out,
           "folder for data.tokens and tokenizer.json (which is used if it is already there)")
       ->required();
-  command
-      ->add_option("--vocab-size", arguments->options.vocab_size,
-                   "vocabulary size of the tokenizer to train")
-      ->capture_default_str();
+  CLI::Option* vocab_size = command
+                                ->add_option("--vocab-size", arguments->options.vocab_size,
+                                             "vocabulary size of the tokenizer to train")
+                                ->capture_default_str();
   command
       ->add_option("--extension", arguments->options.corpus.extensions,
                    "take only files with this extension, such as .py; may be given several times")
@@ -96,8 +119,8 @@ void add_pack(CLI::App& data, int& exit_code) {
       ->add_option("--held-out", arguments->options.held_out_fraction,
                    "fraction of the text that training never sees")
       ->capture_default_str();
-  command->callback([arguments, &exit_code] {
-    pack(*arguments);
+  command->callback([arguments, vocab_size, &exit_code] {
+    pack(*arguments, vocab_size->count() > 0);
     exit_code = kOk;
   });
 }

@@ -59,7 +59,8 @@ class Packer {
                 corpus_path.string(), documents.size(), corpus.bytes);
     const size_t held_out = count_held_out(documents, options_.held_out_fraction);
     const Documents train = documents.first(documents.size() - held_out);
-    const Tokenizer tokenizer = load_or_train(tokenizer_path, train);
+    const bool is_trained = !fs::exists(tokenizer_path);
+    const Tokenizer tokenizer = is_trained ? train_on(train) : Tokenizer::load(tokenizer_path);
 
     stats_.files = corpus.files;
     stats_.documents = static_cast<int64_t>(documents.size());
@@ -67,6 +68,8 @@ class Packer {
     stats_.skipped = corpus.skipped;
     stats_.bytes = corpus.bytes;
     write(tokenizer, train, documents.last(held_out), token_path);
+    // Last: without its tokens, the next corpus would be packed with it.
+    if (is_trained) tokenizer.save(tokenizer_path);
     return stats_;
   }
 
@@ -75,19 +78,16 @@ class Packer {
     if (options_.progress) options_.progress(phase, fraction);
   }
 
-  Tokenizer load_or_train(const fs::path& path, Documents train) const {
-    if (fs::exists(path)) return Tokenizer::load(path);
+  Tokenizer train_on(Documents train) const {
     const Documents sample = first_bytes(train, options_.tokenizer_bytes);
     report("train tokenizer", 0);
     const TextSource texts = {.count = static_cast<int64_t>(sample.size()), .text = [&](int64_t i) {
                                 return read_document(sample[static_cast<size_t>(i)]);
                               }};
-    const Tokenizer tokenizer = train_tokenizer(
+    return train_tokenizer(
         texts, {.vocab_size = options_.vocab_size,
                 .threads = options_.corpus.threads,
                 .progress = [&](double fraction) { report("train tokenizer", fraction); }});
-    tokenizer.save(path);
-    return tokenizer;
   }
 
   void write(const Tokenizer& tokenizer, Documents train, Documents held_out,

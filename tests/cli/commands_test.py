@@ -377,6 +377,19 @@ class Commands(Folder):
         self.assertNotIn("data: encode", out)
         self.assertEqual((self.folder / "run/tokenizer.json").read_bytes(), (self.folder / "packed/tokenizer.json").read_bytes())
 
+    def test_a_pack_uses_the_tokenizer_that_is_there_or_says_that_it_cannot(self):
+        pack = ["data", "pack", self.text, "--out", self.folder / "packed"]
+        self.mezzo(*pack, "--vocab-size", 300)
+        self.assertIn("packed/tokenizer.json, 300, but is 500", self.mezzo(*pack, "--vocab-size", 500, expect=2))
+        self.mezzo(*pack, "--vocab-size", 300)
+        self.mezzo(*pack)
+
+    def test_a_pack_that_fails_leaves_no_folder(self):
+        tiny = self.folder / "tiny.txt"
+        tiny.write_text("one document")
+        self.mezzo("data", "pack", tiny, "--out", self.folder / "packed", expect=1)
+        self.assertFalse((self.folder / "packed").exists())
+
     def test_files_that_are_no_text_are_told_of(self):
         folder = self.folder / "texts"
         folder.mkdir()

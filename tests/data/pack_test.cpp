@@ -52,6 +52,14 @@ class PackTest : public ::testing::Test {
   PackOptions options = {.vocab_size = 300};
 };
 
+TEST_F(PackTest, IfItIsStoppedNoTokenizerIsLeftForTheNextCorpus) {
+  options.progress = [](std::string_view phase, double) {
+    if (phase == "encode") throw Error("stopped");
+  };
+  EXPECT_THROW_WITH(pack_it(), "stopped");
+  EXPECT_FALSE(std::filesystem::exists(folder / "tokenizer.json"));
+}
+
 TEST_F(PackTest, EveryDocumentIsInOneSplitWholeAndEnded) {
   const auto stats = pack_it();
   const auto tokenizer = Tokenizer::load(folder / "tokenizer.json");
