@@ -127,7 +127,11 @@ void add_compare_command(CLI::App& app, int& exit_code) {
           "fit into it in each mode")
       ->type_name("(none)");
   train::add_options(*command, options->given);
-  command->remove_option(command->get_option("--precision"));
+  for (const char* other : {"--precision", "--diagnose"})  // --modes; no run is diagnosed
+    command->remove_option(command->get_option(other));
+  command->get_option("--steps")->type_name(fmt::format("({})", kSteps));
+  command->get_option("--eval-every")->type_name(fmt::format("(steps / {})", kEvaluations));
+  command->get_option("--sample-tokens")->type_name("(0)");
   command->callback([options, &exit_code] { exit_code = run_compare(*options); });
 }
 

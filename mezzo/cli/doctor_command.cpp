@@ -72,6 +72,7 @@ struct Training {
     if (!given.values.contains("config") && !given.values.contains("resume"))
       given.values.try_emplace("steps", kSteps);
     config = train::resolve_config(given);
+    config.out = "";  // nothing is written there
     set_threads(config);
     data.emplace(open_data(config));
     sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
@@ -131,6 +132,11 @@ void add_doctor_command(CLI::App& app, int& exit_code) {
                        "--loss-scale or --cast-rules")
           ->type_name("");
   train::add_options(*command, options->given);
+  command->get_option("--steps")->type_name(fmt::format("({})", kSteps));
+  // Taken, so that the words of a mezzo train will do, but of no effect here.
+  for (const char* idle : {"--out", "--checkpoint-every", "--keep-checkpoints", "--eval-every",
+                           "--eval-batches", "--sample-tokens", "--diagnose"})
+    command->get_option(idle)->group("");
   CLI::Option* json =
       command->add_flag("--json", options->as_json, "the diagnosis as JSON (docs/doctor.md)");
   CLI::Option* html =

@@ -294,7 +294,9 @@ class Commands(Folder):
 
     def test_the_doctor_says_what_is_wrong_or_that_nothing_is(self):
         doctor = ["doctor", "--data", self.text, *TINY]
-        self.assertIn("nothing found", self.mezzo(*doctor, "--steps", 3))
+        out = self.mezzo(*doctor, "--steps", 3, "--out", self.folder / "idle")
+        self.assertIn("nothing found", out)
+        self.assertNotIn(str(self.folder / "idle"), out)
         out = self.mezzo(*doctor, "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 3, expect=1)
         self.assertRegex(out, r"backward of head.*\n(.*\n)*proved +a loss scale")
 
@@ -457,6 +459,16 @@ class Commands(Folder):
                                       stderr=subprocess.PIPE, text=True, timeout=300)
             self.assertEqual(done.returncode, 1, command)
             self.assertIn("mezzo: ", done.stderr)
+
+    def test_each_commands_help_shows_its_own_options_and_defaults(self):
+        compare = self.mezzo("compare", "--help")
+        for option in ["--steps (200)", "--eval-every (steps / 5)", "--sample-tokens (0)"]:
+            self.assertIn(option, compare)
+        self.assertNotIn("--diagnose", compare)
+        doctor = self.mezzo("doctor", "--help")
+        self.assertIn("--steps (200)", doctor)
+        for idle in ["--out", "--checkpoint-every", "--diagnose"]:
+            self.assertNotIn(idle, doctor)
 
     def test_wrong_words_are_refused_at_once_with_exit_code_2(self):
         config = self.folder / "run.toml"
