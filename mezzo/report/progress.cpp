@@ -15,6 +15,7 @@ namespace {
 constexpr int kMinBar = 6;
 constexpr int kMaxBar = 32;
 constexpr int kSparkColumns = 12;
+constexpr double kPaceMs = 5000;
 
 constexpr const char* kEraseLine = "\r\x1b[K";
 constexpr const char* kBold = "\x1b[1m";
@@ -96,7 +97,7 @@ void Progress::on_start(const RunInfo& info) {
 
 void Progress::on_step(const StepRecord& record) {
   const bool is_first = !last_.has_value();
-  last_ = record;
+  last_ = with_recent_pace(record);
   if (record.skipped) ++skipped_steps_;
   if (record.explained) ++explained_skips_;
   losses_.add(record.loss);
@@ -109,8 +110,26 @@ void Progress::on_step(const StepRecord& record) {
   if (is_live) {
     draw_live_line();
   } else {
-    print_line(format_step_line(record, info_.steps_total));
+    print_line(format_step_line(*last_, info_.steps_total));
   }
+}
+
+/// A single step's own pace jumps about.
+StepRecord Progress::with_recent_pace(StepRecord record) {
+  if (!(record.step_ms > 0)) return record;
+  const auto add = [this](const StepRecord& step, double sign) {
+    recent_ms_ += sign * step.step_ms;
+    recent_tokens_ += sign * step.tokens_per_s * step.step_ms / 1e3;
+  };
+  recent_.push_back(record);
+  add(record, +1);
+  while (recent_.size() > 1 && recent_ms_ > kPaceMs) {
+    add(recent_.front(), -1);
+    recent_.pop_front();
+  }
+  record.step_ms = recent_ms_ / static_cast<double>(recent_.size());
+  record.tokens_per_s = 1e3 * recent_tokens_ / recent_ms_;
+  return record;
 }
 
 void Progress::on_eval(const EvalRecord& record) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <ostream>
@@ -22,7 +23,8 @@ struct ProgressOptions {
 /// How the run goes, for a person. On a terminal, one line redrawn in place below the notes and
 /// evaluations; it never wraps, and what does not fit is left out, the least important first.
 /// Elsewhere, plain lines: the first step, then one every `line_every_s`, and the last. Both begin
-/// with the settings and end with what the run came to. Methods throw Error if the stream fails.
+/// with the settings and end with what the run came to. The time of a step and tokens per second
+/// are means over the last seconds. Methods throw Error if the stream fails.
 /// The stream must outlive the sink.
 class Progress : public Sink {
  public:
@@ -38,6 +40,7 @@ class Progress : public Sink {
   void on_end(const Summary& summary) override;
 
  private:
+  StepRecord with_recent_pace(StepRecord record);
   void print_line(const std::string& text);
   void draw_live_line();
   std::string live_line(int width) const;
@@ -51,6 +54,8 @@ class Progress : public Sink {
   std::optional<StepRecord> last_;
   std::optional<EvalRecord> last_eval_;
   Sparkline losses_;
+  std::deque<StepRecord> recent_;  // of the last seconds
+  double recent_ms_ = 0, recent_tokens_ = 0;
   int64_t skipped_steps_ = 0;
   int64_t explained_skips_ = 0;
   double started_s_ = 0;

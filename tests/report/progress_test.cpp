@@ -103,6 +103,21 @@ TEST(Progress, InAFileItPrintsTheFirstTheLastAndOneLineEveryFewSeconds) {
                                                 "step   11" + tail, "step 2000" + tail, ""));
 }
 
+TEST(Progress, ThePaceIsTheMeanOfTheLastSeconds) {
+  Bench bench(kFile);
+  bench.start();
+  StepRecord record;
+  record.step_ms = 1000;
+  record.tokens_per_s = 100;
+  for (record.step = 1; record.step <= 10; ++record.step) bench.progress->on_step(record);
+  record.step_ms = 250;
+  record.tokens_per_s = 400;
+  bench.now_s += 5;
+  bench.progress->on_step(record);
+  // Four of 100 tokens in 1 s and one of 100 in 250 ms.
+  EXPECT_THAT(bench.screen().lines[1], HasSubstr("850 ms | 118 tok/s"));
+}
+
 TEST(Progress, InAFileThereIsNoControlCharacter) {
   Bench bench(kFile);
   bench.start();
