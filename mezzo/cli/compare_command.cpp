@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,6 +36,8 @@ struct CompareOptions {
 };
 
 train::CompareConfig new_comparison(const CompareOptions& options) {
+  MEZZO_CHECK_USAGE(options.peers.empty() || std::filesystem::is_regular_file(options.peers),
+                    "compare", "--peers must be a file, but {} is none", options.peers);
   train::GivenOptions given = options.given;
   const bool has_file = given.values.contains("config");
   if (!has_file) given.values.try_emplace("steps", kSteps);

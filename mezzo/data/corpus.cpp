@@ -62,9 +62,10 @@ Corpus scan_corpus(const fs::path& path, const CorpusOptions& options) {
   std::vector<TextFile> texts;
   for (size_t i = 0; i < files.size(); ++i) {
     if (faults[i]) {
-      MEZZO_CHECK(fs::is_directory(path), "corpus",
-                  "{} must be UTF-8 text, but {}. Hint: convert it with iconv", path.string(),
-                  *faults[i]);
+      const bool is_other_text = faults[i]->ends_with("not UTF-8");
+      MEZZO_CHECK_USAGE(fs::is_directory(path), "corpus", "{} must be UTF-8 text, but {}{}",
+                        path.string(), *faults[i],
+                        is_other_text ? ". Hint: convert it with iconv" : "");
       corpus.skipped.push_back({files[i].path, *faults[i]});
     } else {
       texts.push_back(files[i]);

@@ -152,7 +152,7 @@ PackStatistics pack(const fs::path& corpus, const fs::path& tokenizer, const fs:
                     const PackOptions& options) {
   const double fraction = options.held_out_fraction;
   MEZZO_CHECK_USAGE(fraction > 0 && fraction < 1, "pack",
-                    "held_out_fraction must lie between 0 and 1, but is {}", fraction);
+                    "held-out must lie between 0 and 1, but is {}", fraction);
   return Packer(options).pack(corpus, tokenizer, token_file);
 }
 

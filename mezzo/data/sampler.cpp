@@ -12,7 +12,7 @@ namespace {
 
 void check_sizes(std::string_view split, int64_t tokens, int64_t context) {
   MEZZO_CHECK(context >= 1, "sampler", "context must be at least 1 token, but is {}", context);
-  MEZZO_CHECK(
+  MEZZO_CHECK_USAGE(
       context < tokens, "sampler",
       "the {} split must hold a window of context + 1 tokens, with context {}, but holds {}. "
       "Hint: a shorter context, or more text",

@@ -57,8 +57,8 @@ std::vector<TextFile> list_folder(const fs::path& folder,
 std::vector<TextFile> list_text_files(const fs::path& path,
                                       const std::vector<std::string>& extensions) {
   try {
-    MEZZO_CHECK(fs::exists(path), "corpus", "{} must be a text file or a folder, but is not there",
-                path.string());
+    MEZZO_CHECK_USAGE(fs::exists(path), "corpus",
+                      "{} must be a text file or a folder, but is not there", path.string());
     if (!fs::is_directory(path)) return {describe(fs::directory_entry(path))};
     auto files = list_folder(path, extensions);
     MEZZO_CHECK(

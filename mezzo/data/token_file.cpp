@@ -125,20 +125,21 @@ void hold_out_if_none(const fs::path& path, int64_t min_held_out, std::vector<To
   if (!held_out.empty()) return;
   const int64_t total = total_tokens(train);
   const int64_t tokens = std::max(total / 20, min_held_out);
-  MEZZO_CHECK(tokens < total, "token_file",
-              "{} must hold more tokens than the {} to hold out, but holds {}", path.string(),
-              tokens, total);
+  MEZZO_CHECK_USAGE(tokens < total, "token_file",
+                    "{} must hold more tokens than the {} to hold out, but holds {}", path.string(),
+                    tokens, total);
   hold_out_tail(tokens, train, held_out);
 }
 
 int64_t agree_on_vocab_size(const fs::path& path, std::optional<int64_t> stored, int64_t given) {
-  MEZZO_CHECK(given >= 0, "token_file", "vocab_size must not be negative, but is {}", given);
-  MEZZO_CHECK(stored || given > 0, "token_file",
-              "{} has no header that says its vocabulary's size, so it must be given (vocab_size; "
-              "50257 for GPT-2's tokenizer)",
-              path.string());
+  MEZZO_CHECK_USAGE(given >= 0, "token_file", "vocab_size must not be negative, but is {}", given);
+  MEZZO_CHECK_USAGE(
+      stored || given > 0, "token_file",
+      "{} has no header that says its vocabulary's size, so it must be given (vocab_size; "
+      "50257 for GPT-2's tokenizer)",
+      path.string());
   if (given == 0) return *stored;
-  MEZZO_CHECK(
+  MEZZO_CHECK_USAGE(
       !stored || given >= *stored, "token_file",
       "{} is made with a vocabulary of {} tokens, so vocab_size must not be less, but is {}. Hint: "
       "--vocab-size {}",
@@ -150,10 +151,11 @@ int64_t agree_on_vocab_size(const fs::path& path, std::optional<int64_t> stored,
 void check_tokens(const fs::path& path, int64_t vocab_size, const std::vector<TokenRun>& train,
                   const std::vector<TokenRun>& held_out) {
   const int64_t largest = std::max(largest_token(train), largest_token(held_out));
-  MEZZO_CHECK(largest < vocab_size, "token_file",
-              "{} must hold tokens below {}, its vocabulary's size, but has {}. Hint: --vocab-size "
-              "{}",
-              path.string(), vocab_size, largest, largest + 1);
+  MEZZO_CHECK_USAGE(
+      largest < vocab_size, "token_file",
+      "{} must hold tokens below {}, its vocabulary's size, but has {}. Hint: --vocab-size "
+      "{}",
+      path.string(), vocab_size, largest, largest + 1);
 }
 
 }  // namespace
@@ -197,8 +199,8 @@ TokenFile::TokenFile(TokenView train, TokenView held_out, int64_t vocab_size,
       vocab_hash_(vocab_hash) {}
 
 TokenFile TokenFile::open(const fs::path& path, const TokenFileOptions& options) {
-  MEZZO_CHECK(fs::exists(path), "token_file", "{} must be a file or a folder, but is not there",
-              path.string());
+  MEZZO_CHECK_USAGE(fs::exists(path), "token_file",
+                    "{} must be a file or a folder, but is not there", path.string());
   const SplitPaths paths = find_splits(path);
   std::vector<TokenRun> train;
   std::vector<TokenRun> held_out;

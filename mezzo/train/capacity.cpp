@@ -118,7 +118,7 @@ int64_t bytes_of(std::string_view text) {
       shift = bits;
   }
   const double bytes = std::ldexp(number, std::max(shift, 0));
-  MEZZO_CHECK_USAGE(end != copy.c_str() && shift >= 0 && bytes >= 1 && bytes < 0x1p62, kWhere,
+  MEZZO_CHECK_USAGE(end != copy.c_str() && shift >= 0 && bytes >= 1 && bytes < 0x1p62, "memory",
                     "--memory must be an amount such as 16GiB or 800MiB, but is '{}'", text);
   return static_cast<int64_t>(bytes);
 }

@@ -87,13 +87,14 @@ std::optional<double> parse_number(std::string_view text) {
 }
 
 Check loss_scale() {
-  return {"auto, none, dynamic or a finite number above 0",
+  return {"auto, none, dynamic or a number that fp32 holds (1.2e-38 to 3.4e38)",
           {"auto", "none", "dynamic"},
           [](const Value& value) {
             const auto& text = std::get<std::string>(value);
             if (text == "auto" || text == "none" || text == "dynamic") return true;
             const auto number = parse_number(text);
-            return number && *number > 0 && std::isfinite(*number);
+            return number && *number >= std::numeric_limits<float>::min() &&
+                   *number <= std::numeric_limits<float>::max();
           }};
 }
 

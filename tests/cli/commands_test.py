@@ -486,6 +486,15 @@ class Commands(Folder):
             out = self.mezzo("train", *arguments, expect=2)
             self.assertIn(text, out)
         self.mezzo(expect=2)
+        for arguments, text in [
+            (["data", "pack", "/not/there", "--out", self.folder / "packed"], "/not/there"),
+            (["data", "show", "/not/there"], "/not/there"),
+            (["compare", "--peers", "/not/there"], "--peers"),
+            (["bench", "step", "--memory", "much"], "[memory]"),
+            (["train", "--data", self.text, *tiny(context=100000), "--out", self.folder / "run"], "context 100000"),
+            (["train", "--loss-scale", "1e39"], "loss-scale must be"),
+        ]:
+            self.assertIn(text, self.mezzo(*arguments, expect=2))
         self.mezzo("bench", "step", "--model", "huge", expect=2)
         self.assertIn("is not empty", self.mezzo("train", "--data", self.text, "--out", self.folder, *TINY, expect=2))
 

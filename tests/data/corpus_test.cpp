@@ -82,7 +82,15 @@ TEST(Corpus, AGivenFileThatIsNoTextIsAnError) {
   const TempDir folder;
   write_file(folder / "latin1.txt", "caf\xE9 au lait");
   EXPECT_THROW_WITH(scan_corpus(folder / "latin1.txt"),
-                    "must be UTF-8 text, but byte 3 is not UTF-8");
+                    "must be UTF-8 text, but byte 3 is not UTF-8. Hint: convert it with iconv");
+  write_file(folder / "empty.txt", "");
+  try {
+    scan_corpus(folder / "empty.txt");
+    FAIL();
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(), ::testing::EndsWith("but is empty"));
+  }
+  std::filesystem::remove(folder / "empty.txt");
   EXPECT_THROW_WITH(scan_corpus(folder.path()),
                     "must hold a text file, but all 1 files were skipped");
   EXPECT_THROW_WITH(scan_corpus(folder / "none"), "but is not there");

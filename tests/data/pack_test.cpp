@@ -130,7 +130,7 @@ TEST_F(PackTest, TooLittleTextIsAnError) {
   EXPECT_THROW_WITH(pack(folder / "small.txt", folder / "t.json", folder / "t.tokens", options),
                     "must hold at least 2 documents");
   options.held_out_fraction = 1;
-  EXPECT_THROW_WITH(pack_it(), "held_out_fraction must lie between 0 and 1");
+  EXPECT_THROW_WITH(pack_it(), "held-out must lie between 0 and 1");
 }
 
 TEST_F(PackTest, TheCacheIsUsedUntilTheCorpusOrTheVocabularyChanges) {
