@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
 
@@ -13,6 +14,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/cli/commands.h"
+#include "mezzo/cli/wrong_words.h"
 #include "mezzo/kernels/cpu_kernels.h"
 
 namespace mezzo::cli {
@@ -48,9 +50,11 @@ int run(int argc, char** argv) {
   add_ops_command(app, exit_code);
   add_info_command(app, exit_code);
   add_bench_command(app, exit_code);
+  check_commands(app, {argv + 1, argv + argc});
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    explain_error(app, error);
     return app.exit(error) == 0 ? kOk : kWrongUsage;
   }
   return exit_code;
@@ -92,6 +96,9 @@ int main(int argc, char** argv) {
     return mezzo::cli::report_failure("interrupted", mezzo::cli::kInterrupted);
   } catch (const mezzo::UsageError& error) {
     return mezzo::cli::report_failure(error.what(), mezzo::cli::kWrongUsage);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return mezzo::cli::report_failure(
+        fmt::format("{}: {}", error.path1().string(), error.code().message()), mezzo::cli::kFailed);
   } catch (const c10::Error& error) {
     return mezzo::cli::report_failure(mezzo::cli::message_of(error), mezzo::cli::kFailed);
   } catch (const std::bad_alloc&) {

@@ -493,6 +493,10 @@ class Commands(Folder):
             (["bench", "step", "--memory", "much"], "[memory]"),
             (["train", "--data", self.text, *tiny(context=100000), "--out", self.folder / "run"], "context 100000"),
             (["train", "--loss-scale", "1e39"], "loss-scale must be"),
+            (["trian"], "did you mean 'train'?"),
+            (["data", "show-all"], "'show-all' is not a command"),
+            (["train", "--precission", "fp32"], "--precission is not an option of train, did you mean '--precision'?"),
+            (["train", "--steps="], "--steps needs a value"),
         ]:
             self.assertIn(text, self.mezzo(*arguments, expect=2))
         self.mezzo("bench", "step", "--model", "huge", expect=2)
