@@ -13,6 +13,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
+#include "mezzo/cli/shell_word.h"
 #include "mezzo/train/capacity.h"
 #include "mezzo/train/compare.h"
 #include "mezzo/train/fp8.h"
@@ -92,7 +93,8 @@ int run_compare(const CompareOptions& options) {
     fmt::print("recommended on this machine: {} ({})\n", comparison.recommended, comparison.reason);
   fmt::print("files in {}\n", config.out.string());
   if (!result.is_complete) {
-    fmt::print("interrupted; go on with: mezzo compare --resume {}\n", config.out.string());
+    fmt::print("interrupted; go on with: mezzo compare --resume {}\n",
+               shell_word(config.out.string()));
     return kInterrupted;
   }
   // Divergence is a result; a run that could not be finished is none.

@@ -15,6 +15,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
+#include "mezzo/cli/shell_word.h"
 #include "mezzo/report/progress.h"
 #include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/fit.h"
@@ -100,7 +101,8 @@ int fit(const DoctorOptions& options) {
   if (interrupted()) throw Interrupted();
   fmt::print("{}", train::to_text(fit, training.config));
   write_file_atomically(options.fit_to, train::to_toml(fit, training.config));
-  fmt::print("written to {0}; mezzo train --config {0} takes it\n", options.fit_to);
+  fmt::print("written to {}; mezzo train --config {} takes it\n", options.fit_to,
+             shell_word(options.fit_to));
   return fit.is_verified ? kOk : kFailed;
 }
 

@@ -13,6 +13,7 @@
 #include "mezzo/amp/precision.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
+#include "mezzo/cli/shell_word.h"
 #include "mezzo/report/pacer.h"
 #include "mezzo/report/progress.h"
 #include "mezzo/train/checkpoint.h"
@@ -60,15 +61,17 @@ std::string what_to_try(const train::RunConfig& config) {
   return advice;
 }
 
-int answer_to(const report::Summary& summary, const train::RunConfig& config) {
+int answer_to(const report::Summary& summary, const train::RunConfig& config, bool has_tokenizer) {
   switch (summary.status) {
     case report::Status::kDone:
-      fmt::print("files in {}\ngenerate text: mezzo generate --run {} --prompt 'def '\n",
-                 config.out, config.out);
+      fmt::print("files in {}\n", config.out);
+      if (has_tokenizer)
+        fmt::print("generate text: mezzo generate --run {} --prompt 'def '\n",
+                   shell_word(config.out));
       return kOk;
     case report::Status::kInterrupted:
       fmt::print("interrupted after step {}; go on with: mezzo train --resume {}\n", summary.steps,
-                 place_to_go_on_from(config.out, summary.steps));
+                 shell_word(place_to_go_on_from(config.out, summary.steps)));
       return kInterrupted;
     case report::Status::kDiverged:
       fmt::print("diverged at step {}; {}\nwhat to try: {}\n",
@@ -97,7 +100,7 @@ int run_training(const train::GivenOptions& given, bool is_paced) {
   }
   const report::Summary summary = train::train(config, data, sinks, stop);
   std::cout.flush();
-  return answer_to(summary, config);
+  return answer_to(summary, config, data.tokenizer.has_value());
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -362,6 +363,18 @@ class Commands(Folder):
                                            expect=2))
             self.assertFalse((self.folder / "refused").exists())
         self.assertIn("multiplies nothing in FP8", self.mezzo("bench", "step", "--fp8-scaling", "delayed", expect=2))
+
+    def test_a_command_to_be_copied_is_quoted_and_works(self):
+        out = self.train("it's a run", "--steps", 2)
+        command = re.search("generate text: (mezzo generate .*)", out)[1]
+        done = subprocess.run(["sh", "-c", command.replace("mezzo", MEZZO, 1)], env=self.environment, timeout=300,
+                              stdout=subprocess.PIPE, text=True)
+        self.assertTrue(done.stdout.startswith("def "))
+
+    def test_no_text_is_promised_of_a_run_without_a_tokenizer(self):
+        (self.folder / "train.bin").write_bytes(bytes(4000))
+        out = self.mezzo("train", "--data", self.folder / "train.bin", "--out", self.folder / "run", *TINY, "--steps", 2)
+        self.assertNotIn("mezzo generate", out)
 
     def test_generate_writes_after_the_prompt(self):
         self.train("run", "--steps", 5)
