@@ -49,6 +49,10 @@ std::string format_ms(double ms) {
   return fmt::format("{:.{}f} ms", ms, ms < 9.95 ? 1 : 0);
 }
 
+std::string format_fixed(double value, int decimals) {
+  return std::isnan(value) ? "nan" : fmt::format("{:.{}f}", value, decimals);
+}
+
 std::string format_scale(double scale) {
   const bool is_whole = std::abs(scale) < 1e15 && scale == std::floor(scale);
   return is_whole ? fmt::format("{:.0f}", scale) : fmt::format("{:.6g}", scale);
@@ -60,15 +64,15 @@ std::string format_step(int64_t step, int64_t steps_total) {
 }
 
 std::string format_step_line(const StepRecord& record, int64_t steps_total) {
-  return fmt::format("{} | loss {:.4f} | norm {:.3f} | scale {} | lr {:.1e} | {} | {} tok/s",
-                     format_step(record.step, steps_total), record.loss, record.grad_norm,
-                     format_scale(record.scale), record.lr, format_ms(record.step_ms),
-                     format_count(record.tokens_per_s));
+  return fmt::format("{} | loss {} | norm {} | scale {} | lr {:.1e} | {} | {} tok/s",
+                     format_step(record.step, steps_total), format_fixed(record.loss, 4),
+                     format_fixed(record.grad_norm, 3), format_scale(record.scale), record.lr,
+                     format_ms(record.step_ms), format_count(record.tokens_per_s));
 }
 
 std::string format_eval_line(const EvalRecord& record, int64_t steps_total) {
-  return fmt::format("{} | val loss {:.4f} | val accuracy {:.2f} %",
-                     format_step(record.step, steps_total), record.val_loss,
+  return fmt::format("{} | val loss {} | val accuracy {:.2f} %",
+                     format_step(record.step, steps_total), format_fixed(record.val_loss, 4),
                      record.val_accuracy * 100);
 }
 

@@ -19,6 +19,9 @@ std::string format_duration(double seconds);
 /// Milliseconds: 3.4 ms, 412 ms, 12.3 s.
 std::string format_ms(double ms);
 
+/// With this many decimals; of a NaN without the sign it may have.
+std::string format_fixed(double value, int decimals);
+
 /// A loss scale: every digit of a whole number (65536), otherwise the shortest form.
 std::string format_scale(double scale);
 

@@ -15,6 +15,7 @@ namespace {
 constexpr int kMinBar = 6;
 constexpr int kMaxBar = 32;
 constexpr int kSparkColumns = 12;
+constexpr size_t kMaxValueColumns = 20;
 constexpr double kPaceMs = 5000;
 
 constexpr const char* kEraseLine = "\r\x1b[K";
@@ -47,13 +48,18 @@ std::string repeated(const char* text, int times) {
   return all;
 }
 
-/// "name value" pairs in as many columns as fit.
-std::vector<std::string> table(const std::vector<std::pair<std::string, std::string>>& settings,
+/// "name value" pairs in as many columns as fit; below them those that are too long for a column.
+std::vector<std::string> table(std::vector<std::pair<std::string, std::string>> settings,
                                int width) {
+  const auto long_ones = std::stable_partition(
+      settings.begin(), settings.end(),
+      [](const auto& setting) { return setting.second.size() <= kMaxValueColumns; });
+  std::vector<std::pair<std::string, std::string>> below(long_ones, settings.end());
+  settings.erase(long_ones, settings.end());
   size_t name_columns = 0, value_columns = 0;
   for (const auto& [name, value] : settings) {
     name_columns = std::max(name_columns, name.size());
-    value_columns = std::max(value_columns, std::min<size_t>(value.size(), 20));
+    value_columns = std::max(value_columns, value.size());
   }
   const size_t cell_columns = name_columns + value_columns + 4;
   const size_t per_line = std::max<size_t>(1, static_cast<size_t>(width) / cell_columns);
@@ -65,6 +71,8 @@ std::vector<std::string> table(const std::vector<std::pair<std::string, std::str
     row += fmt::format("  {:<{}} {:<{}} ", name, name_columns, value, value_columns);
   }
   for (std::string& row : rows) row.erase(row.find_last_not_of(' ') + 1);
+  for (const auto& [name, value] : below)
+    rows.push_back(fmt::format("  {:<{}} {}", name, name_columns, value));
   return rows;
 }
 
@@ -142,11 +150,11 @@ void Progress::on_note(const std::string& text) {
 }
 
 void Progress::on_end(const Summary& summary) {
-  std::string line =
-      fmt::format("{}: {} steps, {} tokens in {} | loss {:.4f}", to_string(summary.status),
-                  summary.steps, format_count(static_cast<double>(summary.tokens)),
-                  format_duration(options_.now_s() - started_s_), summary.train_loss);
-  if (summary.val_loss) line += fmt::format(" | val loss {:.4f}", *summary.val_loss);
+  std::string line = fmt::format(
+      "{}: {} steps, {} tokens in {} | loss {}", to_string(summary.status), summary.steps,
+      format_count(static_cast<double>(summary.tokens)),
+      format_duration(options_.now_s() - started_s_), format_fixed(summary.train_loss, 4));
+  if (summary.val_loss) line += " | val loss " + format_fixed(*summary.val_loss, 4);
   if (summary.val_accuracy)
     line += fmt::format(" | accuracy {:.2f} %", *summary.val_accuracy * 100);
   line += fmt::format(" | {} | {} tok/s | peak {} | {}", format_ms(summary.median_step_ms),
@@ -179,9 +187,9 @@ std::string Progress::live_line(int width) const {
   const StepRecord& r = *last_;
   std::vector<Part> parts;
   parts.push_back({0, fmt::format("{}/{}", r.step, info_.steps_total), ""});
-  parts.push_back({1, fmt::format("loss {:.4f}", r.loss), kBold});
+  parts.push_back({1, "loss " + format_fixed(r.loss, 4), kBold});
   if (options_.terminal.has_unicode) parts.push_back({8, losses_.draw(kSparkColumns), kDim});
-  if (last_eval_) parts.push_back({4, fmt::format("val {:.4f}", last_eval_->val_loss), ""});
+  if (last_eval_) parts.push_back({4, "val " + format_fixed(last_eval_->val_loss, 4), ""});
   parts.push_back({3, format_count(r.tokens_per_s) + " tok/s", ""});
   if (r.scale != 1 || skipped_steps_ > 0) {
     parts.push_back({6, "scale " + format_scale(r.scale), ""});

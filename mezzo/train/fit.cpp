@@ -199,6 +199,7 @@ Fit fit_policy(const RunConfig& config_in, const RunData& data, report::Sinks& s
     const CastPolicyGuard policy(cast_policy_of(config));
     Trainer trainer(config, config.out, data.tokens, sinks);
     if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));
+    sinks.on_start(trainer.info());
     trainer.advance(std::max(trainer.step(), config.steps / 2), stop);
     snapshot = trainer.snapshot();
   }

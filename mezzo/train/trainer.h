@@ -84,6 +84,8 @@ class Trainer {
   models::GPT2& model() { return model_; }
   const PrecisionMode& mode() const { return mode_; }
   int64_t step() const { return step_; }
+  /// What the sinks are told at the start.
+  report::RunInfo info() const;
 
  private:
   std::vector<Batch> next_batches();
@@ -104,7 +106,6 @@ class Trainer {
   bool is_due(int64_t every) const;
   void write_checkpoint(bool in_background);
   Checkpoint state() const;
-  report::RunInfo info() const;
   report::Summary summary(report::Status status) const;
 
   const RunConfig config_;

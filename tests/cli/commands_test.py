@@ -338,6 +338,7 @@ class Commands(Folder):
         fitted = self.folder / "fitted.toml"
         out = self.mezzo("doctor", "--data", self.text, *TINY, "--steps", 20, "--precision", "amp-fp16", "--fit", fitted)
         self.assertIn("verified", out)
+        self.assertRegex(out, r"step +1/20 ")
         self.assertIn("precision = \"amp-fp16\"", fitted.read_text())
         self.train("run", "--config", fitted, "--steps", 2)
         self.assertIn("--fit needs a mode with autocast", self.mezzo(

@@ -60,6 +60,14 @@ TEST(Format, ScaleKeepsEveryDigitOfAWholeNumber) {
   EXPECT_EQ(format_scale(NAN), "nan");
 }
 
+TEST(Format, ANaNHasNoSign) {
+  EXPECT_EQ(format_fixed(std::copysign(NAN, -1.0), 4), "nan");
+  EXPECT_EQ(format_fixed(-1.5, 2), "-1.50");
+  StepRecord record;
+  record.loss = record.grad_norm = std::copysign(NAN, -1.0);
+  EXPECT_THAT(format_step_line(record, 1), ::testing::HasSubstr("loss nan | norm nan"));
+}
+
 TEST(Format, StepLineIsTheDocumentedOne) {
   StepRecord record;
   record.step = 120;

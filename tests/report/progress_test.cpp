@@ -277,6 +277,15 @@ TEST(Progress, StartsWithTheSettingsInColumns) {
                           "  lr     0.0003   clip   1", "  warmup 50", ""));
 }
 
+TEST(Progress, ASettingThatIsTooLongForAColumnHasALineOfItsOwn) {
+  Bench bench(kFile);
+  RunInfo info;
+  info.settings = {{"lr", "0.0003"}, {"data", "/a/path/that/is/not/short.txt"}, {"clip", "1"}};
+  bench.progress->on_start(info);
+  EXPECT_THAT(bench.screen().lines, ElementsAre(::testing::_, "  lr   0.0003   clip 1",
+                                                "  data /a/path/that/is/not/short.txt", ""));
+}
+
 TEST(Progress, NamesNoFolderWhereNothingIsWritten) {
   Bench bench(kFile);
   bench.progress->on_start({});
