@@ -73,7 +73,8 @@ struct Training {
     if (!given.values.contains("config") && !given.values.contains("resume"))
       given.values.try_emplace("steps", kSteps);
     config = train::resolve_config(given);
-    config.out = "";  // nothing is written there
+    config.out = "";      // nothing is written there,
+    config.diagnose = 0;  // nor is a step saved
     set_threads(config);
     data.emplace(open_data(config));
     sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
