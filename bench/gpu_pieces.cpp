@@ -69,11 +69,9 @@ void elementwise(const Shape& s) {
     };
     const auto norm = run();
     print_bytes("residual + " + name, 12 * N, run);
-    print_bytes(name + " again", 6 * N, [&] {
-      kernels::norm_again(norm.sum, norm.mean, norm.rstd, weight, weight, at::kBFloat16);
-    });
-    print_bytes("residual + " + name + ", backward", 16 * N, [&] {
-      kernels::residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight, true);
+    print_bytes(name + ", backward and again", 18 * N, [&] {
+      kernels::residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight, weight,
+                                      {.branch = true, .normed = true});
     });
   }
   const at::Tensor qkv = random({s.B, s.T, 3 * s.C}, at::kBFloat16),
@@ -82,7 +80,9 @@ void elementwise(const Shape& s) {
   print_bytes("rope of queries and keys", 8 * N, [&] { kernels::rope(heads, table); });
   const at::Tensor hidden = random({s.tokens(), 4 * s.C}, at::kBFloat16);
   print_bytes("gelu", 16 * N, [&] { kernels::tanh_gelu(hidden); });
-  print_bytes("gelu, backward", 24 * N, [&] { kernels::tanh_gelu_backward(hidden, hidden); });
+  at::Tensor again;
+  print_bytes("gelu, backward and again", 32 * N,
+              [&] { kernels::tanh_gelu_backward(hidden, hidden, &again); });
   print_bytes("bias gradient", 8 * N, [&] { kernels::sum_of_rows(hidden); });
 }
 

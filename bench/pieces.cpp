@@ -150,10 +150,9 @@ class Step {
                  narrow = size(static_cast<double>(N_ * C_));
     add("residual + " + name + ", forward", with_last, 0, 2 * wide + 2 * narrow,
         [=, this] { kernels::residual_norm(x, branch, w, w, 1e-5, dtype_, kind); });
-    add(name + ", again", times, 0, wide + narrow,
-        [=, this] { kernels::norm_again(r.sum, r.mean, r.rstd, w, w, dtype_); });
-    add("residual + " + name + ", backward", with_last, 0, 3 * wide + narrow,
-        [=] { kernels::residual_norm_backward(branch, x, r.sum, r.mean, r.rstd, w); });
+    add("residual + " + name + ", backward and again", with_last, 0, 3 * wide + 2 * narrow, [=] {
+      kernels::residual_norm_backward(branch, x, r.sum, r.mean, r.rstd, w, w, {.normed = true});
+    });
   }
 
   void rope() {
@@ -167,8 +166,11 @@ class Step {
   void gelu() {
     const at::Tensor x = random({N_, 4 * C_}), g = random({N_, 4 * C_});
     const double one = size(static_cast<double>(N_ * 4 * C_));
-    add("GELU, forward and again", 2 * layers(), 0, 2 * one, [=] { kernels::tanh_gelu(x); });
-    add("GELU, backward", layers(), 0, 3 * one, [=] { kernels::tanh_gelu_backward(g, x); });
+    add("GELU, forward", layers(), 0, 2 * one, [=] { kernels::tanh_gelu(x); });
+    add("GELU, backward and again", layers(), 0, 4 * one, [=] {
+      at::Tensor again;
+      kernels::tanh_gelu_backward(g, x, &again);
+    });
   }
 
   void head(int64_t V) {

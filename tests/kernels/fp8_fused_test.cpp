@@ -84,8 +84,9 @@ TEST_P(Fp8Fused, NormIsResidualNormBeforeAnFp8Linear) {
   for (at::Tensor leaf : layer.leaves()) leaf.mutable_grad().reset();
   const at::Tensor y = fp8_linear(normed, layer.weight, layer.bias, recipe());
   y.backward(layer.grad_y);
-  const ResidualNormGrads grads = residual_norm_backward(
-      normed.grad(), layer.grad_sum, norm.sum, norm.mean, norm.rstd, layer.norm_weight, true);
+  const ResidualNormGrads grads =
+      residual_norm_backward(normed.grad(), layer.grad_sum, norm.sum, norm.mean, norm.rstd,
+                             layer.norm_weight, layer.norm_bias, {.branch = true});
   const std::vector<at::Tensor> want = {
       norm.sum,   y.detach(),          grads.x,          grads.branch, grads.weight,
       grads.bias, layer.weight.grad(), layer.bias.grad()};

@@ -48,6 +48,14 @@ TEST_P(GeluOf, GradientIsWithinItsBound) {
   EXPECT_TRUE(is_good.all().item<bool>()) << x.masked_select(~is_good);
 }
 
+TEST_P(GeluOf, MadeAgainWithTheGradientItHasTheSameBits) {
+  const at::Tensor grad = there(at::full_like(x, 0.75)), x_there = there(x);
+  at::Tensor again;
+  const at::Tensor grad_x = tanh_gelu_backward(grad, x_there, &again);
+  EXPECT_BIT_EQUAL(again, tanh_gelu(x_there));
+  EXPECT_BIT_EQUAL(grad_x, tanh_gelu_backward(grad, x_there));
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, GeluOf,
                          mezzo::testing::on_devices(::testing::Values(at::kFloat, at::kBFloat16,
                                                                       at::kHalf, at::kDouble)),

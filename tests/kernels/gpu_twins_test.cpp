@@ -101,8 +101,10 @@ TEST_P(NormTwin, StaysWithinTheBoundOfFp64) {
 
   ((want * exact(grad)).sum() + (leaf * exact(grad_sum)).sum()).backward();
   const ResidualNormGrads grads = tested::residual_norm_backward(
-      on_gpu(grad), on_gpu(grad_sum), got.sum, got.mean, got.rstd, on_gpu(weight), true);
+      on_gpu(grad), on_gpu(grad_sum), got.sum, got.mean, got.rstd, on_gpu(weight), on_gpu(bias),
+      {.branch = true, .normed = true});
   EXPECT_BIT_EQUAL(grads.branch.cpu(), grads.x.cpu().to(out));
+  EXPECT_BIT_EQUAL(grads.normed.cpu(), got.normed.cpu());
   const double terms = mezzo::testing::magnitude_of(exact(got.rstd)) *
                            mezzo::testing::magnitude_of(grad) *
                            mezzo::testing::magnitude_of(weight) * 16 +
@@ -187,21 +189,27 @@ TEST_P(GateTwin, StaysWithinTheBoundOfFp64) {
                    grad = random(x.sizes(), dtype);
   const at::Tensor leaf = exact(x).requires_grad_(), want = at::gelu(leaf, "tanh");
   (want * exact(grad)).sum().backward();
-  EXPECT_TRUE(mezzo::testing::is_within(tested::tanh_gelu(on_gpu(x)).cpu(), want.detach(),
-                                        bound(dtype, want.detach(), exact(x))));
-  EXPECT_TRUE(mezzo::testing::is_within(tested::tanh_gelu_backward(on_gpu(grad), on_gpu(x)).cpu(),
-                                        leaf.grad(), bound(dtype, leaf.grad(), 2 * exact(grad))));
+  const at::Tensor got = tested::tanh_gelu(on_gpu(x));
+  at::Tensor again;
+  EXPECT_TRUE(
+      mezzo::testing::is_within(got.cpu(), want.detach(), bound(dtype, want.detach(), exact(x))));
+  EXPECT_TRUE(
+      mezzo::testing::is_within(tested::tanh_gelu_backward(on_gpu(grad), on_gpu(x), &again).cpu(),
+                                leaf.grad(), bound(dtype, leaf.grad(), 2 * exact(grad))));
+  EXPECT_BIT_EQUAL(again.cpu(), got.cpu());
 
   for (const int64_t C : {64, 33}) {
     const at::Tensor gate_up = random({57, 2 * C}, dtype), grad_y = random({57, C}, dtype);
     const at::Tensor both = exact(gate_up).requires_grad_();
     const at::Tensor y = at::silu(both.narrow(1, 0, C)) * both.narrow(1, C, C);
     (y * exact(grad_y)).sum().backward();
-    EXPECT_TRUE(mezzo::testing::is_within(tested::swiglu(on_gpu(gate_up)).cpu(), y.detach(),
-                                          bound(dtype, y.detach(), y.detach())));
+    const at::Tensor gated = tested::swiglu(on_gpu(gate_up));
+    EXPECT_TRUE(
+        mezzo::testing::is_within(gated.cpu(), y.detach(), bound(dtype, y.detach(), y.detach())));
     EXPECT_TRUE(mezzo::testing::is_within(
-        tested::swiglu_backward(on_gpu(grad_y), on_gpu(gate_up)).cpu(), both.grad(),
+        tested::swiglu_backward(on_gpu(grad_y), on_gpu(gate_up), &again).cpu(), both.grad(),
         bound(dtype, both.grad(), at::full_like(both.grad(), 32.0))));
+    EXPECT_BIT_EQUAL(again.cpu(), gated.cpu());
   }
 }
 

@@ -111,8 +111,9 @@ TEST_P(ResidualNormOf, GradientsAreThoseOfTheDefinitionInFp64) {
   ((y * exact(grad)).sum() + (leaf * exact(grad_sum)).sum()).backward();
   const ResidualNormGrads got =
       residual_norm_backward(there(grad), there(grad_sum), norm.sum, norm.mean, norm.rstd,
-                             there(weight), /*wants_branch=*/true);
+                             there(weight), there(bias), {.branch = true, .normed = true});
   EXPECT_BIT_EQUAL(got.branch, got.x.to(out));
+  EXPECT_BIT_EQUAL(got.normed, norm.normed);
   EXPECT_EQ(got.x.scalar_type(), stream);
   // Terms of a row: rstd, grad, weight and the unit, whose magnitudes multiply.
   const double terms = mezzo::testing::magnitude_of(norm.rstd) *
@@ -158,7 +159,8 @@ TEST_P(ResidualNormThreads, HasTheSameBitsForAnyNumber) {
     const ResidualNorm norm =
         residual_norm(x, branch, weight, bias, kEps, at::kBFloat16, GetParam());
     normed.push_back(norm.normed);
-    grads.push_back(residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight));
+    grads.push_back(
+        residual_norm_backward(branch, x, norm.sum, norm.mean, norm.rstd, weight, bias));
   }
   at::set_num_threads(before);
   for (size_t i = 1; i < grads.size(); ++i) {

@@ -61,6 +61,14 @@ TEST_P(SwigluOf, GradientIsWithinItsBound) {
   EXPECT_TRUE(mezzo::testing::is_within(up_of(got), want_up, bound(want_up, want_up)));
 }
 
+TEST_P(SwigluOf, MadeAgainWithTheGradientItHasTheSameBits) {
+  const at::Tensor grad = there(at::full_like(gate_of(gate_up), 0.75)), from = there(gate_up);
+  at::Tensor again;
+  const at::Tensor grad_gate_up = swiglu_backward(grad, from, &again);
+  EXPECT_BIT_EQUAL(again, swiglu(from));
+  EXPECT_BIT_EQUAL(grad_gate_up, swiglu_backward(grad, from));
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, SwigluOf,
                          mezzo::testing::on_devices(::testing::Values(at::kFloat, at::kBFloat16,
                                                                       at::kHalf, at::kDouble)),

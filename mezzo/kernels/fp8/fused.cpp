@@ -41,7 +41,8 @@ class ResidualNormNode : public torch::autograd::Function<ResidualNormNode> {
     if (const auto branch = ctx->saved_data.find("branch_dtype"); branch != ctx->saved_data.end())
       branch_dtype = branch->second.toScalarType();
     const NormGrads norm = norm_backward(
-        grads[0], grads[1], {saved[0], saved[1], saved[2], saved[3], saved[4], branch_dtype});
+        grads[0], grads[1], {saved[0], saved[1], saved[2], saved[3], saved[4], branch_dtype},
+        /*wants_normed=*/false);
     return {norm.x, norm.branch, norm.weight, norm.bias, {}};
   }
 };

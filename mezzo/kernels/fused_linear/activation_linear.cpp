@@ -20,16 +20,16 @@ using torch::autograd::variable_list;
 struct Gelu {
   static constexpr const char* kOp = "gelu_linear";
   static at::Tensor forward(const at::Tensor& x) { return tanh_gelu(x); }
-  static at::Tensor backward(const at::Tensor& grad, const at::Tensor& x) {
-    return tanh_gelu_backward(grad, x);
+  static at::Tensor backward(const at::Tensor& grad, const at::Tensor& x, at::Tensor* again) {
+    return tanh_gelu_backward(grad, x, again);
   }
 };
 
 struct Swiglu {
   static constexpr const char* kOp = "swiglu_linear";
   static at::Tensor forward(const at::Tensor& gate_up) { return swiglu(gate_up); }
-  static at::Tensor backward(const at::Tensor& grad, const at::Tensor& gate_up) {
-    return swiglu_backward(grad, gate_up);
+  static at::Tensor backward(const at::Tensor& grad, const at::Tensor& gate_up, at::Tensor* again) {
+    return swiglu_backward(grad, gate_up, again);
   }
 };
 
@@ -47,9 +47,12 @@ class ActivationLinear : public torch::autograd::Function<ActivationLinear<Activ
     check_no_double_backward(Activation::kOp);
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &bias = saved[2];
-    const at::Tensor active = saved[3].defined() ? saved[3] : Activation::forward(x);
-    const LinearGrads linear = linear_backward(grads[0], active, weight, bias);
-    return {Activation::backward(linear.x, x), linear.weight, linear.bias, {}};
+    at::Tensor active = saved[3];
+    const at::Tensor grad_x =
+        Activation::backward(linear_grad_of_input(grads[0], weight, x.scalar_type()), x,
+                             /*again=*/active.defined() ? nullptr : &active);
+    const LinearGrads linear = linear_grads(grads[0], active, weight, bias);
+    return {grad_x, linear.weight, linear.bias, {}};
   }
 };
 

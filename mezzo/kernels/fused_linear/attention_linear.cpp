@@ -52,8 +52,10 @@ class AttentionLinear : public torch::autograd::Function<AttentionLinear> {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &qkv = saved[0], &out = saved[1], &logsumexp = saved[2], &weight = saved[3],
                      &bias = saved[4];
-    const LinearGrads linear = linear_backward(grads[0], side_by_side(out), weight, bias);
-    const at::Tensor grad_out = linear.x.unflatten(2, {heads, out.size(3)}).transpose(1, 2);
+    const LinearGrads linear = linear_grads(grads[0], side_by_side(out), weight, bias);
+    const at::Tensor grad_out = linear_grad_of_input(grads[0], weight, out.scalar_type())
+                                    .unflatten(2, {heads, out.size(3)})
+                                    .transpose(1, 2);
     const at::Tensor grad_qkv = at::empty_like(qkv);
     const Heads of = heads_of(qkv, heads), to = heads_of(grad_qkv, heads);
     flash_attention_backward_into({to.query, to.key, to.value}, grad_out, of.query, of.key,

@@ -1,5 +1,7 @@
 #include "mezzo/kernels/fused_linear/linear_grads.h"
 
+#include <vector>
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
 
@@ -8,15 +10,25 @@
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {
+namespace {
 
-LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
-                            const at::Tensor& weight, const at::Tensor& bias) {
-  const at::Tensor rows = grad.reshape({-1, grad.size(-1)});
-  const at::ScalarType dtype = rows.scalar_type();
+at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+}  // namespace
+
+at::Tensor linear_grad_of_input(const at::Tensor& grad, const at::Tensor& weight,
+                                at::ScalarType dtype) {
+  std::vector<int64_t> sizes = grad.sizes().vec();
+  sizes.back() = weight.size(1);
+  return at::mm(rows_of(grad), weight.to(grad.scalar_type())).view(sizes).to(dtype);
+}
+
+LinearGrads linear_grads(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& weight,
+                         const at::Tensor& bias) {
+  const at::Tensor rows = rows_of(grad);
   LinearGrads grads;
-  grads.x = at::mm(rows, weight.to(dtype)).view(input.sizes()).to(input.scalar_type());
   if (weight.requires_grad()) {
-    const at::Tensor inputs = input.reshape({-1, input.size(-1)}).to(dtype);
+    const at::Tensor inputs = rows_of(input).to(rows.scalar_type());
     if (!accumulate_fused(weight, rows, inputs))
       grads.weight = at::mm(rows.t(), inputs).to(weight.scalar_type());
   }

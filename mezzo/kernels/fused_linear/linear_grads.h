@@ -6,18 +6,26 @@
 
 namespace mezzo::kernels {
 
-/// What a linear layer y = x W^T + b hands back; undefined where there is no bias, or the weight
-/// takes no gradient or has been given it (fused_accumulation.h).
+// The backward pass of a linear layer y = x W^T + b in two halves: what made x stands between them,
+// and may make it again beside its own gradient.
+//
+//   grad [..., N], weight [N, C]
+// The products are of grad's dtype, which is that of x and weight but under libtorch's own
+// autocast: that casts inside the forward pass, where the ops do not see it.
+
+/// The gradient of x, [..., C], in `dtype`, that of x.
+at::Tensor linear_grad_of_input(const at::Tensor& grad, const at::Tensor& weight,
+                                at::ScalarType dtype);
+
+/// Each in the dtype of what it is of; undefined where there is no bias, or the weight takes no
+/// gradient or has been given it (fused_accumulation.h).
 struct LinearGrads {
-  at::Tensor x, weight, bias;
+  at::Tensor weight, bias;
 };
 
-/// grad [..., N], input [..., C], weight [N, C]; bias [N] of any float type, or undefined. The
-/// products are of grad's dtype, which is that of input and weight but under libtorch's own
-/// autocast: that casts inside the forward pass, where the ops do not see it. Each gradient has the
-/// dtype of what it is of; the bias's is summed in fp32.
-LinearGrads linear_backward(const at::Tensor& grad, const at::Tensor& input,
-                            const at::Tensor& weight, const at::Tensor& bias);
+/// input [..., C]: x. bias [N] of any float type, or undefined; its gradient is summed in fp32.
+LinearGrads linear_grads(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& weight,
+                         const at::Tensor& bias);
 
 /// A gradient of these fused ops' gradients is not there: throws Error, naming `op`, if one is
 /// being asked for.

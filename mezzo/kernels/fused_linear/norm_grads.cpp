@@ -5,18 +5,19 @@
 namespace mezzo::kernels {
 
 NormGrads norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_normed,
-                        const KeptNorm& kept) {
+                        const KeptNorm& kept, bool wants_normed) {
   const auto of_branch = [&](const at::Tensor& grad_x) {
     return kept.branch_dtype && grad_x.defined() ? grad_x.to(*kept.branch_dtype) : at::Tensor();
   };
-  if (!grad_normed.defined()) return {grad_sum, of_branch(grad_sum), {}, {}};
+  if (!grad_normed.defined()) return {grad_sum, of_branch(grad_sum), {}, {}, {}};
   const at::ScalarType dtype = grad_normed.scalar_type();
   const bool rounds_branch = kept.sum.scalar_type() != dtype && kept.branch_dtype == dtype;
-  const ResidualNormGrads norm = residual_norm_backward(grad_normed, grad_sum, kept.sum, kept.mean,
-                                                        kept.rstd, kept.weight, rounds_branch);
+  const ResidualNormGrads norm =
+      residual_norm_backward(grad_normed, grad_sum, kept.sum, kept.mean, kept.rstd, kept.weight,
+                             kept.bias, {.branch = rounds_branch, .normed = wants_normed});
   return {norm.x, rounds_branch ? norm.branch : of_branch(norm.x),
           norm.weight.to(kept.weight.scalar_type()),
-          kept.bias.defined() ? norm.bias.to(kept.bias.scalar_type()) : at::Tensor()};
+          kept.bias.defined() ? norm.bias.to(kept.bias.scalar_type()) : at::Tensor(), norm.normed};
 }
 
 }  // namespace mezzo::kernels

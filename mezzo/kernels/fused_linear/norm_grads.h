@@ -10,6 +10,7 @@ namespace mezzo::kernels {
 /// of; undefined where there is no branch, no bias or no gradient.
 struct NormGrads {
   at::Tensor x, branch, weight, bias;
+  at::Tensor normed;  // what was normalised, again, if asked for; in the dtype of its gradient
 };
 
 /// What a node of autograd keeps of residual_norm(): see residual_norm.h.
@@ -20,6 +21,6 @@ struct KeptNorm {
 
 /// grad_sum and grad_normed may be undefined: no gradient came to sum, or to what is normalised.
 NormGrads norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_normed,
-                        const KeptNorm& kept);
+                        const KeptNorm& kept, bool wants_normed);
 
 }  // namespace mezzo::kernels

@@ -41,15 +41,15 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
     const at::Tensor &sum = saved[0], &mean = saved[1], &rstd = saved[2], &norm_weight = saved[3],
                      &norm_bias = saved[4], &weight = saved[5], &bias = saved[6];
     check_no_double_backward(mean.defined() ? "residual_norm_linear" : "residual_rms_norm_linear");
+    const at::Tensor &normed = saved[7], &grad_y = grads[1];
+    at::Tensor grad_normed;
+    if (grad_y.defined()) grad_normed = linear_grad_of_input(grad_y, weight, weight.scalar_type());
+    const NormGrads norm = norm_backward(grads[0], grad_normed,
+                                         {sum, mean, rstd, norm_weight, norm_bias, kept_dtype(ctx)},
+                                         /*wants_normed=*/!normed.defined());
     LinearGrads linear;
-    if (grads[1].defined()) {
-      at::Tensor normed = saved[7];
-      if (!normed.defined())
-        normed = norm_again(sum, mean, rstd, norm_weight, norm_bias, weight.scalar_type());
-      linear = linear_backward(grads[1], normed, weight, bias);
-    }
-    const NormGrads norm = norm_backward(
-        grads[0], linear.x, {sum, mean, rstd, norm_weight, norm_bias, kept_dtype(ctx)});
+    if (grad_y.defined())
+      linear = linear_grads(grad_y, normed.defined() ? normed : norm.normed, weight, bias);
     return {norm.x, norm.branch, norm.weight, norm.bias, linear.weight, linear.bias, {}, {}, {}};
   }
 

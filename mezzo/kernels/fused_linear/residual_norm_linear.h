@@ -17,7 +17,7 @@ namespace mezzo::kernels {
 ///   weight       [N, C], bias [N] or none. The normalised rows, the product and y have the
 ///                dtype of weight, and under Autocast the region's 16-bit type.
 ///   recompute    the normalised rows are not kept for the backward pass, but made again from sum
-///                (bit for bit): 2 C bytes a row less in 16 bits, for one pass over memory.
+///                (bit for bit): 2 C bytes a row less in 16 bits, which the backward pass writes.
 ///   returns      {sum, y}; sum in the dtype of x
 /// The op mezzo::residual_norm_linear of the dispatcher. Gradients are those of the ops that it is
 /// made of; no double backward. See residual_norm.h.

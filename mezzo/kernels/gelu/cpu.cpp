@@ -24,8 +24,10 @@ MEZZO_INLINE void gelu_loop(const T* x, T* y, int64_t N) {
     y[i] = narrow<T>(wide(x[i]) * sigmoid_of(twice_u(wide(x[i]))).value);
 }
 
-template <class T>
-MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, int64_t N) {
+/// y: gelu(x) again, if `again`.
+template <class T, bool again>
+MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, T* y, int64_t N) {
+#pragma omp simd
   for (int64_t i = 0; i < N; ++i) {
     const float x = wide(x_in[i]);
     const Sigmoid s = sigmoid_of(twice_u(x));
@@ -33,6 +35,7 @@ MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, int64_
     // Where the sigmoid has reached 0 or 1, slope_of_2u may be Inf, and 0 x Inf a NaN.
     const float bend = s.slope == 0.0f ? 0.0f : x * s.slope * slope_of_2u;
     grad_x[i] = narrow<T>(wide(grad[i]) * (s.value + bend));
+    if constexpr (again) y[i] = narrow<T>(x * s.value);
   }
 }
 
@@ -53,19 +56,29 @@ at::Tensor tanh_gelu(const at::Tensor& x_in) {
   return is_done ? y : at::gelu(x_in, "tanh");
 }
 
-at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in) {
+at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in,
+                              at::Tensor* again) {
   if constexpr (kHasCuda) {
-    if (cuda::takes(x_in)) return cuda::tanh_gelu_backward(grad_in, x_in);
+    if (cuda::takes(x_in)) return cuda::tanh_gelu_backward(grad_in, x_in, again);
   }
   const at::Tensor x = x_in.contiguous(), grad = grad_in.contiguous();
   at::Tensor grad_x = at::empty_like(x);
+  if (again != nullptr) *again = at::empty_like(x);
   const bool is_done = with_type(x, [&]<class T>(T) {
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      simd<gelu_grad_loop<T>>(grad.const_data_ptr<T>() + begin, x.const_data_ptr<T>() + begin,
-                              grad_x.mutable_data_ptr<T>() + begin, end - begin);
+    const T *from = x.const_data_ptr<T>(), *of_y = grad.const_data_ptr<T>();
+    T* to = grad_x.mutable_data_ptr<T>();
+    T* y = again != nullptr ? again->mutable_data_ptr<T>() : nullptr;
+    at::parallel_for(0, x.numel(), kGrain, [&](int64_t i, int64_t end) {
+      if (y == nullptr) {
+        simd<gelu_grad_loop<T, false>>(of_y + i, from + i, to + i, y, end - i);
+      } else {
+        simd<gelu_grad_loop<T, true>>(of_y + i, from + i, to + i, y + i, end - i);
+      }
     });
   });
-  return is_done ? grad_x : at::gelu_backward(grad_in, x_in, "tanh");
+  if (is_done) return grad_x;
+  if (again != nullptr) *again = tanh_gelu(x_in);
+  return at::gelu_backward(grad_in, x_in, "tanh");
 }
 
 }  // namespace mezzo::kernels

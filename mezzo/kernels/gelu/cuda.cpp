@@ -18,12 +18,15 @@ at::Tensor tanh_gelu(const at::Tensor& x_in) {
   return y;
 }
 
-at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in) {
+at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in,
+                              at::Tensor* again) {
   const Launch launch(x_in);
   const at::Tensor x = aligned(x_in), grad = aligned(grad_in);
   at::Tensor grad_x = at::empty_like(x);
+  if (again != nullptr) *again = at::empty_like(x);
   launch_gelu_backward(grad.const_data_ptr(), x.const_data_ptr(), grad_x.mutable_data_ptr(),
-                       x.numel(), number_of(x.scalar_type()), launch.stream());
+                       again != nullptr ? again->mutable_data_ptr() : nullptr, x.numel(),
+                       number_of(x.scalar_type()), launch.stream());
   return grad_x;
 }
 

@@ -12,14 +12,17 @@ namespace mezzo::kernels {
 /// devices without a kernel, go to at::gelu.
 at::Tensor tanh_gelu(const at::Tensor& x);
 
-/// The gradient of x, in its dtype: grad * d gelu(x)/dx. grad has shape and dtype of x.
-at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x);
+/// The gradient of x, in its dtype: grad * d gelu(x)/dx. grad has shape and dtype of x. `again`, if
+/// it is not null, becomes tanh_gelu(x), bit for bit: the gradient needs its exponentials anyway.
+at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x,
+                              at::Tensor* again = nullptr);
 
 /// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/stream.h).
 namespace cuda {
 
 at::Tensor tanh_gelu(const at::Tensor& x);
-at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x);
+at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x,
+                              at::Tensor* again = nullptr);
 
 }  // namespace cuda
 }  // namespace mezzo::kernels

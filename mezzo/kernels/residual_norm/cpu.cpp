@@ -149,15 +149,16 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                                          const at::Tensor& grad_sum_in, const at::Tensor& sum,
                                          const at::Tensor& mean, const at::Tensor& rstd,
-                                         const at::Tensor& weight, bool wants_branch) {
+                                         const at::Tensor& weight, const at::Tensor& bias,
+                                         ResidualNormExtras extras) {
   if constexpr (kHasCuda) {
     if (cuda::takes_norm(sum, grad_normed_in.scalar_type()))
       return cuda::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight,
-                                          wants_branch);
+                                          bias, extras);
   }
   const auto plain = [&] {
     return reference::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight,
-                                             wants_branch);
+                                             bias, extras);
   };
   if (!sum.is_cpu()) return plain();
   const at::Tensor grad_normed = grad_normed_in.contiguous();
@@ -166,8 +167,10 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
   const int64_t C = sum.size(-1), rows = rows_of(sum);
   const int64_t partials = (rows + kRowsOfPartial - 1) / kRowsOfPartial;
   at::Tensor grad_x = at::empty_like(sum),
-             grad_branch = wants_branch ? at::empty_like(grad_normed) : at::Tensor();
-  const at::Tensor parts = at::zeros({2, partials, C}, at::kFloat), w = vector_of(weight, C);
+             grad_branch = extras.branch ? at::empty_like(grad_normed) : at::Tensor(),
+             normed = extras.normed ? at::empty_like(grad_normed) : at::Tensor();
+  const at::Tensor parts = at::zeros({2, partials, C}, at::kFloat), w = vector_of(weight, C),
+                   b = vector_of(bias, C);
   float* grad_weight = parts.mutable_data_ptr<float>();
   const bool is_done =
       with_types(sum.scalar_type(), grad_normed.scalar_type(), [&]<class T, class O>(T, O) {
@@ -177,8 +180,10 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                                      address(mean),
                                      rstd.const_data_ptr<float>(),
                                      w.const_data_ptr<float>(),
+                                     b.const_data_ptr<float>(),
                                      grad_x.mutable_data_ptr<T>(),
-                                     wants_branch ? grad_branch.mutable_data_ptr<O>() : nullptr,
+                                     extras.branch ? grad_branch.mutable_data_ptr<O>() : nullptr,
+                                     extras.normed ? normed.mutable_data_ptr<O>() : nullptr,
                                      C};
         at::parallel_for(0, partials, 1, [&](int64_t first, int64_t last) {
           for (int64_t part = first; part < last; ++part) {
@@ -190,7 +195,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
       });
   if (!is_done) return plain();
   const at::Tensor sums = parts.sum(1);
-  return {grad_x, grad_branch, sums[0], sums[1]};
+  return {grad_x, grad_branch, sums[0], sums[1], normed};
 }
 
 }  // namespace mezzo::kernels

@@ -96,17 +96,19 @@ at::Tensor norm_again(const at::Tensor& sum_in, const at::Tensor& mean, const at
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                                          const at::Tensor& grad_sum_in, const at::Tensor& sum_in,
                                          const at::Tensor& mean, const at::Tensor& rstd,
-                                         const at::Tensor& weight_in, bool wants_branch) {
+                                         const at::Tensor& weight_in, const at::Tensor& bias_in,
+                                         ResidualNormExtras extras) {
   const Launch launch(sum_in);
   const at::Tensor grad_normed = aligned(grad_normed_in), sum = aligned(sum_in);
-  const at::Tensor weight = vector_of(weight_in);
+  const at::Tensor weight = vector_of(weight_in), bias = vector_of(bias_in);
   const at::Tensor grad_sum =
       grad_sum_in.defined() ? aligned(grad_sum_in.to(sum.scalar_type())) : grad_sum_in;
   const int64_t C = sum.size(-1), rows = sum.numel() / C;
   const auto blocks =
       static_cast<int>(std::min<int64_t>(rows, int64_t{kBlocksEach} * launch.multiprocessors()));
   at::Tensor grad_x = at::empty_like(sum),
-             grad_branch = wants_branch ? at::empty_like(grad_normed) : at::Tensor();
+             grad_branch = extras.branch ? at::empty_like(grad_normed) : at::Tensor(),
+             normed = extras.normed ? at::empty_like(grad_normed) : at::Tensor();
   at::Tensor partials = at::empty({2, blocks, C}, sum.options().dtype(at::kFloat));
   launch_norm_grad_rows({.grad_normed = grad_normed.const_data_ptr(),
                          .grad_sum = grad_sum.defined() ? grad_sum.const_data_ptr() : nullptr,
@@ -114,8 +116,10 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                          .mean = address(mean),
                          .rstd = rstd.const_data_ptr<float>(),
                          .weight = address(weight),
+                         .bias = address(bias),
                          .grad_x = grad_x.mutable_data_ptr(),
-                         .grad_branch = wants_branch ? grad_branch.mutable_data_ptr() : nullptr,
+                         .grad_branch = extras.branch ? grad_branch.mutable_data_ptr() : nullptr,
+                         .normed = extras.normed ? normed.mutable_data_ptr() : nullptr,
                          .partials = partials.mutable_data_ptr<float>(),
                          .rows = rows,
                          .C = C,
@@ -124,7 +128,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                          .out = number_of(grad_normed.scalar_type())},
                         launch.stream());
   const at::Tensor sums = partials.sum(1);
-  return {grad_x, grad_branch, sums[0], sums[1]};
+  return {grad_x, grad_branch, sums[0], sums[1], normed};
 }
 
 }  // namespace mezzo::kernels::cuda

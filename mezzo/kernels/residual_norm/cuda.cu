@@ -20,14 +20,24 @@ __device__ __forceinline__ void store_narrow(void* base, int64_t at, const float
   store(static_cast<T*>(base) + at, four);
 }
 
+/// unit: (sum - mean) * rstd. bias: null, or the row's.
+template <class O>
+__device__ __forceinline__ void store_normed(void* normed, int64_t at, const float (&unit)[4],
+                                             const float (&weight)[4], const float* bias,
+                                             int64_t column) {
+  float added[4] = {}, out[4];
+  if (bias != nullptr) load_wide<float>(bias, column, added);
+  for (int k = 0; k < 4; ++k) out[k] = unit[k] * weight[k] + added[k];
+  store_narrow<O>(normed, at, out);
+}
+
 template <class O>
 __device__ __forceinline__ void normalise(const NormRows& a, int64_t at, int64_t column, float mean,
                                           float rstd, const float (&sum)[4]) {
-  float weight[4], bias[4] = {}, normed[4];
+  float weight[4], unit[4];
   load_wide<float>(a.weight, column, weight);
-  if (a.bias != nullptr) load_wide<float>(a.bias, column, bias);
-  for (int k = 0; k < 4; ++k) normed[k] = (sum[k] - mean) * rstd * weight[k] + bias[k];
-  store_narrow<O>(a.normed, at, normed);
+  for (int k = 0; k < 4; ++k) unit[k] = (sum[k] - mean) * rstd;
+  store_normed<O>(a.normed, at, unit, weight, a.bias, column);
 }
 
 template <class T, class B, class O, int Items>
@@ -109,6 +119,8 @@ __global__ void norm_grad_rows(NormGradRows a) {
         along_one += weighted[item][k];
         along_unit += weighted[item][k] * unit[item][k];
       }
+      if (a.normed != nullptr)
+        store_normed<O>(a.normed, first + column, unit[item], weight, a.bias, column);
     }
     along_one = a.mean == nullptr ? 0.0f : block_sum(along_one, scratch) * per_element;
     along_unit = block_sum(along_unit, scratch) * per_element;

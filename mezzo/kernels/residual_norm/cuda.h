@@ -34,9 +34,10 @@ struct NormGradRows {
   const void* sum;
   const float* mean;  // null: RMSNorm
   const float *rstd, *weight;
+  const float* bias;  // null: zero
   void* grad_x;
-  void* grad_branch;  // in `out`; null: not wanted
-  float* partials;    // [2, blocks, C]: each block's share of grad weight, then of grad bias
+  void *grad_branch, *normed;  // in `out`; null: not wanted
+  float* partials;  // [2, blocks, C]: each block's share of grad weight, then of grad bias
   int64_t rows, C;
   int blocks;
   Number stream_number, out;

@@ -39,7 +39,7 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
                                          const at::Tensor& sum, const at::Tensor& mean,
                                          const at::Tensor& rstd, const at::Tensor& weight,
-                                         bool wants_branch) {
+                                         const at::Tensor& bias, ResidualNormExtras extras) {
   const at::ScalarType type = sum_type(sum);
   const at::Tensor grad = grad_normed.to(type);
   const at::Tensor unit = centered(sum, mean) * rstd.unsqueeze(-1);
@@ -49,8 +49,10 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at
   if (grad_sum.defined()) grad_x = grad_x + grad_sum.to(type);
   const int64_t C = sum.size(-1);
   grad_x = grad_x.to(sum.scalar_type());
-  return {grad_x, wants_branch ? grad_x.to(grad_normed.scalar_type()) : at::Tensor(),
-          (grad * unit).reshape({-1, C}).sum(0), grad.reshape({-1, C}).sum(0)};
+  const at::ScalarType dtype = grad_normed.scalar_type();
+  return {grad_x, extras.branch ? grad_x.to(dtype) : at::Tensor(),
+          (grad * unit).reshape({-1, C}).sum(0), grad.reshape({-1, C}).sum(0),
+          extras.normed ? norm_again(sum, mean, rstd, weight, bias, dtype) : at::Tensor()};
 }
 
 }  // namespace mezzo::kernels::reference

@@ -40,16 +40,22 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 
 struct ResidualNormGrads {
   at::Tensor x;             ///< in the dtype of sum: the gradient of x, and of the branch
-  at::Tensor branch;        ///< x in the dtype of grad_normed, if asked for
+  at::Tensor branch;        ///< if asked for
   at::Tensor weight, bias;  ///< [C], fp32
+  at::Tensor normed;        ///< if asked for
 };
 
-///   grad_normed   [..., C], grad_sum [..., C] in the dtype of sum, or undefined
-///   wants_branch  the gradient of x also in the dtype of grad_normed, for a branch that has it
+struct ResidualNormExtras {
+  bool branch = false;  ///< the gradient of x also in the dtype of grad_normed, for such a branch
+  bool normed = false;  ///< norm_again(), in the dtype of grad_normed
+};
+
+///   grad_normed  [..., C], grad_sum [..., C] in the dtype of sum, or undefined
+///   bias         as in the forward pass: for normed
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
                                          const at::Tensor& sum, const at::Tensor& mean,
                                          const at::Tensor& rstd, const at::Tensor& weight,
-                                         bool wants_branch = false);
+                                         const at::Tensor& bias, ResidualNormExtras extras = {});
 
 namespace reference {
 
@@ -61,7 +67,7 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
                                          const at::Tensor& sum, const at::Tensor& mean,
                                          const at::Tensor& rstd, const at::Tensor& weight,
-                                         bool wants_branch = false);
+                                         const at::Tensor& bias, ResidualNormExtras extras = {});
 
 }  // namespace reference
 
@@ -79,7 +85,7 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
 ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
                                          const at::Tensor& sum, const at::Tensor& mean,
                                          const at::Tensor& rstd, const at::Tensor& weight,
-                                         bool wants_branch = false);
+                                         const at::Tensor& bias, ResidualNormExtras extras = {});
 
 }  // namespace cuda
 }  // namespace mezzo::kernels

@@ -80,9 +80,9 @@ struct NormGradRows {
   const T* grad_sum;  // null: zero
   const T* sum;
   const float* mean;  // null: RMSNorm
-  const float *rstd, *weight;
+  const float *rstd, *weight, *bias;
   T* grad_x;
-  O* grad_branch;  // null: not wanted
+  O *grad_branch, *normed;  // null: not wanted
   int64_t C;
 };
 
@@ -117,6 +117,8 @@ MEZZO_INLINE void norm_grad_rows(NormGradRows<T, O> a, float* grad_weight, float
       O* grad_branch = a.grad_branch + row * a.C;
       for (int64_t i = 0; i < a.C; ++i) grad_branch[i] = narrow<O>(wide(grad_x[i]));
     }
+    if (a.normed != nullptr)
+      normalise(sum, mean, rstd, a.weight, a.bias, a.normed + row * a.C, a.C);
   }
 }
 

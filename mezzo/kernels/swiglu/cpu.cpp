@@ -36,14 +36,17 @@ MEZZO_INLINE void swiglu_row(const T* gate, const T* up, T* y, int64_t C) {
   }
 }
 
-template <class T>
+/// y: silu(gate) * up again, if `again`.
+template <class T, bool again>
 MEZZO_INLINE void swiglu_grad_row(const T* grad, const T* gate, const T* up, T* grad_gate,
-                                  T* grad_up, int64_t C) {
+                                  T* grad_up, T* y, int64_t C) {
+#pragma omp simd
   for (int64_t i = 0; i < C; ++i) {
     const float g = wide(gate[i]);
     const Sigmoid s = sigmoid_of(g);
     grad_gate[i] = narrow<T>(wide(grad[i]) * wide(up[i]) * (s.value + g * s.slope));
     grad_up[i] = narrow<T>(wide(grad[i]) * (g * s.value));
+    if constexpr (again) y[i] = narrow<T>(g * s.value * wide(up[i]));
   }
 }
 
@@ -79,23 +82,33 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
   return is_done ? y : at::silu(gate_up.narrow(-1, 0, C)) * gate_up.narrow(-1, C, C);
 }
 
-at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in) {
+at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in,
+                           at::Tensor* again) {
   const int64_t C = channels_of(gate_up_in);
   if constexpr (kHasCuda) {
-    if (cuda::takes(gate_up_in)) return cuda::swiglu_backward(grad_in, gate_up_in);
+    if (cuda::takes(gate_up_in)) return cuda::swiglu_backward(grad_in, gate_up_in, again);
   }
   const at::Tensor gate_up = gate_up_in.contiguous(), grad = grad_in.contiguous();
   at::Tensor grad_gate_up = at::empty_like(gate_up);
+  if (again != nullptr) *again = at::empty_like(grad);
   const bool is_done = with_type(gate_up, [&]<class T>(T) {
     const T *from = gate_up.const_data_ptr<T>(), *of_y = grad.const_data_ptr<T>();
     T* to = grad_gate_up.mutable_data_ptr<T>();
+    T* y = again != nullptr ? again->mutable_data_ptr<T>() : nullptr;
     over_rows(C == 0 ? 0 : grad.numel() / C, C, [&](int64_t row) {
       const T* gate = from + row * 2 * C;
+      const T* grad_y = of_y + row * C;
       T* grad_gate = to + row * 2 * C;
-      simd<swiglu_grad_row<T>>(of_y + row * C, gate, gate + C, grad_gate, grad_gate + C, C);
+      if (y == nullptr) {
+        simd<swiglu_grad_row<T, false>>(grad_y, gate, gate + C, grad_gate, grad_gate + C, y, C);
+      } else {
+        simd<swiglu_grad_row<T, true>>(grad_y, gate, gate + C, grad_gate, grad_gate + C,
+                                       y + row * C, C);
+      }
     });
   });
   if (is_done) return grad_gate_up;
+  if (again != nullptr) *again = swiglu(gate_up_in);
   const at::Tensor gate = gate_up.narrow(-1, 0, C), up = gate_up.narrow(-1, C, C);
   return at::cat({at::silu_backward(grad * up, gate), grad * at::silu(gate)}, -1);
 }

@@ -23,14 +23,17 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
   return y;
 }
 
-at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in) {
+at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in,
+                           at::Tensor* again) {
   const Launch launch(gate_up_in);
   const at::Tensor gate_up = aligned(gate_up_in), grad = aligned(grad_in);
   const int64_t C = grad.size(-1);
   at::Tensor grad_gate_up = at::empty_like(gate_up);
-  launch_swiglu_backward(grad.const_data_ptr(), gate_up.const_data_ptr(),
-                         grad_gate_up.mutable_data_ptr(), C == 0 ? 0 : grad.numel() / C, C,
-                         number_of(grad.scalar_type()), launch.stream());
+  if (again != nullptr) *again = at::empty_like(grad);
+  launch_swiglu_backward(
+      grad.const_data_ptr(), gate_up.const_data_ptr(), grad_gate_up.mutable_data_ptr(),
+      again != nullptr ? again->mutable_data_ptr() : nullptr, C == 0 ? 0 : grad.numel() / C, C,
+      number_of(grad.scalar_type()), launch.stream());
   return grad_gate_up;
 }
 

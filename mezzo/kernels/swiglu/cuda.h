@@ -10,7 +10,8 @@ namespace mezzo::kernels::cuda {
 
 void launch_swiglu(const void* gate_up, void* y, int64_t rows, int64_t C, Number number,
                    void* stream);
-void launch_swiglu_backward(const void* grad, const void* gate_up, void* grad_gate_up, int64_t rows,
-                            int64_t C, Number number, void* stream);
+/// y: swiglu again, or null.
+void launch_swiglu_backward(const void* grad, const void* gate_up, void* grad_gate_up, void* y,
+                            int64_t rows, int64_t C, Number number, void* stream);
 
 }  // namespace mezzo::kernels::cuda

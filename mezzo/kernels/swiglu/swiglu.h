@@ -15,14 +15,17 @@ namespace mezzo::kernels {
 at::Tensor swiglu(const at::Tensor& gate_up);
 
 /// The gradient of gate_up, in its dtype and layout: {grad up silu'(gate), grad silu(gate)}, with
-/// silu'(g) = s + g s (1 - s), s = sigmoid(g). grad [..., C] has the dtype of gate_up.
-at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up);
+/// silu'(g) = s + g s (1 - s), s = sigmoid(g). grad [..., C] has the dtype of gate_up. `again`, if
+/// it is not null, becomes swiglu(gate_up), bit for bit.
+at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
+                           at::Tensor* again = nullptr);
 
 /// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/stream.h).
 namespace cuda {
 
 at::Tensor swiglu(const at::Tensor& gate_up);
-at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up);
+at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
+                           at::Tensor* again = nullptr);
 
 }  // namespace cuda
 }  // namespace mezzo::kernels
