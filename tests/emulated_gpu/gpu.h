@@ -71,4 +71,9 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void*,
   emulated_gpu::run_blocks(blocks, threads, [&] { kernel(arguments...); });
 }
 
+template <class... Parameters>
+int resident_blocks(void (*)(Parameters...), int) {
+  return 4;
+}
+
 }  // namespace mezzo::kernels::cuda

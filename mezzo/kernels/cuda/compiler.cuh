@@ -22,5 +22,15 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void* st
   if (error != cudaSuccess) launch_failed(cudaGetErrorString(error));
 }
 
+/// Blocks of so many threads that a multiprocessor of the current GPU runs at once.
+template <class... Parameters>
+int resident_blocks(void (*kernel)(Parameters...), int threads) {
+  int blocks = 0;
+  const cudaError_t error =
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, 0);
+  if (error != cudaSuccess) launch_failed(cudaGetErrorString(error));
+  return blocks;
+}
+
 }  // namespace mezzo::kernels::cuda
 #endif

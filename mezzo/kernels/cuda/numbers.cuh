@@ -67,17 +67,25 @@ __device__ __forceinline__ unsigned warp_max(unsigned x) {
   return x;
 }
 
-/// The sum over the block's threads, on each of them; a multiple of kWarp of them, all of which
-/// call it. `scratch`: one float a warp, free to be used again when all have returned.
-__device__ __forceinline__ float block_sum(float x, float* scratch) {
+/// Each of x becomes its sum over the block's threads, on each of them; a multiple of kWarp of
+/// them, all of which call it. `scratch` is free to be used again when all have returned.
+template <int N>
+__device__ __forceinline__ void block_sums(float (&x)[N], float (&scratch)[N][kWarp]) {
   const int warps = static_cast<int>(blockDim.x) / kWarp,
             warp = static_cast<int>(threadIdx.x) / kWarp,
             lane = static_cast<int>(threadIdx.x) % kWarp;
-  x = warp_sum(x);
+  for (int i = 0; i < N; ++i) x[i] = warp_sum(x[i]);
   __syncthreads();
-  if (lane == 0) scratch[warp] = x;
+  for (int i = 0; i < N; ++i)
+    if (lane == 0) scratch[i][warp] = x[i];
   __syncthreads();
-  return warp_sum(lane < warps ? scratch[lane] : 0.0f);
+  for (int i = 0; i < N; ++i) x[i] = warp_sum(lane < warps ? scratch[i][lane] : 0.0f);
+}
+
+__device__ __forceinline__ float block_sum(float x, float (&scratch)[1][kWarp]) {
+  float sum[1] = {x};
+  block_sums(sum, scratch);
+  return sum[0];
 }
 
 }  // namespace mezzo::kernels::cuda

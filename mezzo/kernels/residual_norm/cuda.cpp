@@ -14,10 +14,6 @@
 namespace mezzo::kernels::cuda {
 namespace {
 
-// Blocks of the backward pass for each multiprocessor: enough to hide memory's latency, few enough
-// for a short sum over what each block leaves.
-constexpr int kBlocksEach = 4;
-
 at::Tensor vector_of(const at::Tensor& value) {
   return value.defined() ? aligned(value.to(at::kFloat)) : value;
 }
@@ -104,8 +100,11 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
   const at::Tensor grad_sum =
       grad_sum_in.defined() ? aligned(grad_sum_in.to(sum.scalar_type())) : grad_sum_in;
   const int64_t C = sum.size(-1), rows = sum.numel() / C;
-  const auto blocks =
-      static_cast<int>(std::min<int64_t>(rows, int64_t{kBlocksEach} * launch.multiprocessors()));
+  const Number stream_number = number_of(sum.scalar_type()),
+               out = number_of(grad_normed.scalar_type());
+  // As many as run at once: all of them begin together and end together.
+  const int resident = resident_norm_grad_blocks(C, stream_number, out) * launch.multiprocessors();
+  const auto blocks = static_cast<int>(std::min<int64_t>(rows, resident));
   at::Tensor grad_x = at::empty_like(sum),
              grad_branch = extras.branch ? at::empty_like(grad_normed) : at::Tensor(),
              normed = extras.normed ? at::empty_like(grad_normed) : at::Tensor();
@@ -124,8 +123,8 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                          .rows = rows,
                          .C = C,
                          .blocks = blocks,
-                         .stream_number = number_of(sum.scalar_type()),
-                         .out = number_of(grad_normed.scalar_type())},
+                         .stream_number = stream_number,
+                         .out = out},
                         launch.stream());
   const at::Tensor sums = partials.sum(1);
   return {grad_x, grad_branch, sums[0], sums[1], normed};

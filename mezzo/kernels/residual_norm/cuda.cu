@@ -20,29 +20,28 @@ __device__ __forceinline__ void store_narrow(void* base, int64_t at, const float
   store(static_cast<T*>(base) + at, four);
 }
 
-/// unit: (sum - mean) * rstd. bias: null, or the row's.
-template <class O>
-__device__ __forceinline__ void store_normed(void* normed, int64_t at, const float (&unit)[4],
-                                             const float (&weight)[4], const float* bias,
-                                             int64_t column) {
-  float added[4] = {}, out[4];
-  if (bias != nullptr) load_wide<float>(bias, column, added);
-  for (int k = 0; k < 4; ++k) out[k] = unit[k] * weight[k] + added[k];
-  store_narrow<O>(normed, at, out);
+/// unit: (sum - mean) * rstd. Rows: NormRows or NormGradRows.
+template <class O, class Rows>
+__device__ __forceinline__ void store_normed(const Rows& a, int64_t at, int64_t column,
+                                             const float (&unit)[4]) {
+  float weight[4], bias[4] = {}, normed[4];
+  load_wide<float>(a.weight, column, weight);
+  if (a.bias != nullptr) load_wide<float>(a.bias, column, bias);
+  for (int k = 0; k < 4; ++k) normed[k] = unit[k] * weight[k] + bias[k];
+  store_narrow<O>(a.normed, at, normed);
 }
 
 template <class O>
 __device__ __forceinline__ void normalise(const NormRows& a, int64_t at, int64_t column, float mean,
                                           float rstd, const float (&sum)[4]) {
-  float weight[4], unit[4];
-  load_wide<float>(a.weight, column, weight);
+  float unit[4];
   for (int k = 0; k < 4; ++k) unit[k] = (sum[k] - mean) * rstd;
-  store_normed<O>(a.normed, at, unit, weight, a.bias, column);
+  store_normed<O>(a, at, column, unit);
 }
 
 template <class T, class B, class O, int Items>
 __global__ void norm_rows(NormRows a) {
-  __shared__ float scratch[kWarp];
+  __shared__ float scratch[1][kWarp];
   const int64_t row = blockIdx.x, first = row * a.C;
   float x[Items][4] = {};
   float total = 0.0f;
@@ -95,13 +94,13 @@ __global__ void norm_again(NormRows a) {
 // gradient in registers: the order of the sums is fixed.
 template <class T, class O, int Items>
 __global__ void norm_grad_rows(NormGradRows a) {
-  __shared__ float scratch[kWarp];
+  __shared__ float scratch[2][kWarp];
   float grad_weight[Items][4] = {}, grad_bias[Items][4] = {};
   const float per_element = 1.0f / static_cast<float>(a.C);
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
     const int64_t first = row * a.C;
     const float mean = a.mean == nullptr ? 0.0f : a.mean[row], rstd = a.rstd[row];
-    float weighted[Items][4] = {}, unit[Items][4] = {};
+    float weighted[Items][4] = {}, unit[Items][4] = {}, grad_x[Items][4] = {};
     float along_one = 0.0f, along_unit = 0.0f;
 #pragma unroll
     for (int item = 0; item < Items; ++item) {
@@ -111,6 +110,7 @@ __global__ void norm_grad_rows(NormGradRows a) {
       load_wide<O>(a.grad_normed, first + column, grad);
       load_wide<T>(a.sum, first + column, unit[item]);
       load_wide<float>(a.weight, column, weight);
+      if (a.grad_sum != nullptr) load_wide<T>(a.grad_sum, first + column, grad_x[item]);
       for (int k = 0; k < 4; ++k) {
         unit[item][k] = (unit[item][k] - mean) * rstd;
         weighted[item][k] = grad[k] * weight[k];
@@ -119,23 +119,22 @@ __global__ void norm_grad_rows(NormGradRows a) {
         along_one += weighted[item][k];
         along_unit += weighted[item][k] * unit[item][k];
       }
-      if (a.normed != nullptr)
-        store_normed<O>(a.normed, first + column, unit[item], weight, a.bias, column);
     }
-    along_one = a.mean == nullptr ? 0.0f : block_sum(along_one, scratch) * per_element;
-    along_unit = block_sum(along_unit, scratch) * per_element;
+    float along[2] = {along_one, along_unit};
+    block_sums(along, scratch);
+    along_one = a.mean == nullptr ? 0.0f : along[0] * per_element;
+    along_unit = along[1] * per_element;
 #pragma unroll
     for (int item = 0; item < Items; ++item) {
       const int64_t column = 4 * (threadIdx.x + int64_t{item} * blockDim.x);
       if (column >= a.C) continue;
-      float grad_x[4] = {};
-      if (a.grad_sum != nullptr) load_wide<T>(a.grad_sum, first + column, grad_x);
       for (int k = 0; k < 4; ++k) {
-        grad_x[k] += rstd * (weighted[item][k] - along_one - unit[item][k] * along_unit);
-        grad_x[k] = wide(narrow<T>(grad_x[k]));
+        grad_x[item][k] += rstd * (weighted[item][k] - along_one - unit[item][k] * along_unit);
+        grad_x[item][k] = wide(narrow<T>(grad_x[item][k]));
       }
-      store_narrow<T>(a.grad_x, first + column, grad_x);
-      if (a.grad_branch != nullptr) store_narrow<O>(a.grad_branch, first + column, grad_x);
+      store_narrow<T>(a.grad_x, first + column, grad_x[item]);
+      if (a.grad_branch != nullptr) store_narrow<O>(a.grad_branch, first + column, grad_x[item]);
+      if (a.normed != nullptr) store_normed<O>(a, first + column, column, unit[item]);
     }
   }
 #pragma unroll
@@ -204,6 +203,17 @@ void launch_norm_grad_rows(const NormGradRows& a, void* stream) {
       launch(norm_grad_rows<T, O, Items>, a.blocks, layout.threads, stream, a);
     });
   });
+}
+
+int resident_norm_grad_blocks(int64_t C, Number stream_number, Number out) {
+  const RowLayout layout = row_layout(C);
+  int blocks = 0;
+  with_numbers(stream_number, out, [&]<class T, class O>(T, O) {
+    with_items(layout.items, [&]<int Items>(std::integral_constant<int, Items>) {
+      blocks = resident_blocks(norm_grad_rows<T, O, Items>, layout.threads);
+    });
+  });
+  return blocks;
 }
 
 }  // namespace mezzo::kernels::cuda

@@ -45,4 +45,7 @@ struct NormGradRows {
 
 void launch_norm_grad_rows(const NormGradRows& rows, void* stream);
 
+/// How many of these blocks a multiprocessor runs at once.
+int resident_norm_grad_blocks(int64_t C, Number stream_number, Number out);
+
 }  // namespace mezzo::kernels::cuda
