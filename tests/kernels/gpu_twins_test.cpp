@@ -296,8 +296,8 @@ std::string loss_name(const ::testing::TestParamInfo<LossTwin::ParamType>& param
 }
 
 INSTANTIATE_TEST_SUITE_P(Twins, LossTwin,
-                         ::testing::Combine(kDtypes, ::testing::Values(Head{1000, 0.0, 0.0},
-                                                                       Head{1003, 0.1, 1e-3})),
+                         ::testing::Combine(kDtypes, ::testing::Values(Head{20000, 0.0, 0.0},
+                                                                       Head{3003, 0.1, 1e-3})),
                          loss_name);
 
 using LossTwinOnGpu = TwinTest;
@@ -312,6 +312,16 @@ TEST_F(LossTwinOnGpu, ATargetBesideTheVocabularyMakesLossAndGradientsNaN) {
     EXPECT_TRUE(std::isnan(got.loss.item<double>())) << beside;
     EXPECT_TRUE(at::equal(got.x.isnan().all(1), targets.eq(beside))) << beside;
     EXPECT_TRUE(got.weight.isnan().all().item<bool>()) << beside;
+  }
+}
+
+TEST_F(LossTwinOnGpu, OneLogitThatIsNaNMakesTheLossNaN) {
+  const at::Tensor x = random({4, 8}, at::kFloat), weight = random({20000, 8}, at::kFloat);
+  for (const int64_t row : {0, 9000, 19999}) {
+    at::Tensor broken = weight.clone();
+    broken[row][0] = NAN;
+    const auto got = loss_of(on_gpu(x), on_gpu(broken), on_gpu(at::arange(1, 5)), {});
+    EXPECT_TRUE(std::isnan(got.loss.item<double>())) << row;
   }
 }
 

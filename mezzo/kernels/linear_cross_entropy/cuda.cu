@@ -18,14 +18,20 @@ struct RowSums {
   float exponentials = 0.0f;
   float logits = 0.0f;  // for label smoothing
 
-  __device__ void add(float z) {
-    // A NaN must not hide behind a comparison that is false.
-    if (!(z <= largest)) {
-      exponentials *= __expf(largest - z);
-      largest = z;
+  /// All of z relative to their largest, so that no exponential waits for another. A NaN is never
+  /// the largest, but its exponential tells of it.
+  template <int N>
+  __device__ void add(const float (&z)[N]) {
+    float most = largest;
+#pragma unroll
+    for (int k = 0; k < N; ++k) most = fmaxf(most, z[k]);
+    exponentials *= __expf(largest - most);
+    largest = most;
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      exponentials += __expf(z[k] - most);
+      logits += z[k];
     }
-    exponentials += __expf(z - largest);
-    logits += z;
   }
   __device__ void merge(const RowSums& other) {
     const float most = fmaxf(largest, other.largest);
@@ -55,6 +61,25 @@ __device__ __forceinline__ RowSums of_block(RowSums sums) {
   RowSums all = by_warp[0];
   for (int warp = 1; warp < kThreads / kWarp; ++warp) all.merge(by_warp[warp]);
   return all;
+}
+
+/// Adds a thread's logits from `at` on, as long as there are whole groups of Packs accesses, which
+/// are under way at once. Returns where the rest begins.
+template <int Width, int Packs, class T>
+__device__ __forceinline__ int64_t add_groups(RowSums& sums, const T* logits, int64_t at,
+                                              int64_t V) {
+  constexpr int64_t kStride = Width * kThreads;
+  for (; at + (Packs - 1) * kStride < V; at += Packs * kStride) {
+    float z[Packs * Width];
+#pragma unroll
+    for (int p = 0; p < Packs; ++p) {
+      const auto pack = load<Width>(logits + at + p * kStride);
+#pragma unroll
+      for (int k = 0; k < Width; ++k) z[p * Width + k] = wide(pack.at[k]);
+    }
+    sums.add(z);
+  }
+  return at;
 }
 
 template <class T, int Width>
@@ -90,11 +115,8 @@ __global__ void __launch_bounds__(kThreads) loss_rows(LossRows a) {
     return;
   }
   RowSums sums;
-  for (int64_t at = Width * int64_t{threadIdx.x}; at < a.V; at += Width * kThreads) {
-    const auto pack = load<Width>(logits + at);
-#pragma unroll
-    for (int k = 0; k < Width; ++k) sums.add(wide(pack.at[k]));
-  }
+  const int64_t rest = add_groups<Width, 4>(sums, logits, Width * int64_t{threadIdx.x}, a.V);
+  add_groups<Width, 1>(sums, logits, rest, a.V);
   sums = of_block(sums);
   const float log_sum = logf(sums.exponentials), lse = sums.largest + log_sum;
   if (threadIdx.x == 0) {
