@@ -18,8 +18,8 @@ namespace mezzo::kernels {
 namespace {
 
 // Of a chunk's logits: 8192 rows of a vocabulary of 50304 in 16 bits, at which products have
-// reached their rate.
-constexpr int64_t kChunkBytes = int64_t{768} << 20;
+// reached their rate, are 786 MiB.
+constexpr int64_t kChunkBytes = int64_t{800} << 20;
 constexpr int64_t kTile = 256;  // rows of which products like a multiple
 
 int64_t rows_a_chunk(const at::Tensor& rows, int64_t V) {
