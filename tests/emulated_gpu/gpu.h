@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cmath>
@@ -50,10 +51,12 @@ using std::min;
 
 inline void __syncthreads() { emulated_gpu::sync_block(); }
 
+/// T: of one word or several.
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int step) {
-  static_assert(sizeof(T) == sizeof(uint32_t));
-  return std::bit_cast<T>(emulated_gpu::exchange(std::bit_cast<uint32_t>(value), step));
+  auto words = std::bit_cast<std::array<uint32_t, sizeof(T) / sizeof(uint32_t)>>(value);
+  for (uint32_t& word : words) word = emulated_gpu::exchange(word, step);
+  return std::bit_cast<T>(words);
 }
 
 inline float __expf(float x) { return std::exp(x); }
@@ -61,7 +64,9 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 
+inline void atomicAdd(unsigned* to, unsigned value) { *to += value; }
 inline void atomicAdd(unsigned long long* to, unsigned long long value) { *to += value; }
+inline void atomicAdd(double* to, double value) { *to += value; }
 inline void atomicMax(unsigned* to, unsigned value) { *to = max(*to, value); }
 inline void atomicMax(unsigned long long* to, unsigned long long value) { *to = max(*to, value); }
 

@@ -15,6 +15,7 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/kernels/adamw/adamw.h"
 #include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/exponent_counts/exponent_counts.h"
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
 #include "mezzo/kernels/linear_cross_entropy/chunked.h"
@@ -442,6 +443,30 @@ TEST_F(AdamWTwinOnGpu, TakesStepRateScaleAndSkippingFromTheDevice) {
   } else {
     GTEST_SKIP() << "no kernels for a GPU in this build";
   }
+}
+
+using ExponentCountsTwinOnGpu = TwinTest;
+
+TEST_F(ExponentCountsTwinOnGpu, CountAsTheReference) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf})
+    for (const int64_t N : {1, 7, 4096, 70001}) {
+      at::Tensor x = random({N}, at::kFloat).pow(9);  // some are subnormal in fp16
+      if (N > 100) {
+        x.slice(0, 3, 6).fill_(NAN);
+        x[8] = INFINITY;
+        x[9] = -INFINITY;
+        x.slice(0, 10, 40).zero_();
+        x.slice(0, 40, 50).fill_(-0.0f);
+        x.slice(0, 50, 60).fill_(1e-41f);
+      }
+      x = x.to(dtype);
+      const ExponentCounts want = exponent_counts_reference(x),
+                           got = tested::exponent_counts(on_gpu(x));
+      EXPECT_EQ(got.by_exponent, want.by_exponent);
+      EXPECT_EQ(got.zeros, want.zeros);
+      EXPECT_EQ(got.largest, want.largest);
+      EXPECT_NEAR(got.sum_squares, want.sum_squares, 1e-9 * want.sum_squares);  // orders differ
+    }
 }
 
 using GradCheckTwinOnGpu = TwinTest;

@@ -53,7 +53,7 @@ void with_number(Number number, F&& f) {
   }
 }
 
-/// The sum over the warp's lanes, on each of them; float or unsigned.
+/// The sum over the warp's lanes, on each of them; float, double or unsigned.
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {
   for (int step = kWarp / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);

@@ -6,6 +6,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
+#include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/cuda/stream.h"
 #include "mezzo/kernels/exponent_counts/exponent_counts.h"
 #include "mezzo/kernels/simd/simd.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"
@@ -83,8 +85,11 @@ ExponentCounts counts_of_fp32(const at::Tensor& dense) {
 }  // namespace
 
 ExponentCounts exponent_counts(const at::Tensor& tensor) {
-  if (tensor.numel() == 0 || !tensor.is_cpu() || tensor.layout() != at::kStrided)
-    return exponent_counts_reference(tensor);
+  const bool is_plain = tensor.numel() > 0 && tensor.layout() == at::kStrided;
+  if constexpr (kHasCuda) {
+    if (is_plain && cuda::takes(tensor)) return cuda::exponent_counts(tensor);
+  }
+  if (!is_plain || !tensor.is_cpu()) return exponent_counts_reference(tensor);
   const at::NoGradGuard no_grad;
   const at::Tensor dense =
       tensor.is_non_overlapping_and_dense() ? tensor : tensor.detach().contiguous();

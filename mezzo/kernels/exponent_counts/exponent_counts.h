@@ -17,11 +17,19 @@ struct ExponentCounts {
   double sum_squares = 0.0;  ///< of the finite ones, summed in fp64
 };
 
-/// Of a dense floating tensor on any device; fp64 is rounded to fp32 first. CPU tensors of 16 and
-/// 32 bits are read once or twice, on all threads; others through ATen's ops, and read back.
+/// Of a dense floating tensor on any device; fp64 is rounded to fp32 first. Tensors of 16 and 32
+/// bits are read once or twice, on all threads of a CPU, or once by a GPU's kernel, for which the
+/// host then waits; others are counted by ATen's ops.
 ExponentCounts exponent_counts(const at::Tensor& tensor);
 
 /// The same, plainly: the definition.
 ExponentCounts exponent_counts_reference(const at::Tensor& tensor);
 
+namespace cuda {
+
+/// The same by a GPU's kernel, of at least one number that cuda::takes()
+/// (mezzo/kernels/cuda/stream.h). sum_squares may differ from call to call by its fp64 roundings.
+ExponentCounts exponent_counts(const at::Tensor& tensor);
+
+}  // namespace cuda
 }  // namespace mezzo::kernels
