@@ -23,7 +23,8 @@ namespace mezzo::models {
 /// What the backward pass makes again instead of keeping it. The gradients are the same bits.
 enum class Recompute {
   kNone,         ///< nothing
-  kElementwise,  ///< normalised rows and GELU: a third of the activations for a pass over memory
+  kElementwise,  ///< normalised rows and GELU, a third of the activations: their gradients' passes
+                 ///< write them again
   kLayer,        ///< whole blocks: all but their inputs, for one more forward pass
 };
 
