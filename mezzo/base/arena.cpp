@@ -1,13 +1,17 @@
 #include "mezzo/base/arena.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <iterator>
 
+#include <fmt/format.h>
 #include <sanitizer/asan_interface.h>  // nothing but for AddressSanitizer
 #include <sys/mman.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/log.h"
 
 namespace mezzo {
 namespace {
@@ -21,7 +25,11 @@ Arena::Arena(size_t address_bytes) {
   const size_t reserved = round_up(address_bytes, kFrame) + kFrame;
   void* reservation =
       ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, /*fd=*/-1, /*offset=*/0);
-  if (reservation == MAP_FAILED) return;
+  if (reservation == MAP_FAILED) {
+    log("memory", fmt::format("no memory is reused: the system refuses {} bytes of addresses ({})",
+                              reserved, std::strerror(errno)));
+    return;
+  }
   reservation_ = reservation;
   reserved_ = reserved;
   const auto address = reinterpret_cast<uintptr_t>(reservation);

@@ -33,7 +33,8 @@ class Arena {
   // has up to 5 % of the peak faulted in anew each step, mostly none; a 32nd up to 11 %.
   static constexpr size_t kSlack = 16;
 
-  /// Reserves addresses, no memory. Where the system refuses them, take() has nothing to give.
+  /// Reserves addresses, no memory. Where the system refuses them, take() has nothing to give, and
+  /// the log says so ("memory").
   explicit Arena(size_t address_bytes);
   ~Arena();
   Arena(const Arena&) = delete;

@@ -1,5 +1,6 @@
 #include "mezzo/base/cpu_allocator.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
@@ -17,16 +18,17 @@ namespace mezzo {
 namespace {
 
 constexpr size_t kLargeBytes = size_t{64} << 10;
+constexpr size_t kMostAddresses = size_t{1} << 46;
 // Any above libtorch's own, 0.
 constexpr uint8_t kPriority = 100;
 
-// Room enough that no pattern of sizes uses it up while memory is left; half of what the user
-// allows (ulimit -v), since the other half is malloc's.
+// Room enough that no pattern of sizes uses it up while memory is left; at most half of what the
+// user allows (ulimit -v), since the other half is malloc's, and of what x86-64 has, 2^47 bytes.
 size_t address_bytes() {
   const size_t memory = static_cast<size_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE);
   rlimit limit{};
   ::getrlimit(RLIMIT_AS, &limit);
-  return limit.rlim_cur == RLIM_INFINITY ? 16 * memory : limit.rlim_cur / 2;
+  return std::min({16 * memory, size_t{limit.rlim_cur / 2}, kMostAddresses});
 }
 
 // Never destroyed: tensors in static variables go after main() has returned.

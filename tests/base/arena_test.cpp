@@ -10,8 +10,10 @@
 #include <random>
 #include <set>
 
+#include <fmt/format.h>
 #include <unistd.h>
 
+#include "mezzo/base/log.h"
 #include "tests/testing.h"
 
 namespace mezzo {
@@ -26,6 +28,17 @@ int64_t resident_bytes() {
   int64_t all_pages = 0, resident_pages = 0;
   statm >> all_pages >> resident_pages;
   return resident_pages * ::sysconf(_SC_PAGESIZE);
+}
+
+TEST(Arena, SaysWhereTheSystemRefusesItsAddresses) {
+  std::string heard;
+  set_log_sink([&](std::string_view topic, std::string_view text) {
+    heard += fmt::format("{}: {}", topic, text);
+  });
+  Arena arena(size_t{1} << 60);
+  set_log_sink({});
+  EXPECT_EQ(arena.take(kMiB), nullptr);
+  EXPECT_THAT(heard, ::testing::StartsWith("memory: no memory is reused: the system refuses"));
 }
 
 TEST(Arena, GivesAFreedBlockAgainToTheSameSize) {

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -189,6 +190,21 @@ TEST_F(CpuAllocatorTest, Nests) {
   EXPECT_EQ(c10::GetCPUAllocator(), ours);
   allocator_.reset();
   EXPECT_EQ(c10::GetCPUAllocator(), c10::GetDefaultCPUAllocator());
+}
+
+// In a process of its own, since a process reserves its addresses once.
+TEST(CpuAllocator, AsksForNoMoreAddressesThanThereAre) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto serve_below_a_vast_limit = [] {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = std::min(limit.rlim_max, rlim_t{1} << 62);
+    ::setrlimit(RLIMIT_AS, &limit);
+    const CpuAllocator allocator;
+    const at::Tensor tensor = tensor_of(kMiB);
+    ::_exit(CpuAllocator::memory().live == kMiB ? 0 : 1);
+  };
+  EXPECT_EXIT(serve_below_a_vast_limit(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST(CpuAllocator, IsChosenByAnEnvironmentVariable) {
