@@ -6,6 +6,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
+#include "mezzo/kernels/ceil_div.h"
+
 namespace mezzo::kernels::flash {
 
 // Note [Scores stand transposed]
@@ -23,8 +25,7 @@ constexpr int64_t kKeys = 128;
 constexpr int64_t kStep = 32;
 constexpr int64_t kMaxHeadSize = 256;
 
-constexpr int64_t tiles_of(int64_t length, int64_t tile) { return (length + tile - 1) / tile; }
-constexpr int64_t padded(int64_t length) { return tiles_of(length, kStep) * kStep; }
+constexpr int64_t padded(int64_t length) { return ceil_div(length, kStep) * kStep; }
 
 /// query [B, H, Tq, E], key and value [B, H, Tk, E].
 struct Geometry {
@@ -34,8 +35,8 @@ struct Geometry {
         Tk(key.size(2)),
         E(query.size(3)),
         padded_E(padded(E)),
-        query_tiles(tiles_of(Tq, kQueries)),
-        key_tiles(tiles_of(Tk, kKeys)),
+        query_tiles(ceil_div(Tq, kQueries)),
+        key_tiles(ceil_div(Tk, kKeys)),
         is_causal(causal) {}
 
   int64_t heads, Tq, Tk, E, padded_E, query_tiles, key_tiles;
@@ -65,7 +66,7 @@ struct Tile {
 /// which costs `price_of_tiles` times as much work but leaves no thread idle.
 inline bool takes_whole_heads(int64_t heads, double price_of_tiles) {
   const int64_t threads = at::get_num_threads();
-  const double rounds = static_cast<double>(tiles_of(heads, threads));
+  const double rounds = static_cast<double>(ceil_div(heads, threads));
   return rounds * static_cast<double>(threads) <= price_of_tiles * static_cast<double>(heads);
 }
 

@@ -2,13 +2,13 @@
 
 #include <cstdint>
 
+#include "mezzo/kernels/ceil_div.h"
+
 namespace mezzo::kernels::cuda {
 
 // How work is laid out over blocks and threads: plain arithmetic, the same on every machine.
 
 constexpr int kWarp = 32;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// A block's threads for one row of C numbers, four to a thread and `items` times over.
 struct RowLayout {

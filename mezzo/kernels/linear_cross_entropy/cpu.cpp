@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/ceil_div.h"
 #include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/linear_cross_entropy/elementwise.h"
 #include "mezzo/kernels/linear_cross_entropy/row.h"
@@ -15,8 +16,6 @@
 
 namespace mezzo::kernels {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Of a chunk's logits: less costs time, as grad weight is gone through once a chunk; more costs
 // memory.

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mezzo/kernels/ceil_div.h"
 #include "mezzo/kernels/matmul/operands.h"
 
 namespace mezzo::kernels::tiled {
@@ -16,7 +17,6 @@ constexpr int64_t kRows = 64;     // of a left operand
 constexpr int64_t kColumns = 64;  // of a right one
 constexpr int64_t kStrip = 32;    // of what is summed over, packed at a time
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t padded(int64_t k) { return ceil_div(k, kStrip) * kStrip; }
 
 /// Element (i, j) at data + i * row + j * column, one of which is 1.

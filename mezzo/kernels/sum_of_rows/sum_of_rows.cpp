@@ -7,6 +7,7 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 
+#include "mezzo/kernels/ceil_div.h"
 #include "mezzo/kernels/simd/numbers.h"
 
 namespace mezzo::kernels {
@@ -35,8 +36,6 @@ MEZZO_INLINE void sum_strip(const T* x, int64_t stride, int64_t rows, int64_t co
     for (int64_t i = 0; i < columns; ++i) sum[i] += wide(a[i]);
   }
 }
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// rows [N, C] -> [ceil(N / kRows), C]
 template <class T>
