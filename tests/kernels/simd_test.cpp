@@ -5,6 +5,8 @@
 #include <random>
 #include <vector>
 
+#include <ATen/Context.h>
+
 #include "mezzo/kernels/simd/numbers.h"
 #include "tests/testing.h"
 
@@ -58,12 +60,19 @@ TYPED_TEST_SUITE(HalfTypes, Halves);
 
 TYPED_TEST(HalfTypes, WidenExactlyAsLibtorchForEveryValue) {
   std::vector<TypeParam> all;
-  for (int bits = 0; bits < 65536; ++bits)
+  std::vector<float> expected;
+  for (int bits = 0; bits < 65536; ++bits) {
     all.emplace_back(static_cast<uint16_t>(bits), TypeParam::from_bits());
-  for (const auto& got :
-       in_each_set<convert_all<TypeParam, float, widened<TypeParam>>, TypeParam, float>(all)) {
-    for (size_t i = 0; i < all.size(); ++i)
-      ASSERT_TRUE(is_same(got[i], static_cast<float>(all[i]))) << std::hex << i;
+    expected.push_back(static_cast<float>(all.back()));
+  }
+  for (const bool flushes : {false, true}) {
+    at::globalContext().setFlushDenormal(flushes);
+    const auto results =
+        in_each_set<convert_all<TypeParam, float, widened<TypeParam>>, TypeParam, float>(all);
+    at::globalContext().setFlushDenormal(false);
+    for (const auto& got : results)
+      for (size_t i = 0; i < all.size(); ++i)
+        ASSERT_TRUE(is_same(got[i], expected[i])) << std::hex << i << " flushes " << flushes;
   }
 }
 

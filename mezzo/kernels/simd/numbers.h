@@ -21,9 +21,12 @@ MEZZO_INLINE float wide(const c10::BFloat16& x) {
 }
 
 MEZZO_INLINE float wide(const c10::Half& x) {
-  // The bits, moved, times 2^112, are the number, subnormals included; Inf and NaN are put right.
+  // The bits, moved, with the exponent put right: without arithmetic on fp32 subnormals, which are
+  // 0 to a process that flushes them (setFlushDenormal). Those of fp16 are normal in fp32.
   const uint32_t bits = x.x, sign = (bits & 0x8000u) << 16, rest = (bits & 0x7fffu) << 13;
-  const float finite = std::bit_cast<float>(rest) * 0x1p112f;
+  const bool is_subnormal = rest < 0x00800000u;
+  const float finite = std::bit_cast<float>(rest + (is_subnormal ? 0x38800000u : 0x38000000u)) -
+                       (is_subnormal ? 0x1p-14f : 0.0f);
   const uint32_t magnitude =
       rest >= 0x0f800000u ? rest | 0x70000000u : std::bit_cast<uint32_t>(finite);
   return std::bit_cast<float>(sign | magnitude);
