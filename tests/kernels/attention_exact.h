@@ -26,9 +26,10 @@ struct AttentionInputs {
 ///   P, by      eta = 2 max(e) + (Tk + 16) v + 4 v (max |score| + max |logsumexp|), relative
 ///   out        (eta + u_P + Tk v) P|V|, then u
 ///   dV         (eta + u_P + Tq v) P^T|dO|, then u
-///   dP         (E + 2) v |dO||V|^T; D = rowsum(dO * out) by |dO| times the error of out, and E v
-///   |dO||out| dS         |scale| P ((eta + 4 v) |dP - D| + errors of dP and D) + u_P |dS| dQ
-///   (error of dS) |K| + Tk v |dS||K|, then u; dK likewise
+///   dP         (E + 2) v |dO||V|^T
+///   D          of rowsum(dO * out): |dO| times the error of out, and E v |dO||out|
+///   dS         |scale| P ((eta + 4 v) |dP - D| + errors of dP and D) + u_P |dS|
+///   dQ         (error of dS) |K| + Tk v |dS||K|, then u; dK likewise
 struct ExactAttention {
   Attention value, bound;
 };

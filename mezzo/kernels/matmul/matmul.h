@@ -30,16 +30,15 @@ at::Tensor mm(const at::Tensor& a, const at::Tensor& b);
 at::Tensor bmm(const at::Tensor& a, const at::Tensor& b);
 
 /// beta * self + alpha * (a x b); self is broadcast to the result's shape. As in libtorch, beta = 0
-/// ignores the values of self, NaN included. What is
-/// widened is rounded once.
+/// ignores the values of self, NaN included. What is widened is rounded once.
 at::Tensor addmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                  const at::Scalar& beta, const at::Scalar& alpha);
 at::Tensor baddbmm(const at::Tensor& self, const at::Tensor& a, const at::Tensor& b,
                    const at::Scalar& beta, const at::Scalar& alpha);
 
-/// sum += a x b. sum: [M, N] fp32, contiguous; a, b fp32, fp16 or bf16. In tiles the
-/// product is never there by itself, nor rounded; elsewhere it is rounded to its dtype first, if
-/// that is not widened. Throws Error for a sum of another shape, type or layout, and off a CPU.
+/// sum += a x b. sum: [M, N] fp32, contiguous; a, b fp32, fp16 or bf16. In tiles the product is
+/// never there by itself, nor rounded; elsewhere it is rounded to its dtype first, if that is not
+/// widened. Throws Error for a sum of another shape, type or layout, and off a CPU.
 void add_mm(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 
 /// Whether products of `dtype` widen their operands to fp32 in this process: fp16 always, bf16
@@ -47,8 +46,8 @@ void add_mm(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b);
 bool widens(at::ScalarType dtype);
 
 /// Which kernel large products of a dtype take in this process, and what that means for their
-/// speed:
-/// {"oneDNN", "AMD CPU, where ..."}. dtype: fp32, fp16 or bf16; throws Error for another.
+/// speed: {"oneDNN, strict fp32", "AMD CPU: ..."}. dtype: fp32, fp16 or bf16; throws Error for
+/// another.
 struct ProductRoute {
   std::string kernel;
   std::string reason;

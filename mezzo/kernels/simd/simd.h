@@ -10,7 +10,6 @@ namespace mezzo::kernels {
 // `#pragma omp simd reduction(+ : sum)`, which lets it be added up in any order.
 // The plain loop is the definition; what differs between the three is the order of sums, and
 // whether a product and a sum are rounded once (FMA) or twice.
-
 //
 // What nvcc compiles (__CUDACC__) may call these functions on a GPU too, one number at a time.
 
@@ -19,7 +18,6 @@ namespace mezzo::kernels {
 #else
 #define MEZZO_INLINE __attribute__((always_inline)) inline
 #endif
-#define MEZZO_INLINE_LAMBDA __attribute__((always_inline))
 
 enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
 
