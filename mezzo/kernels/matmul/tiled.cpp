@@ -183,20 +183,21 @@ Buffer<P> packed_panels(Matrix<S> b, int64_t K, int64_t N) {
 }
 
 /// A is packed block by block, and each taken through all of B, which is packed before: where A's
-/// columns are dense, as those of a gradient's transpose.
+/// columns are dense, as those of a gradient's transpose. K, which is a number of tokens there, is
+/// the padded one: the micro-kernel is generated, and kept, for each K that it is asked for.
 template <class S, class P, class To>
 void by_blocks(const Sizes& s, Matrix<S> a, Matrix<S> b, const To& to) {
   const Buffer<P> right = packed_panels<S, P>(b, s.K, s.N);
-  const int64_t size = padded(s.K) * kColumns;
+  const int64_t depth = padded(s.K), size = depth * kColumns;
   share_out(ceil_div(s.M, kRows), ceil_div(s.N, kColumns), [&](Range tiles, Range panels) {
-    Buffer<P> left(kRows * padded(s.K));
+    Buffer<P> left(kRows * depth);
     Buffer<float> tile(kTile);
     for (int64_t i = tiles.begin; i < tiles.end; ++i) {
       const int64_t m = i * kRows, rows = std::min(kRows, s.M - m);
       pack_left<S, P>(a.from(m, 0), rows, s.K, left.get());
       for (int64_t p = panels.begin; p < panels.end; ++p) {
         const int64_t n = p * kColumns;
-        multiply<P>({left.get(), padded(s.K)}, right.get() + p * size, s.K, false, tile.get());
+        multiply<P>({left.get(), depth}, right.get() + p * size, depth, false, tile.get());
         finish(tile.get(), to, m, n, rows, std::min(kColumns, s.N - n));
       }
     }
