@@ -12,6 +12,7 @@
 
 #include "mezzo/base/error.h"
 #include "mezzo/kernels/matmul/matmul.h"
+#include "mezzo/kernels/matmul/share.h"
 #include "tests/close.h"
 #include "tests/kernels/product.h"
 #include "tests/testing.h"
@@ -145,6 +146,24 @@ TEST(Tiled, GeneratesNoCodeForEachNumberOfTokens) {
     for (int64_t tokens = 1569; tokens < 1600; ++tokens) multiply(tokens);
     EXPECT_EQ(generated_bytes(), before) << dtype;
   }
+}
+
+TEST(Shares, LeaveFewThreadsIdle) {
+  constexpr int64_t kTiles = 64;  // of 4096 rows
+  for (const int64_t panels : {12, 36, 48}) {
+    for (const int64_t threads : {1, 2, 5, 8, 16, 20, 32, 64}) {
+      const auto [firsts, seconds] = tiled::shares_of(threads, panels, kTiles);
+      EXPECT_LE(firsts * seconds, threads);
+      const int64_t most = ceil_div(panels, firsts) * ceil_div(kTiles, seconds);
+      EXPECT_LE(most * threads * 95, panels * kTiles * 100) << panels << " on " << threads;
+    }
+  }
+}
+
+TEST(Shares, AreNoMoreThanThereAreTiles) {
+  const auto [firsts, seconds] = tiled::shares_of(64, 2, 3);
+  EXPECT_EQ(firsts, 2);
+  EXPECT_EQ(seconds, 3);
 }
 
 TEST(TiledRefusal, NamesWhatItDoesNotTake) {

@@ -13,6 +13,7 @@
 #include "mezzo/kernels/matmul/matmul.h"
 #include "mezzo/kernels/matmul/onednn.h"
 #include "mezzo/kernels/matmul/pack.h"
+#include "mezzo/kernels/matmul/share.h"
 
 namespace mezzo::kernels::tiled {
 namespace {
@@ -83,17 +84,15 @@ Range part_of(int64_t size, int64_t parts, int64_t i) {
   return {size * i / parts, size * (i + 1) / parts};
 }
 
-/// work(tiles of the first side, tiles of the second) for every thread: the first side is shared
-/// out, and the second as well where there are more threads than tiles of the first.
+/// work(tiles of the first side, tiles of the second) for every thread.
 template <class Work>
 void share_out(int64_t first_tiles, int64_t second_tiles, Work work) {
-  const int64_t threads = at::get_num_threads();
-  const int64_t firsts = std::min(threads, first_tiles);
-  const int64_t seconds = std::min(std::max<int64_t>(1, threads / firsts), second_tiles);
-  at::parallel_for(0, firsts * seconds, 1, [&](int64_t begin, int64_t end) {
+  const Shares shares = shares_of(at::get_num_threads(), first_tiles, second_tiles);
+  at::parallel_for(0, shares.firsts * shares.seconds, 1, [&](int64_t begin, int64_t end) {
     const brgemm::ThreadState state;
     for (int64_t i = begin; i < end; ++i)
-      work(part_of(first_tiles, firsts, i / seconds), part_of(second_tiles, seconds, i % seconds));
+      work(part_of(first_tiles, shares.firsts, i / shares.seconds),
+           part_of(second_tiles, shares.seconds, i % shares.seconds));
   });
 }
 
