@@ -1,12 +1,31 @@
 #include "mezzo/kernels/ops.h"
 
+#include <ATen/core/grad_mode.h>
 #include <torch/library.h>
 
+#include "mezzo/base/check.h"
 #include "mezzo/kernels/fp8/ops.h"
 #include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/linear_cross_entropy/select.h"
 #include "mezzo/kernels/matmul/matmul.h"
 #include "mezzo/kernels/rope/rotate.h"
+
+namespace mezzo::kernels {
+namespace {
+
+at::Tensor& add_mm_op(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  MEZZO_CHECK(!at::GradMode::is_enabled() ||
+                  !(sum.requires_grad() || a.requires_grad() || b.requires_grad()),
+              "add_mm_",
+              "has no gradient, and sum, a or b requires one. Hint: at::NoGradGuard, or "
+              "sum + at::mm(a, b)");
+  add_mm(sum, a, b);
+  sum.unsafeGetTensorImpl()->bump_version();  // as any op that works in place
+  return sum;
+}
+
+}  // namespace
+}  // namespace mezzo::kernels
 
 // Note [Ops in a static library]
 // The dispatcher learns of the ops before main() from the static object behind TORCH_LIBRARY. A
@@ -18,11 +37,7 @@ TORCH_LIBRARY(mezzo, m) {
       "linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int ignore_index=-100, "
       "float label_smoothing=0., float z_loss=0.) -> Tensor",
       &mezzo::kernels::select_linear_cross_entropy);
-  m.def("add_mm_(Tensor(a!) sum, Tensor a, Tensor b) -> Tensor(a!)",
-        [](at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) -> at::Tensor& {
-          mezzo::kernels::add_mm(sum, a, b);
-          return sum;
-        });
+  m.def("add_mm_(Tensor(a!) sum, Tensor a, Tensor b) -> Tensor(a!)", &mezzo::kernels::add_mm_op);
   // What is named wide_ is not cast by autocast: the stream and its norm stay as they are.
   m.def(
       "residual_norm_linear(Tensor wide_x, Tensor? wide_branch, Tensor wide_norm_weight, "

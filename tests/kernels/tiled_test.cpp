@@ -13,6 +13,7 @@
 #include "mezzo/base/error.h"
 #include "mezzo/kernels/matmul/matmul.h"
 #include "mezzo/kernels/matmul/share.h"
+#include "mezzo/kernels/ops.h"
 #include "tests/close.h"
 #include "tests/kernels/product.h"
 #include "tests/testing.h"
@@ -196,6 +197,20 @@ TEST(AddMm, AddsWhateverKernelMultiplies) {
       EXPECT_TRUE(is_within(sum, exact, error_bound(exact, magnitude, 1025, dtype)));
     }
   }
+}
+
+TEST(AddMm, AsAnOpIsAWriteThatAutogradSees) {
+  const auto op =
+      typed_op<at::Tensor&(at::Tensor&, const at::Tensor&, const at::Tensor&)>("mezzo::add_mm_");
+  const at::Tensor a = random({33, 64}, at::kFloat), b = random({64, 31}, at::kFloat);
+  at::Tensor sum = at::zeros({33, 31});
+  const int64_t before = sum._version();
+  op.call(sum, a, b);
+  EXPECT_EQ(sum._version(), before + 1);
+  const at::Tensor leaf = a.detach().requires_grad_();
+  EXPECT_THROW_WITH(op.call(sum, leaf, b), "add_mm_] has no gradient");
+  const at::NoGradGuard no_grad;
+  EXPECT_NO_THROW(op.call(sum, leaf, b));
 }
 
 // It is an op, which anybody may call.
