@@ -105,6 +105,28 @@ TEST(Embed, RefusesRowsOfMoreTokensThanThereArePositions) {
                     "a row has 4 tokens, but there are only 1 positions");
 }
 
+// As libtorch's embedding, but its gradient, would take ids of 32 bits.
+TEST(Embed, NamesWhatHasAnotherTypeOrShape) {
+  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
+  const auto call = [&](const at::Tensor& tokens, const at::Tensor& of_places) {
+    return embed(tokens, table, of_places, at::kFloat, false);
+  };
+  EXPECT_THROW_WITH(call(kTokens.to(at::kInt), positions),
+                    "tokens must be int64 [B, T], but are Int [2, 4]");
+  EXPECT_THROW_WITH(call(kTokens[0], positions), "but are Long [4]");
+  EXPECT_THROW_WITH(call(kTokens, leaf({4, 1}, at::kFloat)),
+                    "table and positions must be [V, C] and [L, C], but are [7, 33] and [4, 1]");
+  EXPECT_THROW_WITH(call(kTokens, leaf({33}, at::kFloat)), "but are [7, 33] and [33]");
+}
+
+TEST(Embed, LeavesAFrozenTableWithoutAGradient) {
+  const at::Tensor table = leaf({7, 33}, at::kFloat).detach(),
+                   positions = leaf({4, 33}, at::kFloat);
+  embed(kTokens, table, positions, at::kFloat, true).sum().backward();
+  EXPECT_FALSE(table.grad().defined());
+  EXPECT_BIT_EQUAL(positions.grad(), at::full({4, 33}, 2.0));
+}
+
 TEST(Embed, NamesAnIdOutOfRange) {
   const at::Tensor table = leaf({6, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
   EXPECT_THROW_WITH(embed(kTokens, table, positions, at::kFloat, false),

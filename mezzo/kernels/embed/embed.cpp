@@ -4,6 +4,9 @@
 #include <numeric>
 #include <vector>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <ATen/Parallel.h>
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
 #include <ATen/ops/embedding.h>
@@ -22,6 +25,20 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+
+void check_shapes(const at::Tensor& tokens, const at::Tensor& table, const at::Tensor& positions) {
+  MEZZO_CHECK(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "embed",
+              "tokens must be int64 [B, T], but are {} [{}]", c10::toString(tokens.scalar_type()),
+              fmt::join(tokens.sizes(), ", "));
+  MEZZO_CHECK(table.dim() == 2 && positions.dim() == 2 && table.size(1) == positions.size(1),
+              "embed", "table and positions must be [V, C] and [L, C], but are [{}] and [{}]",
+              fmt::join(table.sizes(), ", "), fmt::join(positions.sizes(), ", "));
+  MEZZO_CHECK(
+      tokens.size(1) <= positions.size(0), "embed",
+      "a row has {} tokens, but there are only {} positions. Hint: shorter rows, or a larger "
+      "table of positions",
+      tokens.size(1), positions.size(0));
+}
 
 void check_ids(const at::Tensor& tokens, int64_t V) {
   if (tokens.numel() == 0 || !tokens.is_cpu()) return;  // on a GPU a device assertion finds it
@@ -92,6 +109,13 @@ at::Tensor table_gradient(const at::Tensor& tokens, const at::Tensor& grad, cons
   return at::_sparse_coo_tensor_unsafe(ids, values, table.sizes())._coalesced_(true);
 }
 
+at::Tensor position_gradient(const at::Tensor& grad, const at::Tensor& positions) {
+  at::Tensor by_position = at::zeros_like(positions);
+  by_position.slice(0, 0, grad.size(1))
+      .copy_(sum_of_rows(grad.flatten(1)).view({grad.size(1), grad.size(2)}));
+  return by_position;
+}
+
 class Embed : public torch::autograd::Function<Embed> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& tokens, const at::Tensor& table,
@@ -107,11 +131,10 @@ class Embed : public torch::autograd::Function<Embed> {
     check_no_double_backward("embed");
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &tokens = saved[0], &table = saved[1], &positions = saved[2], &grad = grads[0];
-    const at::Tensor by_table =
-        table_gradient(tokens, grad, table, ctx->saved_data["sparse"].toBool());
-    at::Tensor by_position = at::zeros_like(positions);
-    by_position.slice(0, 0, tokens.size(1))
-        .copy_(sum_of_rows(grad.flatten(1)).view({grad.size(1), grad.size(2)}));
+    at::Tensor by_table, by_position;
+    if (ctx->needs_input_grad(1))
+      by_table = table_gradient(tokens, grad, table, ctx->saved_data["sparse"].toBool());
+    if (ctx->needs_input_grad(2)) by_position = position_gradient(grad, positions);
     return {{}, by_table, by_position, {}, {}};
   }
 };
@@ -120,11 +143,7 @@ class Embed : public torch::autograd::Function<Embed> {
 
 at::Tensor embed(const at::Tensor& tokens, const at::Tensor& table, const at::Tensor& positions,
                  at::ScalarType dtype, bool sparse) {
-  MEZZO_CHECK(
-      tokens.size(1) <= positions.size(0), "embed",
-      "a row has {} tokens, but there are only {} positions. Hint: shorter rows, or a larger "
-      "table of positions",
-      tokens.size(1), positions.size(0));
+  check_shapes(tokens, table, positions);
   return Embed::apply(tokens, table, positions, dtype, sparse);
 }
 

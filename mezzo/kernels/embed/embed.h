@@ -16,7 +16,8 @@ namespace mezzo::kernels {
 ///              [V, C] zeros are neither filled nor added.
 ///   returns    [B, T, C]
 /// Gradients of one row are summed in fp32 in the order of the batch, and rounded once to the dtype
-/// of the table. Throws Error for T > L and for an id out of range. No double backward.
+/// of the table. Throws Error for other ranks and ids of another type, for C that differ, for T > L
+/// and for an id out of range. No double backward.
 at::Tensor embed(const at::Tensor& tokens, const at::Tensor& table, const at::Tensor& positions,
                  at::ScalarType dtype, bool sparse);
 
