@@ -187,6 +187,23 @@ TEST_P(FlashDtypes, ReadsAnyLayout) {
   EXPECT_BIT_EQUAL(got.grad_value, expected.grad_value);
 }
 
+// Of such there is no tensor "like" them: libtorch's has other strides.
+TEST_P(FlashDtypes, TakesRowsThatOverlap) {
+  const auto windows = [&](int64_t seed) {
+    return random({2, 2, 40}, GetParam(), seed).unfold(-1, 32, 1);
+  };
+  const AttentionInputs in = {windows(1), windows(2), windows(3), windows(4), true, 0.25};
+  SKIP_IF_REFUSED(in);
+  AttentionInputs apart = in;
+  for (at::Tensor* x : {&apart.query, &apart.key, &apart.value, &apart.grad_out})
+    *x = x->contiguous();
+  const Attention expected = compute(apart), got = compute(in);
+  EXPECT_BIT_EQUAL(got.out, expected.out);
+  EXPECT_BIT_EQUAL(got.grad_query, expected.grad_query);
+  EXPECT_BIT_EQUAL(got.grad_key, expected.grad_key);
+  EXPECT_BIT_EQUAL(got.grad_value, expected.grad_value);
+}
+
 TEST_P(FlashDtypes, IsWhatScaledDotProductAttentionCallsForwardAndBackward) {
   const AttentionInputs in = inputs_of(2, 2, 50, 32, GetParam(), true);
   SKIP_IF_REFUSED(in);

@@ -1,7 +1,6 @@
 #include <limits>
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty_like.h>
 
 #include "mezzo/kernels/attention/flash.h"
 #include "mezzo/kernels/attention/geometry.h"
@@ -344,8 +343,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
     const at::Tensor& grad_out, const at::Tensor& query, const at::Tensor& key,
     const at::Tensor& value, const at::Tensor& out, const at::Tensor& logsumexp, bool is_causal,
     double scale) {
-  const auto like = [](const at::Tensor& x) { return at::empty_like(with_dense_rows(x)); };
-  const InputGradients grads{like(query), like(key), like(value)};
+  const InputGradients grads{empty_rows_like(query), empty_rows_like(key), empty_rows_like(value)};
   backward_into(grads, grad_out, query, key, value, out, logsumexp, is_causal, scale);
   return {grads.query, grads.key, grads.value};
 }

@@ -3,7 +3,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include "mezzo/kernels/attention/flash.h"
 #include "mezzo/kernels/attention/geometry.h"
@@ -226,7 +225,7 @@ std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& query, const at::Te
                                            const at::Tensor& value, bool is_causal, double scale) {
   const Geometry g(query, key, is_causal);
   const at::Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value);
-  at::Tensor out = at::empty_like(q);
+  at::Tensor out = empty_rows_like(q);
   at::Tensor logsumexp = at::empty({q.size(0), g.Tq, q.size(1)}, q.options().dtype(at::kFloat));
   logsumexp = logsumexp.transpose(1, 2);
   with_type_of(

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/matmul/operands.h"
@@ -40,6 +41,12 @@ Rows<T> rows_of(const at::Tensor& x, int64_t head) {
 
 inline at::Tensor with_dense_rows(const at::Tensor& x) {
   return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+/// A new tensor of x's size with dense rows, laid out as x where x has an element in each place.
+inline at::Tensor empty_rows_like(const at::Tensor& x) {
+  const at::Tensor like = at::empty_like(with_dense_rows(x));
+  return like.stride(-1) == 1 ? like : at::empty_like(x, at::MemoryFormat::Contiguous);
 }
 
 /// work(T()) with T the type of the tensor's elements.
