@@ -162,6 +162,13 @@ TEST(MatmulBf16, OtherLayoutsOfABiasedProductAreLibtorchs) {
   EXPECT_BIT_EQUAL(kernels::addmm(bias, a, b, 1.0, 1.0), at::cpu::addmm(bias, a, b, 1.0, 1.0));
 }
 
+TEST(MatmulBf16, OneDnnHeldToLessThanAmxDoesNotFillTheCpusTiles) {
+  for (const char* isa : {"AVX512_CORE_BF16", "avx512_core_fp16", "AVX2", "SSE41", "AVX10_1_512"})
+    EXPECT_TRUE(onednn::hides_amx(isa)) << isa;
+  for (const char* isa : {"", "ALL", "DEFAULT", "AVX512_CORE_AMX", "avx10_1_512_amx_fp16"})
+    EXPECT_FALSE(onednn::hides_amx(isa)) << isa;
+}
+
 // The switch makes any machine one without bf16 in oneDNN.
 TEST(MatmulBf16, WithoutOneDnnIsWidenedAndRoundedOnce) {
   at::globalContext().setUserEnabledMkldnn(false);

@@ -1,9 +1,13 @@
 #include "mezzo/kernels/matmul/onednn.h"
 
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
 #include <exception>
 
 #include <ATen/Context.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/cpu/Utils.h>
 #include <ATen/ops/ones.h>
 #include <ATen/record_function.h>
 
@@ -74,6 +78,24 @@ std::string bf16_refusal() {
   const bool has_avx512 = __builtin_cpu_supports("avx512vl") &&
                           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   return has_avx512 ? refusal_of_bf16_trial() : "oneDNN has no bf16 without AVX512";
+}
+
+// Names as in oneDNN's cpu_isa_traits.cpp; it ignores their case, and values that it does not know.
+bool hides_amx(std::string_view max_cpu_isa) {
+  std::string isa(max_cpu_isa);
+  std::transform(isa.begin(), isa.end(), isa.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  const bool is_known = isa.starts_with("sse") || isa.starts_with("avx");
+  return is_known && isa.find("amx") == std::string::npos;
+}
+
+bool fills_tiles() {
+  static const bool fills = [] {
+    const char* isa = std::getenv("ONEDNN_MAX_CPU_ISA");
+    return __builtin_cpu_supports("amx-bf16") && !hides_amx(isa == nullptr ? "" : isa) &&
+           at::cpu::init_amx();
+  }();
+  return fills;
 }
 
 std::string bf16_linear_refusal(const at::Tensor& a, const at::Tensor& b) {

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <ATen/core/Tensor.h>
 
@@ -15,6 +16,13 @@ std::string process_refusal();
 
 /// Empty if libtorch multiplies bf16 through oneDNN in this process, otherwise the reason why not.
 std::string bf16_refusal();
+
+/// Whether oneDNN multiplies bf16 in the CPU's tiles (AMX): the CPU and the system have them, and
+/// ONEDNN_MAX_CPU_ISA does not hold it to less.
+bool fills_tiles();
+
+/// Whether a value of ONEDNN_MAX_CPU_ISA holds oneDNN to an instruction set without AMX.
+bool hides_amx(std::string_view max_cpu_isa);
 
 /// Empty if a x b + bias, all bf16, may go through oneDNN's linear layer, otherwise the reason why
 /// not. It takes b as a weight [N, K], transposed.

@@ -28,8 +28,7 @@ ProductRoute fp32_route() {
 ProductRoute bf16_route() {
   if (const std::string refusal = onednn::bf16_refusal(); !refusal.empty())
     return {fp32_route().kernel + ", widened from bf16", refusal + ": " + kWidened};
-  if (__builtin_cpu_supports("amx-bf16"))
-    return {"oneDNN", "the CPU multiplies bf16 in tiles (AMX)"};
+  if (onednn::fills_tiles()) return {"oneDNN", "the CPU multiplies bf16 in tiles (AMX)"};
   if (tiled::process_refusal(at::kBFloat16).empty())
     return {kTiles, "the CPU has bf16 arithmetic (AVX512-BF16)"};
   if (__builtin_cpu_supports("avx512bf16"))

@@ -266,8 +266,7 @@ std::string shape_refusal(const at::Tensor& a, const at::Tensor& b) {
 
 std::string process_refusal(at::ScalarType dtype) {
   if (dtype == at::kBFloat16 && !widens(dtype)) {
-    if (__builtin_cpu_supports("amx-bf16"))
-      return "oneDNN's own product fills the CPU's tiles (AMX)";
+    if (onednn::fills_tiles()) return "oneDNN's own product fills the CPU's tiles (AMX)";
     if (const std::string refusal = brgemm::process_refusal(dtype); !refusal.empty())
       return refusal;
     static const std::string trial = trial_of(at::kBFloat16);
