@@ -1,6 +1,7 @@
 #include "mezzo/kernels/matmul/tiled.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -30,8 +31,9 @@ constexpr int64_t kTile = kRows * kColumns;
 // panel is packed once; for the second, A is gone through once.
 constexpr int64_t kMostTiles = 32;
 constexpr int64_t kMostPanels = 8;
-// Of K, where A is packed block by block and all of B before: it is gone through once a block.
-constexpr int64_t kMostDepth = 4096;
+// Of K, where A is packed block by block and all of B before, which is gone through once a block:
+// the bytes of a row, 64 of which lie beside a panel of B in the second-level cache.
+constexpr int64_t kMostPacked = 8192;
 
 // Below, packing and the tiles' rims outweigh what they save.
 constexpr int64_t kLeastSide = 64;
@@ -106,8 +108,7 @@ struct Sizes {
   int64_t M, N, K;
 };
 
-/// The left operand where A's rows are dense and of type P: A itself, but for its last rows if they
-/// fill no tile.
+/// The left operand where A is read in place: A itself, but for its last rows if they fill no tile.
 template <class P>
 class DenseRows {
  public:
@@ -128,8 +129,8 @@ class DenseRows {
 
 /// Tiles x panels of C, over all of K. room: for a panel of B; sums: for these tiles, or for one
 /// where K is no deeper than a panel.
-template <class S, class P, class To>
-void multiply_panels(const Sizes& s, const DenseRows<P>& a, Matrix<S> b, const To& to, Range tiles,
+template <class P, class To>
+void multiply_panels(const Sizes& s, const DenseRows<P>& a, Matrix<P> b, const To& to, Range tiles,
                      Range panels, P* room, float* sums) {
   const bool is_deep = s.K > kDepth<P>;
   for (int64_t k = 0; k < s.K; k += kDepth<P>) {
@@ -137,7 +138,7 @@ void multiply_panels(const Sizes& s, const DenseRows<P>& a, Matrix<S> b, const T
     float* tile = sums;
     for (int64_t p = panels.begin; p < panels.end; ++p) {
       const int64_t n = p * kColumns, columns = std::min(kColumns, s.N - n);
-      pack_right<S, P>(b.from(k, n), depth, columns, room);
+      pack_right<P, P>(b.from(k, n), depth, columns, room);
       for (int64_t i = tiles.begin; i < tiles.end; ++i) {
         const int64_t m = i * kRows;
         multiply<P>(a.block(i, k), room, depth, k > 0, tile);
@@ -149,16 +150,16 @@ void multiply_panels(const Sizes& s, const DenseRows<P>& a, Matrix<S> b, const T
 }
 
 /// B is packed panel by panel, each for many rows of A, which is taken as it is.
-template <class S, class P, class To>
-void by_panels(const Sizes& s, const DenseRows<P>& a, Matrix<S> b, const To& to) {
+template <class P, class To>
+void by_panels(const Sizes& s, const DenseRows<P>& a, Matrix<P> b, const To& to) {
   share_out(ceil_div(s.N, kColumns), ceil_div(s.M, kRows), [&](Range panels, Range tiles) {
     const int64_t most = std::min(kMostPanels, panels.size()) * std::min(kMostTiles, tiles.size());
     const Buffer<P> room(padded(std::min(s.K, kDepth<P>)) * kColumns);
     const Buffer<float> sums(s.K > kDepth<P> ? most * kTile : kTile);
     for (int64_t i = tiles.begin; i < tiles.end; i += kMostTiles)
       for (int64_t p = panels.begin; p < panels.end; p += kMostPanels)
-        multiply_panels<S, P>(s, a, b, to, {i, std::min(i + kMostTiles, tiles.end)},
-                              {p, std::min(p + kMostPanels, panels.end)}, room.get(), sums.get());
+        multiply_panels<P>(s, a, b, to, {i, std::min(i + kMostTiles, tiles.end)},
+                           {p, std::min(p + kMostPanels, panels.end)}, room.get(), sums.get());
   });
 }
 
@@ -181,9 +182,10 @@ Buffer<P> packed_panels(Matrix<S> b, int64_t K, int64_t N) {
   return packed;
 }
 
-/// A is packed block by block, and each taken through all of B, which is packed before: where A's
-/// columns are dense, as those of a gradient's transpose. K, which is a number of tokens there, is
-/// the padded one: the micro-kernel is generated, and kept, for each K that it is asked for.
+/// A is packed block by block, and each taken through all of B, which is packed before: where A is
+/// widened, or its columns are dense, as those of a gradient's transpose. K, which is a number of
+/// tokens there, is the padded one: the micro-kernel is generated, and kept, for each K that it is
+/// asked for.
 template <class S, class P, class To>
 void by_blocks(const Sizes& s, Matrix<S> a, Matrix<S> b, const To& to) {
   const Buffer<P> right = packed_panels<S, P>(b, s.K, s.N);
@@ -207,24 +209,25 @@ Sizes sizes_of(const at::Tensor& a, const at::Tensor& b) {
   return {a.size(0), b.size(1), a.size(1)};
 }
 
+/// What the micro-kernel takes without a copy; all else is packed block by block.
+bool is_read_in_place(const at::Tensor& a) { return a.stride(1) == 1 && !widens(a.scalar_type()); }
+
+/// How much of K is multiplied at a time.
+int64_t depth_of(const at::Tensor& a) {
+  if (is_read_in_place(a)) return a.size(1);
+  const int64_t bytes = widens(a.scalar_type()) ? sizeof(float) : a.element_size();
+  return kMostPacked / bytes;
+}
+
 template <class S, class P, class To>
-void multiply_rows(const at::Tensor& a, const at::Tensor& b, const To& to) {
+void multiply_matrices(const at::Tensor& a, const at::Tensor& b, const To& to) {
   const Sizes s = sizes_of(a, b);
-  const at::Tensor rows = a.to(c10::CppTypeToScalarType<P>::value);
-  by_panels<S, P>(s, DenseRows<P>(matrix_of<P>(rows), s.M, s.K), matrix_of<S>(b), to);
-}
-
-template <class S, class P>
-void add_columns(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  const Added to{sum.mutable_data_ptr<float>(), sum.stride(0)};
-  for (int64_t k = 0; k < a.size(1); k += kMostDepth) {
-    const int64_t end = std::min(k + kMostDepth, a.size(1));
-    const at::Tensor a_part = a.slice(1, k, end), b_part = b.slice(0, k, end);
-    by_blocks<S, P>(sizes_of(a_part, b_part), matrix_of<S>(a_part), matrix_of<S>(b_part), to);
+  if constexpr (std::is_same_v<S, P>) {
+    if (is_read_in_place(a))
+      return by_panels<P>(s, DenseRows<P>(matrix_of<P>(a), s.M, s.K), matrix_of<P>(b), to);
   }
+  by_blocks<S, P>(s, matrix_of<S>(a), matrix_of<S>(b), to);
 }
-
-bool has_dense_rows(const at::Tensor& a) { return a.stride(1) == 1; }
 
 /// f(S(), P()): the type of the factors' elements, and what the micro-kernel takes of them.
 template <class F>
@@ -258,7 +261,7 @@ std::string shape_refusal(const at::Tensor& a, const at::Tensor& b) {
   const Sizes s = sizes_of(a, b);
   if (std::min(s.M, s.N) < kLeastSide || s.M * s.N * s.K < kLeastProduct) return "small product";
   if (!is_dense(a) || !is_dense(b)) return "neither rows nor columns are dense";
-  if (a.scalar_type() != at::kFloat && s.K % 2 != 0) return "K is odd";
+  if (a.scalar_type() == at::kBFloat16 && is_read_in_place(a) && s.K % 2 != 0) return "K is odd";
   return "";
 }
 
@@ -287,24 +290,25 @@ std::string refusal(const at::Tensor& a, const at::Tensor& b) {
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
   const Sizes s = sizes_of(a, b);
   const at::Tensor added = padded_bias(bias, s.N);
-  if (!has_dense_rows(a) && s.K > kMostDepth) {
+  if (s.K > depth_of(a)) {
     const at::Tensor sum = at::zeros({s.M, s.N}, a.options().dtype(at::kFloat));
     add_mm(sum, a, b);
     return sum.add_(added.slice(0, 0, s.N)).to(a.scalar_type());
   }
   const at::Tensor out = at::empty({s.M, s.N}, a.options());
   with_types(a.scalar_type(), [&]<class S, class P>(S, P) {
-    const Rounded<S> to{out.mutable_data_ptr<S>(), s.N, added.const_data_ptr<float>()};
-    if (has_dense_rows(a)) return multiply_rows<S, P>(a, b, to);
-    by_blocks<S, P>(s, matrix_of<S>(a), matrix_of<S>(b), to);
+    multiply_matrices<S, P>(
+        a, b, Rounded<S>{out.mutable_data_ptr<S>(), s.N, added.const_data_ptr<float>()});
   });
   return out;
 }
 
 void add_mm(const at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
+  const int64_t K = a.size(1), depth = depth_of(a);
+  const Added to{sum.mutable_data_ptr<float>(), sum.stride(0)};
   with_types(a.scalar_type(), [&]<class S, class P>(S, P) {
-    if (!has_dense_rows(a)) return add_columns<S, P>(sum, a, b);
-    multiply_rows<S, P>(a, b, Added{sum.mutable_data_ptr<float>(), sum.stride(0)});
+    for (int64_t k = 0; k < K; k += depth)
+      multiply_matrices<S, P>(a.slice(1, k, k + depth), b.slice(0, k, k + depth), to);
   });
 }
 
