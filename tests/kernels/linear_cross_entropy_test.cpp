@@ -257,6 +257,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, LinearCrossEntropyOn, mezzo::testing::on_devic
 // answer for. Each result is held to the same bits where its own product has them.
 TEST(LinearCrossEntropyOp, ResultsDoNotDependOnTheNumberOfThreadsWhereProductsDoNot) {
   const int threads = at::get_num_threads();
+  int compared = 0;
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     const LossCase c = random_case(257, 4097, 31, dtype);
     const at::ScalarType inside = kernels::widens(dtype) ? at::kFloat : dtype;
@@ -266,20 +267,23 @@ TEST(LinearCrossEntropyOp, ResultsDoNotDependOnTheNumberOfThreadsWhereProductsDo
     const at::Tensor logits = kernels::mm(x, weight.t());
     const at::Tensor like_grad_x = kernels::mm(logits, weight);
     const at::Tensor like_grad_weight = kernels::mm(logits.t(), x);
+    const auto expect_equal = [&](const at::Tensor& many, const at::Tensor& one_thread) {
+      EXPECT_TRUE(at::equal(many, one_thread)) << dtype;
+      ++compared;
+    };
     for (const int count : {2, 5}) {
       at::set_num_threads(count);
       if (!at::equal(kernels::mm(x, weight.t()), logits)) continue;
       const LossValues many = computed(c, 3.0);
-      EXPECT_TRUE(at::equal(many.loss, one.loss)) << dtype;
-      if (at::equal(kernels::mm(logits, weight), like_grad_x)) {
-        EXPECT_TRUE(at::equal(many.grad_x, one.grad_x)) << dtype;
-      }
-      if (at::equal(kernels::mm(logits.t(), x), like_grad_weight)) {
-        EXPECT_TRUE(at::equal(many.grad_weight, one.grad_weight)) << dtype;
-      }
+      expect_equal(many.loss, one.loss);
+      if (at::equal(kernels::mm(logits, weight), like_grad_x))
+        expect_equal(many.grad_x, one.grad_x);
+      if (at::equal(kernels::mm(logits.t(), x), like_grad_weight))
+        expect_equal(many.grad_weight, one.grad_weight);
     }
   }
   at::set_num_threads(threads);
+  if (compared == 0) GTEST_SKIP() << "every product depends on the number of threads";
 }
 
 TEST(LinearCrossEntropyOp, ManyChunksNeedLessThanTheLogits) {
