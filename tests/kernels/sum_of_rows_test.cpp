@@ -84,6 +84,8 @@ class SumOfRowsOn : public mezzo::testing::OnDevice<> {};
 
 TEST_P(SumOfRowsOn, OfNoneIsZeroAndOfFp64IsFp64) {
   EXPECT_BIT_EQUAL(here(sum_of_rows(there(at::zeros({0, 3}, at::kBFloat16)))), at::zeros({3}));
+  EXPECT_BIT_EQUAL(here(sum_of_rows(there(at::zeros({4, 0})))), at::zeros({0}));
+  EXPECT_BIT_EQUAL(sum_of_rows(at::zeros({2, 0, 3}, at::kDouble)), at::zeros({3}, at::kDouble));
   EXPECT_EQ(sum_of_rows(there(at::ones({2, 3}, at::kDouble))).scalar_type(), at::kDouble);
 }
 

@@ -62,10 +62,16 @@ at::Tensor sum_on_cpu(const at::Tensor& rows) {
   return sums.size(0) == 1 ? sums[0] : at::zeros({rows.size(1)}, at::kFloat);
 }
 
+/// [N, C]. N is counted, since that of rows without an element cannot be inferred.
+at::Tensor rows_of(const at::Tensor& x) {
+  const int64_t C = x.size(-1);
+  return x.reshape({x.numel() / std::max<int64_t>(1, C), C});
+}
+
 }  // namespace
 
 at::Tensor sum_of_rows(const at::Tensor& x) {
-  const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
+  const at::Tensor rows = rows_of(x).contiguous();
   if (x.is_cpu() && x.scalar_type() == at::kFloat) return sum_on_cpu<float>(rows);
   if (x.is_cpu() && x.scalar_type() == at::kBFloat16) return sum_on_cpu<c10::BFloat16>(rows);
   if (x.is_cpu() && x.scalar_type() == at::kHalf) return sum_on_cpu<c10::Half>(rows);
@@ -74,7 +80,7 @@ at::Tensor sum_of_rows(const at::Tensor& x) {
 
 at::Tensor reference::sum_of_rows(const at::Tensor& x) {
   const at::ScalarType type = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::sum(x.reshape({-1, x.size(-1)}), {0}, false, type);
+  return at::sum(rows_of(x), {0}, false, type);
 }
 
 }  // namespace mezzo::kernels
