@@ -5,12 +5,11 @@
 #include <cmath>
 #include <type_traits>
 
-#include <ATen/Parallel.h>
-
 #include "mezzo/kernels/adamw/moment8.h"
 #include "mezzo/kernels/adamw/moved.h"
 #include "mezzo/kernels/adamw/pointers.h"
 #include "mezzo/kernels/adamw/split.h"
+#include "mezzo/kernels/blocks.h"
 #include "mezzo/kernels/simd/numbers.h"
 
 namespace mezzo::kernels {
@@ -170,21 +169,12 @@ MEZZO_INLINE void step_range(const AdamWPointers* p, int64_t begin, int64_t end)
 }  // namespace
 
 void adamw_cpu(const std::vector<AdamWPointers>& params) {
-  // The tiles of all parameters, one after the other; first[i]: the first tile of parameter i.
-  std::vector<int64_t> first{0};
-  for (const AdamWPointers& p : params) {
-    first.push_back(first.back() + (p.N + kTile - 1) / kTile);
-  }
-  constexpr int64_t kGrain = 32768 / kTile;
-  at::parallel_for(0, first.back(), kGrain, [&](int64_t begin, int64_t end) {
-    auto at = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) -
-                                  first.begin() - 1);
-    for (; at < params.size() && first[at] < end; ++at) {
-      const AdamWPointers& p = params[at];
-      const int64_t from = (std::max(begin, first[at]) - first[at]) * kTile;
-      const int64_t to = std::min((end - first[at]) * kTile, p.N);
-      simd<step_range>(&p, from, to);
-    }
+  Blocks tiles(kTile);
+  for (const AdamWPointers& p : params) tiles.add(p.N);
+  tiles.share_out([&](size_t i, int64_t begin, int64_t end) {
+    const int64_t first = tiles.first(i);
+    simd<step_range>(&params[i], (begin - first) * kTile,
+                     std::min((end - first) * kTile, params[i].N));
   });
 }
 

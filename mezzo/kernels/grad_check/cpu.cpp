@@ -1,67 +1,18 @@
 #include "mezzo/kernels/grad_check/cpu.h"
 
 #include <algorithm>
-#include <bit>
 #include <type_traits>
 
 #include <immintrin.h>  // fp16's conversions
 
-#include <ATen/Parallel.h>
-
-#include "mezzo/kernels/simd/numbers.h"
+#include "mezzo/kernels/blocks.h"
+#include "mezzo/kernels/simd/bits.h"
 
 namespace mezzo::kernels {
 namespace {
 
 // What a thread reads, and then multiplies out of its L1 cache. Counts of it fit into 16 bits.
 constexpr int64_t kBlock = 4096;
-
-// Everything is read off the bits: magnitudes are ordered as their bits are, with Inf above all
-// numbers and NaN above Inf.
-template <class T>
-using BitsOf = std::conditional_t<sizeof(T) == 2, uint16_t,
-                                  std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
-
-template <class T>
-constexpr BitsOf<T> kInf = 0;
-template <>
-constexpr uint16_t kInf<c10::Half> = 0x7c00u;
-template <>
-constexpr uint16_t kInf<c10::BFloat16> = 0x7f80u;
-template <>
-constexpr uint32_t kInf<float> = 0x7f800000u;
-template <>
-constexpr uint64_t kInf<double> = 0x7ff0000000000000u;
-
-template <class T>
-constexpr BitsOf<T> kSign = static_cast<BitsOf<T>>(BitsOf<T>{1} << (8 * sizeof(T) - 1));
-
-template <class T>
-MEZZO_INLINE BitsOf<T> bits_of(const T& x) {
-  if constexpr (sizeof(T) == 2) {
-    return x.x;
-  } else {
-    return std::bit_cast<BitsOf<T>>(x);
-  }
-}
-
-template <class T>
-MEZZO_INLINE T number_of(BitsOf<T> bits) {
-  if constexpr (sizeof(T) == 2) {
-    return T(bits, T::from_bits());
-  } else {
-    return std::bit_cast<T>(bits);
-  }
-}
-
-template <class T>
-double value_of(BitsOf<T> bits) {
-  if constexpr (std::is_same_v<T, double>) {
-    return number_of<T>(bits);
-  } else {
-    return wide(number_of<T>(bits));
-  }
-}
 
 template <class T>
 MEZZO_INLINE T product(const T& x, float factor) {
@@ -203,28 +154,22 @@ void add(GradFacts& sum, const GradFacts& part) {
 
 std::vector<GradFacts> check_and_unscale_cpu_(const std::vector<at::Tensor>& grads, float inv_scale,
                                               double smallest_normal) {
-  // The blocks of all gradients, one after the other; first[i]: the first block of gradient i.
-  std::vector<int64_t> first{0};
+  Blocks parts(kBlock);
   std::vector<void*> data;
   for (const at::Tensor& grad : grads) {
-    first.push_back(first.back() + (grad.numel() + kBlock - 1) / kBlock);
+    parts.add(grad.numel());
     data.push_back(grad.mutable_data_ptr());
     if (inv_scale != 1.0f) grad.unsafeGetTensorImpl()->bump_version();
   }
-  std::vector<GradFacts> blocks(static_cast<size_t>(first.back()));
-  constexpr int64_t kGrain = 32768 / kBlock;
-  at::parallel_for(0, first.back(), kGrain, [&](int64_t begin, int64_t end) {
-    auto at = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) -
-                                  first.begin() - 1);
-    for (int64_t block = begin; block < end; ++block) {
-      while (first[at + 1] <= block) ++at;
-      blocks[static_cast<size_t>(block)] =
-          pass_block(grads[at], data[at], (block - first[at]) * kBlock, inv_scale, smallest_normal);
-    }
+  std::vector<GradFacts> blocks(static_cast<size_t>(parts.count()));
+  parts.share_out([&](size_t i, int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block)
+      blocks[static_cast<size_t>(block)] = pass_block(
+          grads[i], data[i], (block - parts.first(i)) * kBlock, inv_scale, smallest_normal);
   });
   std::vector<GradFacts> facts(grads.size());
   for (size_t i = 0; i < grads.size(); ++i) {
-    for (int64_t block = first[i]; block < first[i + 1]; ++block)
+    for (int64_t block = parts.first(i); block < parts.first(i + 1); ++block)
       add(facts[i], blocks[static_cast<size_t>(block)]);
   }
   return facts;

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linalg_vector_norm.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/blocks.h"
 #include "mezzo/kernels/simd/numbers.h"
 
 namespace mezzo::kernels {
@@ -49,21 +49,14 @@ double sum_of_squares(const at::Tensor& tensor, int64_t begin, int64_t N) {
 }
 
 double l2_norm_cpu(const std::vector<at::Tensor>& tensors) {
-  // The blocks of all tensors, one after the other; first[i]: the first block of tensor i.
-  std::vector<int64_t> first{0};
-  for (const at::Tensor& tensor : tensors) {
-    first.push_back(first.back() + (tensor.numel() + kBlock - 1) / kBlock);
-  }
-  std::vector<double> sums(static_cast<size_t>(first.back()));
-  constexpr int64_t kGrain = 32768 / kBlock;
-  at::parallel_for(0, first.back(), kGrain, [&](int64_t begin, int64_t end) {
-    auto at = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) -
-                                  first.begin() - 1);
+  Blocks blocks(kBlock);
+  for (const at::Tensor& tensor : tensors) blocks.add(tensor.numel());
+  std::vector<double> sums(static_cast<size_t>(blocks.count()));
+  blocks.share_out([&](size_t i, int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      while (first[at + 1] <= block) ++at;
-      const int64_t from = (block - first[at]) * kBlock;
+      const int64_t from = (block - blocks.first(i)) * kBlock;
       sums[static_cast<size_t>(block)] =
-          sum_of_squares(tensors[at], from, std::min(kBlock, tensors[at].numel() - from));
+          sum_of_squares(tensors[i], from, std::min(kBlock, tensors[i].numel() - from));
     }
   });
   double sum = 0.0;

@@ -1,28 +1,15 @@
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <vector>
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
-#include "mezzo/kernels/simd/simd.h"
+#include "mezzo/kernels/simd/bits.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"
 
 namespace mezzo::kernels {
 namespace {
-
-// Without its sign a floating-point number's bits are an integer that grows with it: what it is,
-// and which is the largest, needs no arithmetic but the integers'.
-struct Layout {
-  uint64_t infinity;         // the bits of +Inf
-  uint64_t smallest_normal;  // and of the first number that is not subnormal
-};
-
-constexpr Layout kDoubleLayout{0x7ff0000000000000, 0x0010000000000000};
-constexpr Layout kFloatLayout{0x7f800000, 0x00800000};
-constexpr Layout kHalfLayout{0x7c00, 0x0400};
-constexpr Layout kBFloat16Layout{0x7f80, 0x0080};
 
 // Counts fit the bits' own type within a block, which keeps all lanes of one width.
 constexpr int64_t kBlock = 4096;
@@ -32,50 +19,45 @@ struct Counts {
   Bits nan = 0, infinite = 0, negative_inf = 0, zeros = 0, subnormals = 0, largest = 0;
 };
 
-template <class Bits>
-MEZZO_INLINE Counts<Bits> count_block(const Bits* x, int64_t N, Bits infinity, Bits normal) {
-  constexpr Bits kSign = Bits(1) << (8 * sizeof(Bits) - 1);
+template <class T, class Bits = BitsOf<T>>
+MEZZO_INLINE Counts<Bits> count_block(const Bits* x, int64_t N) {
   Bits nan = 0, infinite = 0, negative = 0, zeros = 0, small = 0, largest = 0;
 #pragma omp simd reduction(+ : nan, infinite, negative, zeros, small) reduction(max : largest)
   for (int64_t i = 0; i < N; ++i) {
-    const Bits magnitude = x[i] & Bits(~kSign);
-    nan = Bits(nan + (magnitude > infinity));
-    infinite = Bits(infinite + (magnitude == infinity));
-    negative = Bits(negative + (x[i] == Bits(infinity | kSign)));
+    const Bits magnitude = x[i] & Bits(~kSign<T>);
+    nan = Bits(nan + (magnitude > kInf<T>));
+    infinite = Bits(infinite + (magnitude == kInf<T>));
+    negative = Bits(negative + (x[i] == Bits(kInf<T> | kSign<T>)));
     zeros = Bits(zeros + (magnitude == 0));
-    small = Bits(small + (magnitude < normal));
-    const Bits finite = magnitude < infinity ? magnitude : Bits(0);
+    small = Bits(small + (magnitude < kSmallestNormal<T>));
+    const Bits finite = magnitude < kInf<T> ? magnitude : Bits(0);
     largest = largest < finite ? finite : largest;
   }
   return {nan, infinite, negative, zeros, Bits(small - zeros), largest};
 }
 
 template <class Bits>
-void add(TensorStats& stats, uint64_t& largest, const Counts<Bits>& block) {
+void add(TensorStats& stats, Bits& largest, const Counts<Bits>& block) {
   stats.nan += static_cast<int64_t>(block.nan);
   stats.negative_inf += static_cast<int64_t>(block.negative_inf);
   stats.positive_inf += static_cast<int64_t>(block.infinite - block.negative_inf);
   stats.zeros += static_cast<int64_t>(block.zeros);
   stats.subnormals += static_cast<int64_t>(block.subnormals);
-  largest = std::max(largest, static_cast<uint64_t>(block.largest));
+  largest = std::max(largest, block.largest);
 }
 
-// Value: the number whose bits these are.
-template <class Bits, class Value>
-TensorStats stats_of(const at::Tensor& dense, const Layout& layout) {
+template <class T, class Bits = BitsOf<T>>
+TensorStats stats_of(const at::Tensor& dense) {
   const auto* bits = static_cast<const Bits*>(dense.const_data_ptr());
   const int64_t N = dense.numel();
   TensorStats all;
-  uint64_t largest = 0;
+  Bits largest = 0;
   std::mutex mutex;
   at::parallel_for(0, N, 8 * kBlock, [&](int64_t begin, int64_t end) {
     TensorStats part;
-    uint64_t part_largest = 0;
+    Bits part_largest = 0;
     for (int64_t at = begin; at < end; at += kBlock) {
-      add(part, part_largest,
-          simd<count_block<Bits>>(bits + at, std::min(kBlock, end - at),
-                                  static_cast<Bits>(layout.infinity),
-                                  static_cast<Bits>(layout.smallest_normal)));
+      add(part, part_largest, simd<count_block<T>>(bits + at, std::min(kBlock, end - at)));
     }
     const std::scoped_lock lock(mutex);
     all.nan += part.nan;
@@ -86,10 +68,7 @@ TensorStats stats_of(const at::Tensor& dense, const Layout& layout) {
     largest = std::max(largest, part_largest);
   });
   all.numel = N;
-  const Bits narrow = static_cast<Bits>(largest);
-  Value value;
-  std::memcpy(static_cast<void*>(&value), &narrow, sizeof(value));
-  all.largest = static_cast<double>(value);
+  all.largest = value_of<T>(largest);
   return all;
 }
 
@@ -143,13 +122,13 @@ TensorStats tensor_stats(const at::Tensor& tensor) {
       tensor.is_non_overlapping_and_dense() ? tensor : tensor.detach().contiguous();
   switch (dense.scalar_type()) {
     case at::kDouble:
-      return stats_of<uint64_t, double>(dense, kDoubleLayout);
+      return stats_of<double>(dense);
     case at::kFloat:
-      return stats_of<uint32_t, float>(dense, kFloatLayout);
+      return stats_of<float>(dense);
     case at::kHalf:
-      return stats_of<uint16_t, c10::Half>(dense, kHalfLayout);
+      return stats_of<c10::Half>(dense);
     case at::kBFloat16:
-      return stats_of<uint16_t, c10::BFloat16>(dense, kBFloat16Layout);
+      return stats_of<c10::BFloat16>(dense);
     default:
       return tensor_stats_reference(tensor);
   }
