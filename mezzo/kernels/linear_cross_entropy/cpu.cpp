@@ -50,9 +50,10 @@ void rows_loss(const at::Tensor& logits, const int64_t* targets, int64_t ignore_
   const int64_t V = logits.size(1);
   T* data = logits.mutable_data_ptr<T>();
   at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> exponentials(static_cast<size_t>(V));
     for (int64_t i = begin; i < end; ++i) {
       if (targets[i] != ignore_index) {
-        losses[i] = simd<row_loss<T>>(data + i * V, V, targets[i], terms);
+        losses[i] = simd<row_loss<T>>(data + i * V, V, targets[i], terms, exponentials.data());
       } else if (terms.wants_gradient) {
         std::fill_n(data + i * V, V, T(0));
       }

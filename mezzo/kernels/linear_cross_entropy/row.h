@@ -19,22 +19,24 @@ struct RowSums {
   double differences;   // sum of z - largest
 };
 
+/// exponentials: [V], exp(z - largest) of each.
 template <class T>
-MEZZO_INLINE RowSums row_sums(const T* logits, int64_t V) {
+MEZZO_INLINE RowSums row_sums(const T* logits, int64_t V, float* exponentials) {
   float largest = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : largest)
   for (int64_t j = 0; j < V; ++j) largest = std::max(largest, wide(logits[j]));
   RowSums sums{largest, 0.0, 0.0};
   constexpr int64_t kBlock = 512;  // terms that are summed in fp32
   for (int64_t begin = 0; begin < V; begin += kBlock) {
-    float exponentials = 0.0f, differences = 0.0f;
-#pragma omp simd reduction(+ : exponentials, differences)
+    float sum = 0.0f, differences = 0.0f;
+#pragma omp simd reduction(+ : sum, differences)
     for (int64_t j = begin; j < std::min(begin + kBlock, V); ++j) {
       const float difference = wide(logits[j]) - largest;
-      exponentials += exp_of(difference);
+      exponentials[j] = exp_of(difference);
+      sum += exponentials[j];
       differences += difference;
     }
-    sums.exponentials += exponentials;
+    sums.exponentials += sum;
     sums.differences += differences;
   }
   return sums;
@@ -49,9 +51,11 @@ struct RowTerms {
 };
 
 /// The loss of one row; its logits become its gradient times gradient_scale where that is wanted.
+/// exponentials: room for [V], in which the second loop finds what the first has computed.
 template <class T>
-MEZZO_INLINE double row_loss(T* logits, int64_t V, int64_t target, RowTerms terms) {
-  const RowSums sums = row_sums(logits, V);
+MEZZO_INLINE double row_loss(T* __restrict logits, int64_t V, int64_t target, RowTerms terms,
+                             float* __restrict exponentials) {
+  const RowSums sums = row_sums(logits, V, exponentials);
   const double s = terms.label_smoothing, log_sum = std::log(sums.exponentials);
   const double lse = sums.largest + log_sum;
   const float of_target = wide(logits[target]) - sums.largest;
@@ -65,11 +69,8 @@ MEZZO_INLINE double row_loss(T* logits, int64_t V, int64_t target, RowTerms term
   const auto smoothed = static_cast<float>(terms.gradient_scale * s / static_cast<double>(V));
   const auto at_target = static_cast<float>(terms.gradient_scale * (1.0 - s));
 #pragma omp simd
-  for (int64_t j = 0; j < V; ++j) {
-    const float exponential = exp_of(wide(logits[j]) - sums.largest);
-    logits[j] = narrow<T>(exponential * softmax_scale - smoothed);
-  }
-  logits[target] = narrow<T>(exp_of(of_target) * softmax_scale - smoothed - at_target);
+  for (int64_t j = 0; j < V; ++j) logits[j] = narrow<T>(exponentials[j] * softmax_scale - smoothed);
+  logits[target] = narrow<T>(exponentials[target] * softmax_scale - smoothed - at_target);
   return loss;
 }
 
