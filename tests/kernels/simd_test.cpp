@@ -7,6 +7,7 @@
 
 #include <ATen/Context.h>
 
+#include "mezzo/kernels/simd/exp2.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "tests/testing.h"
 
@@ -29,6 +30,7 @@ MEZZO_INLINE T narrowed(float x) {
 }
 
 MEZZO_INLINE float exponential(float x) { return exp_of(x); }
+MEZZO_INLINE float power_of_two(float x) { return exp2_of(x); }
 MEZZO_INLINE float sigmoid_value(float z) { return sigmoid_of(z).value; }
 MEZZO_INLINE float sigmoid_slope(float z) { return sigmoid_of(z).slope; }
 
@@ -103,16 +105,16 @@ TYPED_TEST(HalfTypes, NarrowExactlyAsLibtorchAtEveryTurningPoint) {
   }
 }
 
-/// From -87 to `end`, in steps that are no multiple of anything.
-std::vector<float> exponents(float end) {
+/// From `begin` to `end`, in steps that are no multiple of anything.
+std::vector<float> exponents(float begin, float end) {
   std::vector<float> points;
-  for (float x = -87.0f; x < end; x += 0.0007f) points.push_back(x);
+  for (float x = begin; x < end; x += 0.0007f) points.push_back(x);
   return points;
 }
 
 template <float function(float)>
-void expect_within(double ulps, float end, double exact_of(double)) {
-  const std::vector<float> points = exponents(end);
+void expect_within(double ulps, float begin, float end, double exact_of(double)) {
+  const std::vector<float> points = exponents(begin, end);
   for (const auto& got : in_each_set<convert_all<float, float, function>, float, float>(points)) {
     for (size_t i = 0; i < points.size(); ++i) {
       const double exact = exact_of(static_cast<double>(points[i]));
@@ -123,7 +125,7 @@ void expect_within(double ulps, float end, double exact_of(double)) {
 }
 
 TEST(ExpOf, IsWithinTwoUlpOfTheExactValue) {
-  expect_within<exponential>(2, 88.0f, [](double x) { return std::exp(x); });
+  expect_within<exponential>(2, -87.0f, 88.0f, [](double x) { return std::exp(x); });
 }
 
 TEST(ExpOf, IsZeroBelowItsRangeAndKeepsNaN) {
@@ -136,9 +138,23 @@ TEST(ExpOf, IsZeroBelowItsRangeAndKeepsNaN) {
   }
 }
 
+TEST(Exp2Of, IsWithinTwoUlpOfTheExactValue) {
+  expect_within<power_of_two>(2, -126.0f, 127.0f, [](double x) { return std::exp2(x); });
+}
+
+TEST(Exp2Of, IsZeroBelowItsRangeAndKeepsNaN) {
+  const std::vector<float> points = {-INFINITY, -1e30f, -126.1f, -149.0f, 0.0f, NAN};
+  for (const auto& got :
+       in_each_set<convert_all<float, float, power_of_two>, float, float>(points)) {
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(got[i], 0.0f) << points[i];
+    EXPECT_EQ(got[4], 1.0f);
+    EXPECT_TRUE(std::isnan(got[5]));
+  }
+}
+
 TEST(SigmoidOf, ValueAndSlopeAreWithinSixUlpOfTheExactOnes) {
-  expect_within<sigmoid_value>(6, 87.0f, [](double z) { return 1 / (1 + std::exp(-z)); });
-  expect_within<sigmoid_slope>(6, 87.0f, [](double z) {
+  expect_within<sigmoid_value>(6, -87.0f, 87.0f, [](double z) { return 1 / (1 + std::exp(-z)); });
+  expect_within<sigmoid_slope>(6, -87.0f, 87.0f, [](double z) {
     return 1 / (1 + std::exp(-z)) / (1 + std::exp(z));  // no cancellation
   });
 }

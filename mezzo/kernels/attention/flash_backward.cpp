@@ -1,10 +1,12 @@
 #include <limits>
+#include <numbers>
 
 #include <ATen/Parallel.h>
 
 #include "mezzo/kernels/attention/flash.h"
 #include "mezzo/kernels/attention/geometry.h"
 #include "mezzo/kernels/attention/pack.h"
+#include "mezzo/kernels/simd/exp2.h"
 #include "mezzo/kernels/simd/numbers.h"
 
 namespace mezzo::kernels::flash {
@@ -12,10 +14,11 @@ namespace {
 
 /// [kQueries] each, of a query tile. A query that is padding has logsumexp Inf: it sees nothing.
 struct OfQueries {
-  const float *logsumexp, *delta;  // delta: rowsum(dO * O)
+  const float *logsumexp, *delta;  // times log2 e; rowsum(dO * O)
 };
 
-/// P^T and dS^T of a tile, as left operands [keys][kQueries]; dS^T as right operand too.
+/// P^T and dS^T of a tile, as left operands [keys][kQueries]; dS^T as right operand too. dS is
+/// still to be multiplied by the scale.
 template <class P>
 struct Gradients {
   P *probabilities, *scores, *scores_right;
@@ -32,13 +35,13 @@ MEZZO_INLINE void differentiate(const float* scores, const float* grad_probabili
       const int64_t at = (k + i) * kQueries;
       const int32_t first = tile.first_query(k + i);
       for (int32_t q = 0; q < kQueries; ++q) {
-        const float seen = exp_of(scores[at + q] * scale - of.logsumexp[q]);
-        const float gradient = seen * (grad_probabilities[at + q] - of.delta[q]) * scale;
+        const float seen = exp2_of(scores[at + q] * scale - of.logsumexp[q]);
+        const float gradient = seen * (grad_probabilities[at + q] - of.delta[q]);
         p[i][q] = q >= first ? seen : 0.0f;
         ds[i][q] = q >= first ? gradient : 0.0f;
       }
-      for (int32_t q = 0; q < kQueries; ++q) to.probabilities[at + q] = narrow<P>(p[i][q]);
-      for (int32_t q = 0; q < kQueries; ++q) to.scores[at + q] = narrow<P>(ds[i][q]);
+      put_row(p[i], to.probabilities + at);
+      put_row(ds[i], to.scores + at);
     }
     if (to.scores_right != to.scores) put_rows(ds, to.scores_right + k * kQueries);
   }
@@ -114,7 +117,8 @@ class Operands {
     for (int64_t q = 0; q < kQueries; ++q) {
       const int64_t t = tile * kQueries + q;
       const bool is_padding = t >= g_.Tq;
-      logsumexp[q] = is_padding ? std::numeric_limits<float>::infinity() : *head.logsumexp.at(t);
+      logsumexp[q] =
+          is_padding ? std::numeric_limits<float>::infinity() : *head.logsumexp.at(t) * kLog2OfE;
       delta[q] =
           is_padding ? 0.0f : simd<product_of_rows<T>>(head.grad_out.at(t), head.out.at(t), g_.E);
     }
@@ -145,9 +149,10 @@ class Differentiation {
   using P = Operand<T>;
 
   /// query_tiles: how many of dQ are summed at the same time.
-  Differentiation(const Geometry& g, float scale, int64_t query_tiles)
+  Differentiation(const Geometry& g, double scale, int64_t query_tiles)
       : g_(g),
-        scale_(scale),
+        scale_(static_cast<float>(scale)),
+        scale_of_powers_(static_cast<float>(scale * std::numbers::log2e)),
         scores_(kKeys * kQueries),
         grad_probabilities_(kKeys * kQueries),
         gradients_(3 * kKeys * kQueries),
@@ -208,8 +213,8 @@ class Differentiation {
     brgemm::multiply<P>(scores, operands.value(k), operands.grad_transposed(q),
                         grad_probabilities_.get());
     simd<differentiate<P>>(static_cast<const float*>(scores_.get()),
-                           static_cast<const float*>(grad_probabilities_.get()), tile, scale_,
-                           operands.of_queries(q), gradients());
+                           static_cast<const float*>(grad_probabilities_.get()), tile,
+                           scale_of_powers_, operands.of_queries(q), gradients());
   }
 
   void add_to_keys(const Operands<T>& operands, int64_t q, Tile tile) {
@@ -229,8 +234,8 @@ class Differentiation {
 
   void store_keys(const Head<T>& head, int64_t k) {
     const int64_t first = k * kKeys, count = std::min(kKeys, g_.Tk - first);
-    store(grad_key_.get(), count, head.grad_key, first);
-    store(grad_value_.get(), count, head.grad_value, first);
+    store(grad_key_.get(), scale_, count, head.grad_key, first);
+    store(grad_value_.get(), 1.0f, count, head.grad_value, first);
   }
 
   void store_queries(const Head<T>& head, int64_t q, int64_t slot) {
@@ -238,12 +243,12 @@ class Differentiation {
     const float* sums = grad_query_.get() + slot * kQueries * g_.padded_E;
     simd<brgemm::transpose<float>>(static_cast<const float*>(sums), kQueries, g_.padded_E, kQueries,
                                    rows_.get(), g_.padded_E);
-    store(rows_.get(), count, head.grad_query, first);
+    store(rows_.get(), scale_, count, head.grad_query, first);
   }
 
-  void store(const float* from, int64_t count, Rows<T> to, int64_t first) {
+  void store(const float* from, float factor, int64_t count, Rows<T> to, int64_t first) {
     for (int64_t r = 0; r < count; ++r)
-      simd<store_row<T>>(from + r * g_.padded_E, 1.0f, g_.E, to.at(first + r));
+      simd<store_row<T>>(from + r * g_.padded_E, factor, g_.E, to.at(first + r));
   }
 
   Gradients<P> gradients() const {
@@ -254,7 +259,7 @@ class Differentiation {
   }
 
   const Geometry& g_;
-  float scale_;
+  float scale_, scale_of_powers_;
   Buffer<float> scores_, grad_probabilities_;
   Buffer<P> gradients_;
   Buffer<float> grad_key_, grad_value_, grad_query_, rows_;
@@ -265,7 +270,7 @@ class Differentiation {
 constexpr double kPriceOfTiles = 7.0 / 5.0;
 
 template <class T, class HeadAt>
-void differentiate_heads(const Geometry& g, float scale, HeadAt head_at) {
+void differentiate_heads(const Geometry& g, double scale, HeadAt head_at) {
   at::parallel_for(0, g.heads, 1, [&](int64_t begin, int64_t end) {
     const brgemm::ThreadState state;
     Operands<T> operands(g);
@@ -281,7 +286,7 @@ void differentiate_heads(const Geometry& g, float scale, HeadAt head_at) {
 }
 
 template <class T, class HeadAt>
-void differentiate_tiles(const Geometry& g, float scale, HeadAt head_at) {
+void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at) {
   std::vector<Operands<T>> operands;
   for (int64_t i = 0; i < g.heads; ++i) operands.emplace_back(g);
   // The tiles of keys come first, then those of queries.
@@ -332,9 +337,9 @@ void backward_into(const InputGradients& grads, const at::Tensor& grad_out, cons
           rows_of<T>(grads.query, i), rows_of<T>(grads.key, i), rows_of<T>(grads.value, i)};
     };
     if (takes_whole_heads(g.heads, kPriceOfTiles)) {
-      differentiate_heads<T>(g, static_cast<float>(scale), head_at);
+      differentiate_heads<T>(g, scale, head_at);
     } else {
-      differentiate_tiles<T>(g, static_cast<float>(scale), head_at);
+      differentiate_tiles<T>(g, scale, head_at);
     }
   });
 }

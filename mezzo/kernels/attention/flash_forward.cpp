@@ -1,5 +1,6 @@
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -7,7 +8,7 @@
 #include "mezzo/kernels/attention/flash.h"
 #include "mezzo/kernels/attention/geometry.h"
 #include "mezzo/kernels/attention/pack.h"
-#include "mezzo/kernels/simd/numbers.h"
+#include "mezzo/kernels/simd/exp2.h"
 
 namespace mezzo::kernels::flash {
 namespace {
@@ -17,8 +18,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 /// What a query tile knows of the keys so far, [kQueries] each.
 struct Running {
   float* top;      // the largest scaled score
-  float* sum;      // of exp(score - top)
-  float* shrinks;  // exp(previous top - top): what sum and output are multiplied by
+  float* sum;      // of 2^(score - top)
+  float* shrinks;  // 2^(previous top - top): what sum and output are multiplied by
 };
 
 /// Takes a tile's largest scores into account. scores [keys][kQueries], not yet scaled.
@@ -34,15 +35,15 @@ MEZZO_INLINE void raise_top(const float* scores, Tile tile, float scale, Running
     }
   }
   for (int64_t q = 0; q < kQueries; ++q) {
-    // No score above -Inf: 0 keeps exp(score - top) at 0, and at NaN where a score is NaN.
+    // No score above -Inf: 0 keeps 2^(score - top) at 0, and at NaN where a score is NaN.
     const float before = running.top[q], now = top[q] == -kInfinity ? 0.0f : top[q];
-    running.shrinks[q] = exp_of(before - now);
+    running.shrinks[q] = exp2_of(before - now);
     running.sum[q] *= running.shrinks[q];
     running.top[q] = top[q];
   }
 }
 
-/// exp(score - top) to `probabilities`, as the right operand with K = padded(keys), and its sum.
+/// 2^(score - top) to `probabilities`, as the right operand with K = padded(keys), and its sum.
 template <class P>
 MEZZO_INLINE void exponentiate(const float* scores, Tile tile, float scale, Running running,
                                P* probabilities) {
@@ -58,7 +59,7 @@ MEZZO_INLINE void exponentiate(const float* scores, Tile tile, float scale, Runn
       const float* row = scores + (k + i) * kQueries;
       const int32_t first = tile.first_query(k + i);
       for (int32_t q = 0; q < kQueries; ++q) {
-        p[i][q] = q >= first ? exp_of(row[q] * scale - top[q]) : 0.0f;
+        p[i][q] = q >= first ? exp2_of(row[q] * scale - top[q]) : 0.0f;
         sum[q] += p[i][q];
       }
     }
@@ -161,7 +162,7 @@ class QueryTile {
     for (int64_t q = 0; q < queries; ++q) {
       const float* row = out_rows_.get() + q * g_.padded_E;
       simd<store_row<T>>(row, 1.0f / running_.sum[q], g_.E, out.at(first + q));
-      *logsumexp.at(first + q) = running_.top[q] + std::log(running_.sum[q]);
+      *logsumexp.at(first + q) = kLnOf2 * running_.top[q] + std::log(running_.sum[q]);
     }
   }
 
@@ -228,8 +229,8 @@ std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& query, const at::Te
   at::Tensor out = empty_rows_like(q);
   at::Tensor logsumexp = at::empty({q.size(0), g.Tq, q.size(1)}, q.options().dtype(at::kFloat));
   logsumexp = logsumexp.transpose(1, 2);
-  with_type_of(
-      q, [&]<class T>(T) { attend<T>(g, q, k, v, static_cast<float>(scale), out, logsumexp); });
+  const auto scale_of_powers = static_cast<float>(scale * std::numbers::log2e);
+  with_type_of(q, [&]<class T>(T) { attend<T>(g, q, k, v, scale_of_powers, out, logsumexp); });
   return {out, logsumexp};
 }
 

@@ -17,6 +17,8 @@ namespace mezzo::kernels::flash {
 // them:
 //   forward   S^T = K Q^T      O^T += V^T P^T
 //   backward  S^T = K Q^T      dP^T = V dO^T     dV += P^T dO    dK += dS^T Q    dQ^T += K^T dS^T
+// Softmax is taken in powers of two: log2 e is multiplied into the scale and into logsumexp, and
+// exp(score) is exp2_of(scaled score).
 // Rows and head sizes are padded with zeros to multiples of kStep, so that few products (brgemm.h
 // generates code for each) serve every length.
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <type_traits>
 
 #include <ATen/core/Tensor.h>
@@ -61,6 +62,21 @@ MEZZO_INLINE void store_row(const float* from, float factor, int64_t E, T* __res
   for (int64_t e = 0; e < E; ++e) to[e] = narrow<T>(from[e] * factor);
 }
 
+/// The bits of the bf16 nearest to x in the upper half, of two the greater one. A NaN stays one if
+/// its lower half is 0, as that of every NaN which comes of bf16 numbers is.
+MEZZO_INLINE uint32_t nearest_bf16(float x) { return std::bit_cast<uint32_t>(x) + 0x8000u; }
+
+/// A row, rounded, as a left operand takes it.
+template <int64_t N>
+MEZZO_INLINE void put_row(const float (&row)[N], float* to) {
+  for (int64_t n = 0; n < N; ++n) to[n] = row[n];
+}
+
+template <int64_t N>
+MEZZO_INLINE void put_row(const float (&row)[N], c10::BFloat16* to) {
+  for (int64_t n = 0; n < N; ++n) to[n].x = static_cast<uint16_t>(nearest_bf16(row[n]) >> 16);
+}
+
 /// The rows of one Word, rounded, as a right operand takes them.
 template <int64_t N>
 MEZZO_INLINE void put_rows(const float (&rows)[1][N], float* to) {
@@ -71,7 +87,7 @@ template <int64_t N>
 MEZZO_INLINE void put_rows(const float (&rows)[2][N], c10::BFloat16* to) {
   Word* pairs = reinterpret_cast<Word*>(to);
   for (int64_t n = 0; n < N; ++n) {
-    pairs[n] = bits_of_bf16(rows[0][n]) | bits_of_bf16(rows[1][n]) << 16;
+    pairs[n] = nearest_bf16(rows[0][n]) >> 16 | (nearest_bf16(rows[1][n]) & 0xffff0000u);
   }
 }
 
