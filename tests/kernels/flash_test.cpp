@@ -12,6 +12,7 @@
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_cpu_dispatch.h>
 
 #include "mezzo/base/log.h"
+#include "mezzo/base/memory.h"
 #include "mezzo/kernels/attention/attention.h"
 #include "mezzo/kernels/cpu_kernels.h"
 #include "tests/close.h"
@@ -185,6 +186,19 @@ TEST_P(FlashDtypes, ReadsAnyLayout) {
   EXPECT_BIT_EQUAL(got.grad_query, expected.grad_query);
   EXPECT_BIT_EQUAL(got.grad_key, expected.grad_key);
   EXPECT_BIT_EQUAL(got.grad_value, expected.grad_value);
+}
+
+// More heads than are packed at a time for five threads, and too few for each to take whole ones.
+TEST(Flash, PacksFewHeadsAtATimeWhereTilesAreDealtOut) {
+  const AttentionInputs in = inputs_of(1, 7, 2600, 8, at::kFloat, true);
+  SKIP_IF_REFUSED(in);
+  const int before = at::get_num_threads();
+  at::set_num_threads(5);
+  const TensorMemoryMeter memory;
+  compute(in);
+  at::set_num_threads(before);
+  constexpr int64_t kBytesOfAHead = 2688 * 32 * sizeof(float);  // padded
+  EXPECT_LT(memory.peak_bytes(), 3 * 7 * kBytesOfAHead);
 }
 
 // Of such there is no tensor "like" them: libtorch's has other strides.

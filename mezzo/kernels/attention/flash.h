@@ -18,6 +18,9 @@ namespace mezzo::kernels::flash {
 // Scores, softmax and all sums are fp32. Rounded to bf16, where that is the dtype: probabilities
 // and the gradient of scores, as operands; the results, once. fp16 is widened and rounds results
 // alone. The same bits come out for any number of threads.
+// Memory beside the results: a thread packs the operands of the head that it works on, forward 2
+// tensors of a head's size, backward 7 (fp16 in fp32). Too few heads for the threads are packed so
+// many at a time that a thread has 4 tiles of 64 queries or 128 keys.
 
 /// Empty if forward() and backward() can compute this, otherwise why not.
 std::string refusal(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);

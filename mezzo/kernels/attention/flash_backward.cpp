@@ -285,40 +285,48 @@ void differentiate_heads(const Geometry& g, double scale, HeadAt head_at) {
   });
 }
 
+/// Heads [first, first + count), whose operands are packed into `operands`.
 template <class T, class HeadAt>
-void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at) {
-  std::vector<Operands<T>> operands;
-  for (int64_t i = 0; i < g.heads; ++i) operands.emplace_back(g);
+void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at, int64_t first,
+                         int64_t count, std::vector<Operands<T>>& operands) {
   // The tiles of keys come first, then those of queries.
   const int64_t tiles = g.key_tiles + g.query_tiles;
-  at::parallel_for(0, g.heads * tiles, 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, count * tiles, 1, [&](int64_t begin, int64_t end) {
     const auto room = operands[0].room();
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t head = i / tiles, tile = i % tiles;
+      const int64_t slot = i / tiles, tile = i % tiles;
       if (tile < g.key_tiles) {
-        operands[head].pack_keys(head_at(head), tile, room);
+        operands[slot].pack_keys(head_at(first + slot), tile, room);
       } else {
-        operands[head].pack_queries(head_at(head), tile - g.key_tiles, room);
+        operands[slot].pack_queries(head_at(first + slot), tile - g.key_tiles, room);
       }
     }
   });
-  at::parallel_for(0, g.heads * g.key_tiles, 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, count * g.key_tiles, 1, [&](int64_t begin, int64_t end) {
     const brgemm::ThreadState state;
     Differentiation<T> differentiation(g, scale, 1);
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t head = i / g.key_tiles;
-      differentiation.keys(head_at(head), operands[head], balanced(i % g.key_tiles, g.key_tiles));
+      const int64_t slot = i / g.key_tiles, tile = balanced(i % g.key_tiles, g.key_tiles);
+      differentiation.keys(head_at(first + slot), operands[slot], tile);
     }
   });
-  at::parallel_for(0, g.heads * g.query_tiles, 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, count * g.query_tiles, 1, [&](int64_t begin, int64_t end) {
     const brgemm::ThreadState state;
     Differentiation<T> differentiation(g, scale, 1);
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t head = i / g.query_tiles;
-      differentiation.queries(head_at(head), operands[head],
-                              balanced(i % g.query_tiles, g.query_tiles));
+      const int64_t slot = i / g.query_tiles, tile = balanced(i % g.query_tiles, g.query_tiles);
+      differentiation.queries(head_at(first + slot), operands[slot], tile);
     }
   });
+}
+
+template <class T, class HeadAt>
+void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at) {
+  const int64_t most = heads_at_once(g.heads, g.key_tiles);
+  std::vector<Operands<T>> operands;
+  for (int64_t i = 0; i < most; ++i) operands.emplace_back(g);
+  for (int64_t head = 0; head < g.heads; head += most)
+    differentiate_tiles<T>(g, scale, head_at, head, std::min(most, g.heads - head), operands);
 }
 
 }  // namespace

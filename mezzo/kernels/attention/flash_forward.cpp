@@ -203,21 +203,25 @@ void attend(const Geometry& g, const at::Tensor& query, const at::Tensor& key,
     });
     return;
   }
+  const int64_t most = heads_at_once(g.heads, g.query_tiles);
   std::vector<Keys<T>> keys;
-  for (int64_t head = 0; head < g.heads; ++head) keys.emplace_back(g);
-  at::parallel_for(0, g.heads * g.key_tiles, 1, [&](int64_t begin, int64_t end) {
-    const Room room(keys[0].packing_room());
-    for (int64_t i = begin; i < end; ++i)
-      pack(keys[i / g.key_tiles], i / g.key_tiles, i % g.key_tiles, room);
-  });
-  at::parallel_for(0, g.heads * g.query_tiles, 1, [&](int64_t begin, int64_t end) {
-    const brgemm::ThreadState state;
-    QueryTile<T> tile(g);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t head = i / g.query_tiles;
-      run(tile, keys[head], head, balanced(i % g.query_tiles, g.query_tiles));
-    }
-  });
+  for (int64_t i = 0; i < most; ++i) keys.emplace_back(g);
+  for (int64_t head = 0; head < g.heads; head += most) {
+    const int64_t count = std::min(most, g.heads - head);
+    at::parallel_for(0, count * g.key_tiles, 1, [&](int64_t begin, int64_t end) {
+      const Room room(keys[0].packing_room());
+      for (int64_t i = begin; i < end; ++i)
+        pack(keys[i / g.key_tiles], head + i / g.key_tiles, i % g.key_tiles, room);
+    });
+    at::parallel_for(0, count * g.query_tiles, 1, [&](int64_t begin, int64_t end) {
+      const brgemm::ThreadState state;
+      QueryTile<T> tile(g);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t slot = i / g.query_tiles;
+        run(tile, keys[slot], head + slot, balanced(i % g.query_tiles, g.query_tiles));
+      }
+    });
+  }
 }
 
 }  // namespace

@@ -72,6 +72,14 @@ inline bool takes_whole_heads(int64_t heads, double price_of_tiles) {
   return rounds * static_cast<double>(threads) <= price_of_tiles * static_cast<double>(heads);
 }
 
+/// How many heads are packed at a time where their tiles are dealt out, `tiles` of each: as few as
+/// give every thread several tiles, so that none is idle for long.
+inline int64_t heads_at_once(int64_t heads, int64_t tiles) {
+  constexpr int64_t kTilesAThread = 4;
+  const int64_t least = ceil_div(kTilesAThread * at::get_num_threads(), tiles);
+  return ceil_div(heads, std::max<int64_t>(1, heads / least));
+}
+
 /// The tile at turn i of n: first, last, second, second to last ... Under a causal mask one end has
 /// little work and the other much; neighbours in this order have the same together.
 constexpr int64_t balanced(int64_t i, int64_t n) { return i % 2 == 0 ? i / 2 : n - 1 - i / 2; }
