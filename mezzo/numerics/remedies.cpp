@@ -16,27 +16,43 @@ const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_
 
 constexpr int kManyHalvings = 40;
 
-std::string place_of(const Finding& finding) {
-  return finding.module.empty() ? finding.op : finding.op + " in " + finding.module;
-}
-
 bool has_16_bits(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
 
-// The line of a cast policy; an op of the backward pass has its rule where its forward op has.
-std::string policy_line(const Finding& finding, const std::string& op) {
-  const std::string name = op.starts_with("aten::") ? op.substr(6) : op;
-  const std::string scope = finding.module.empty() ? "" : finding.module + ":";
-  return fmt::format(
-      "cast-rules = \"{}{}=fp32\" (CastPolicy::set(\"{}\", CastRule::kFp32{})), or "
-      ".to(at::kFloat) before it",
-      scope, name, name, finding.module.empty() ? "" : fmt::format(", \"{}\"", finding.module));
+// The parts of the model that ops are in, in their order; {""} if one is in no Scope.
+std::vector<std::string> modules_of(const Trace& trace, const std::set<int64_t>& ops) {
+  std::vector<std::string> modules;
+  for (const int64_t i : ops) {
+    const std::string& module = at(trace, i).module;
+    if (module.empty()) return {""};
+    if (std::find(modules.begin(), modules.end(), module) == modules.end())
+      modules.push_back(module);
+  }
+  return modules;
 }
 
-Trial op_in_fp32(const Root& root, const Finding& finding) {
+std::string place_of(const std::string& op, const std::vector<std::string>& modules) {
+  return modules.front().empty() ? op : fmt::format("{} in {}", op, fmt::join(modules, ", "));
+}
+
+// Lines of a cast policy; an op of the backward pass has its rule where its forward op has.
+std::string policy_lines(const std::string& op, const std::vector<std::string>& modules) {
+  const std::string name = op.starts_with("aten::") ? op.substr(6) : op;
+  std::vector<std::string> rules, calls;
+  for (const std::string& module : modules) {
+    rules.push_back(fmt::format("{}{}=fp32", module.empty() ? "" : module + ":", name));
+    calls.push_back(fmt::format("CastPolicy::set(\"{}\", CastRule::kFp32{})", name,
+                                module.empty() ? "" : fmt::format(", \"{}\"", module)));
+  }
+  return fmt::format("cast-rules = \"{}\" ({}), or .to(at::kFloat) before it",
+                     fmt::join(rules, ", "), fmt::join(calls, ", "));
+}
+
+Trial op_in_fp32(const Trace& trace, const Root& root, const Finding& finding) {
   Trial trial;
   trial.change = ops_in_fp32(root);
-  trial.what = fmt::format("{} in fp32", place_of(finding));
-  trial.advice = policy_line(finding, finding.op);
+  const std::vector<std::string> modules = modules_of(trace, trial.change.ops);
+  trial.what = fmt::format("{} in fp32", place_of(finding.op, modules));
+  trial.advice = policy_lines(finding.op, modules);
   return trial;
 }
 
@@ -44,7 +60,7 @@ Trial forward_in_fp32(const OpRecord& record, const Finding& finding) {
   Trial trial;
   trial.change.ops = {record.forward};
   trial.what = fmt::format("{}, whose backward pass this is, in fp32", finding.forward_op);
-  trial.advice = policy_line(finding, finding.forward_op);
+  trial.advice = policy_lines(finding.forward_op, {finding.module});
   return trial;
 }
 
@@ -266,7 +282,7 @@ std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& befo
       add_lower_scales(trials, trace, root, finding);
       if (record.forward >= 0) trials.push_back(forward_in_fp32(record, finding));
     }
-    if (record.op != nullptr) trials.push_back(op_in_fp32(root, finding));
+    if (record.op != nullptr) trials.push_back(op_in_fp32(trace, root, finding));
     if (!is_backward && base_name(finding.op) == "mul")
       add_lower_scales(trials, trace, root, finding);
     add_precisions(trials, roots, before, finding);
@@ -276,7 +292,7 @@ std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& befo
   add(trials, larger_scalar(trace, root));
   add_guards(trials, trace, root);
   if (has_16_bits(finding.dtype)) {
-    if (record.op != nullptr) trials.push_back(op_in_fp32(root, finding));
+    if (record.op != nullptr) trials.push_back(op_in_fp32(trace, root, finding));
     if (is_backward && record.forward >= 0) trials.push_back(forward_in_fp32(record, finding));
     add_precisions(trials, roots, before, finding);
   }
