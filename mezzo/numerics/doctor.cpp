@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 #include <set>
 
 #include <fmt/format.h>
@@ -23,10 +24,14 @@
 namespace mezzo::numerics {
 namespace {
 
-// Two steps whose ops are rounded differently agree in their losses to a few of the coarser
-// format's steps: its errors of mixed sign over the depth of a model (Higham and Mary, 2019).
+// Note [When two steps agree]
+// u is the rounding of the coarsest type that a step computes in. n roundings in a row, of mixed
+// sign, add up to sqrt(n) u of the loss (Higham and Mary, 2019): 32 u for the thousand or so that a
+// deep model's step has. The terms of which the loss is the mean are rounded once more, each by at
+// most u of the largest, and so is their mean, however small it is. Gradients agree where they are
+// closer than half the larger one's length: their product is then positive, so that a step along
+// either goes downhill. Roundings alone do not bound them, as they are sums that cancel.
 constexpr double kRoundings = 32.0;
-// Gradients are sums over many cancelling terms: within a factor they are the same gradient.
 constexpr double kGradientsDiffer = 0.5;
 constexpr int kMostSuspects = 6;
 
@@ -41,14 +46,38 @@ at::ScalarType coarsest(const Trace& trace) {
   return found;
 }
 
-// Of the larger of both; 0 for two that are not there.
-double relative_distance(const at::Tensor& a, const at::Tensor& b) {
+// The largest number of those that the loss is made of: of the forward pass' last 16-bit result
+// that is more than a number. 0: there is none.
+double largest_term(const Trace& trace) {
+  for (const OpRecord& record : trace.records | std::views::reverse) {
+    if (record.direction != Direction::kForward || record.is_recomputed) continue;
+    for (const TensorFacts& output : record.outputs) {
+      const bool is_16_bits = output.dtype == at::kHalf || output.dtype == at::kBFloat16;
+      if (is_16_bits && output.stats.numel > 1) return output.stats.largest;
+    }
+  }
+  return 0.0;
+}
+
+// Of a and `factor` times b, as a share of the larger; 0 for two that are not there.
+double relative_distance(const at::Tensor& a, const at::Tensor& b, double factor) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? 0.0 : 1.0;
   const at::Tensor x = numbers_of(a).to(at::kDouble);
-  const at::Tensor y = numbers_of(b).to(at::kDouble);
-  if (x.sizes() != y.sizes()) return 0.0;
+  const at::Tensor y = numbers_of(b).to(at::kDouble) * factor;
+  if (x.sizes() != y.sizes()) return 1.0;
   const double size = std::max(x.norm().item<double>(), y.norm().item<double>());
-  return size == 0.0 ? 0.0 : (x - y).norm().item<double>() / size;
+  const double distance = (x - y).norm().item<double>();
+  if (distance == 0.0) return 0.0;
+  return std::isnan(distance / size) ? 1.0 : distance / size;
+}
+
+bool is_finite(const at::Tensor& tensor) {
+  return !tensor.defined() || kernels::tensor_stats(numbers_of(tensor)).non_finite() == 0;
+}
+
+// One that is not finite is a sink: here it says nothing.
+bool is_another(const at::Tensor& a, const at::Tensor& b, double factor = 1.0) {
+  return is_finite(a) && is_finite(b) && relative_distance(a, b, factor) > kGradientsDiffer;
 }
 
 // An op's own result, and a copy of it that the op made on the way.
@@ -127,27 +156,36 @@ class Examination {
     return *fp32_;
   }
 
-  double tolerance() const {
-    return kRoundings * float_format(coarsest(before_.trace)).epsilon / 2;
+  // See Note [When two steps agree].
+  static bool losses_agree(const Replay& a, const Replay& b) {
+    const double u = float_format(coarsest(a.trace)).epsilon / 2;
+    return std::abs(a.loss - b.loss) <=
+           kRoundings * u * std::abs(b.loss) + u * largest_term(a.trace);
   }
 
-  bool losses_agree(double a, double b) const {
-    return std::abs(a - b) <= tolerance() * std::max(1.0, std::abs(b));
+  // Where a's should be `factor` times b's.
+  static bool gradients_differ(const Replay& a, const Replay& b, double factor = 1.0) {
+    for (size_t i = 0; i < a.grads.size() && i < b.grads.size(); ++i) {
+      if (is_another(a.grads[i], b.grads[i], factor)) return true;
+    }
+    return false;
   }
 
   // Losses, gradients, and how parameters and buffers moved.
   bool differ(const Replay& a, const Replay& b) const {
-    if (!losses_agree(a.loss, b.loss)) return true;
-    for (size_t i = 0; i < a.grads.size() && i < b.grads.size(); ++i) {
-      if (relative_distance(a.grads[i], b.grads[i]) > kGradientsDiffer) return true;
-    }
+    return !losses_agree(a, b) || gradients_differ(a, b) || moved_otherwise(a, b);
+  }
+
+  bool moved_otherwise(const Replay& a, const Replay& b) const {
     for (size_t i = 0; i < a.values.size() && i < b.values.size(); ++i) {
-      const at::Tensor start = start_of(i);
-      if (start.defined() && start.is_floating_point() &&
-          relative_distance(a.values[i] - start, b.values[i] - start) > kGradientsDiffer)
-        return true;
+      if (is_another(movement(a, i), movement(b, i))) return true;
     }
     return false;
+  }
+
+  at::Tensor movement(const Replay& replay, size_t value) const {
+    const at::Tensor& end = replay.values[value];
+    return end.is_floating_point() ? end - start_of(value) : at::Tensor();
   }
 
   at::Tensor start_of(size_t value) const {
@@ -200,7 +238,7 @@ class Examination {
       case Cause::kCollidingIntegers:
         return true;
       case Cause::kUnderflow:
-        return has_lost_gradients();
+        return loses_gradients(before_, in_fp32_everywhere());
       case Cause::kLostUpdate:
         return has_not_moved(record_of(root.inner));
       case Cause::kInvalid:
@@ -237,16 +275,16 @@ class Examination {
     return changed.error.empty() && differ(before_, changed);
   }
 
-  bool has_lost_gradients() {
-    const Replay& fp32 = in_fp32_everywhere();
-    for (size_t i = 0; i < before_.grads.size() && i < fp32.grads.size(); ++i) {
-      if (!before_.grads[i].defined() || !fp32.grads[i].defined()) continue;
+  // Nearly all of one is zeros, where it is not in fp32.
+  static bool loses_gradients(const Replay& step, const Replay& fp32) {
+    for (size_t i = 0; i < step.grads.size() && i < fp32.grads.size(); ++i) {
+      if (!step.grads[i].defined() || !fp32.grads[i].defined()) continue;
       const auto share = [](const at::Tensor& grad) {
         const kernels::TensorStats stats = kernels::tensor_stats(numbers_of(grad));
         return static_cast<double>(stats.zeros) /
                static_cast<double>(std::max<int64_t>(1, stats.numel));
       };
-      if (share(before_.grads[i]) > 0.9 && share(fp32.grads[i]) < 0.5) return true;
+      if (share(step.grads[i]) > 0.9 && share(fp32.grads[i]) < 0.5) return true;
     }
     return false;
   }
@@ -333,19 +371,21 @@ class Examination {
     for (const auto& [name, tensor] : patient_.inputs) clean_named("batch." + name, tensor);
   }
 
+  // At the larger of both loss scales: a gradient that it makes too large shows, one that the
+  // smaller makes too small would be as wrong in fp32, where its parameter has 16 bits.
   Replay in_fp32(const Trial& trial) {
     Change reference = trial.change;
     reference.everywhere = true;
     reference.type = at::kFloat;
+    if (reference.factor < 1.0) reference.scaled.clear();
     return run_trial(trial, reference);
   }
 
-  // The step in fp32 is another one if it is guarded; its loss is the same at any scale.
+  // The step in fp32 is another one if it is guarded.
   bool needs_own_reference(const Trial& trial) const {
     const Change& change = trial.change;
     return source_ != &before_ || !trial.cleaned.empty() || !change.guards.empty() ||
-           !change.scalars.empty() || !change.zeroed.empty() ||
-           (!change.scaled.empty() && before_.is_finite());
+           !change.scalars.empty() || !change.zeroed.empty() || change.factor > 1.0;
   }
 
   Remedy tried(const Trial& trial) {
@@ -368,9 +408,31 @@ class Examination {
     const Replay own = needs_own_reference(trial) ? in_fp32(trial) : Replay();
     const Replay& fp32 = needs_own_reference(trial) ? own : in_fp32_everywhere();
     remedy.outcome = fmt::format("loss {:.6g}, in fp32 {:.6g}", changed.loss, fp32.loss);
-    remedy.is_proved = fp32.error.empty() && losses_agree(changed.loss, fp32.loss) &&
-                       (!before_.is_finite() || !differ(changed, fp32));
+    if (!fp32.error.empty() || !losses_agree(changed, fp32)) return remedy;
+    if (loses_gradients(changed, fp32)) {
+      remedy.outcome += ", but gradients that are 0 and not in fp32";
+    } else if (may_still_be_wrong(changed) && is_another_step(trial, changed, fp32)) {
+      remedy.outcome += ", but other gradients than in fp32";
+    } else {
+      remedy.is_proved = true;
+    }
     return remedy;
+  }
+
+  // Where nothing shows that it was, the gradients decide; elsewhere they may be roundings alone.
+  bool may_still_be_wrong(const Replay& changed) const {
+    const std::vector<Root> left = find_roots(changed);
+    return before_.is_finite() || std::any_of(left.begin(), left.end(), [&](const Root& root) {
+             const OpRecord& record = changed.trace.records[static_cast<size_t>(root.inner)];
+             return root.external < 0 && is_overflow(record.birth->cause);
+           });
+  }
+
+  // At a lower scale parameters move otherwise, unless the step divides by it.
+  bool is_another_step(const Trial& trial, const Replay& changed, const Replay& fp32) const {
+    const double factor = std::min(1.0, trial.change.factor);
+    return gradients_differ(changed, fp32, factor) ||
+           (factor == 1.0 && moved_otherwise(changed, fp32));
   }
 
   const Patient& patient_;

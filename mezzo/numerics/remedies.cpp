@@ -14,6 +14,8 @@ namespace {
 
 const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
 
+// From fp16's largest number to 1, which leaves as much room below as it makes above.
+constexpr int kHalvings = 16;
 constexpr int kManyHalvings = 40;
 
 bool has_16_bits(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
@@ -125,7 +127,7 @@ void add_lower_scales(std::vector<Trial>& trials, const Trace& trace, const Root
   if (finding.direction == Direction::kForward) trial.change.scaled = {root.record};
   if (trial.change.scaled.empty()) return;
   int last = 0;
-  for (const int halvings : {halvings_needed(finding), 16, kManyHalvings}) {
+  for (const int halvings : {halvings_needed(finding), kHalvings, kManyHalvings}) {
     if (halvings <= last) continue;
     last = halvings;
     trial.change.factor = std::ldexp(1.0, -halvings);
@@ -241,8 +243,8 @@ bool is_overflow(Cause cause) {
 Trial with_lower_scale(Trial trial, const Trace& trace) {
   const std::set<int64_t> seeds = seeds_of(trace);
   trial.change.scaled.insert(seeds.begin(), seeds.end());
-  trial.change.factor *= std::ldexp(1.0, -kManyHalvings);
-  trial.what += fmt::format(", and a loss scale 2^{} times lower", kManyHalvings);
+  trial.change.factor *= std::ldexp(1.0, -kHalvings);
+  trial.what += fmt::format(", and a loss scale 2^{} times lower", kHalvings);
   return trial;
 }
 

@@ -20,7 +20,7 @@ struct Trial {
 std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& before,
                               const Finding& finding);
 
-/// The same beside a loss scale so low that no gradient overflows by it.
+/// The same beside a loss scale far lower.
 Trial with_lower_scale(Trial trial, const Trace& trace);
 
 bool is_overflow(Cause cause);

@@ -67,5 +67,42 @@ TEST(Remedy, NamesEachPartThatItWasProvedIn) {
                          "\"exp\", CastRule::kFp32, \"a\"))"));
 }
 
+// w1's gradient is 1e8, w2's 2e-5: no one scale is for both.
+TEST(Remedy, ALossScaleThatLosesAGradientIsNone) {
+  const at::Tensor w1 = half({4}, 1e-4).set_requires_grad(true),
+                   w2 = half({256}, 0.5).set_requires_grad(true);
+  const Diagnosis diagnosis = diagnosis_of({{"w1", w1}, {"w2", w2}}, [&] {
+    return (w1 * half({1}, 1e4)).to(at::kFloat).sum() * 1e4 +
+           (w2 * half({1}, 2e-5)).to(at::kFloat).sum();
+  });
+  ASSERT_FALSE(diagnosis.findings.empty());
+  EXPECT_THAT(diagnosis.remedies,
+              Contains(AllOf(Field(&Remedy::change, "a loss scale 2^12 times lower"),
+                             Field(&Remedy::is_proved, IsFalse()),
+                             Field(&Remedy::outcome, HasSubstr("gradients that are 0")))))
+      << to_text(diagnosis);
+  EXPECT_THAT(diagnosis.remedies, Not(proved("a loss scale"))) << to_text(diagnosis);
+}
+
+// The loss is 0.012, a rounding of 1 in fp16 0.0005, and 32 of them are more than all of it.
+TEST(Remedy, OneThatLeavesASmallLossWrongIsNone) {
+  const at::Tensor x = half({4}, 12.0).set_requires_grad(true);
+  const Diagnosis diagnosis = diagnosis_of({{"x", x}}, [&] {
+    at::Tensor share, inverse;
+    {
+      const Scope scope("a");
+      const at::Tensor exp = x.exp();
+      share = exp / exp.sum();
+    }
+    {
+      const Scope scope("b");
+      inverse = 1000.0 / x.detach().cosh();  // 0 in fp16
+    }
+    return (share.to(at::kFloat) - 0.25).pow(2).sum() + inverse.to(at::kFloat).mean();
+  });
+  EXPECT_THAT(diagnosis.remedies, Not(proved("aten::exp in a in fp32"))) << to_text(diagnosis);
+  EXPECT_THAT(diagnosis.remedies, proved("bf16 instead of fp16")) << to_text(diagnosis);
+}
+
 }  // namespace
 }  // namespace mezzo::numerics
