@@ -4,6 +4,7 @@
 #include <cmath>
 #include <ranges>
 #include <set>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -111,11 +112,7 @@ class Examination {
     }
     keep_harmful();
     look_for_uninitialized();
-    for (const Root& root : roots_) {
-      Finding finding = finding_of(root, *source_, patient_);
-      if (diagnosis_.findings.empty() || !is_same_story(diagnosis_.findings.front(), finding))
-        diagnosis_.findings.push_back(std::move(finding));
-    }
+    add_findings();
     keep_parts_of_one_micro_batch();
     if (options_.tries_remedies && !roots_.empty() && before_.error.empty()) try_remedies();
     return std::move(diagnosis_);
@@ -136,6 +133,25 @@ class Examination {
                    "the step, changed a value",
                    difference)
              : fmt::format("every run differs, from {} on: it is not deterministic", difference);
+  }
+
+  // A bad checkpoint is one finding, however many parameters it has.
+  void add_findings() {
+    const auto is_parameter = [&](const Root& root) {
+      return root.external >= 0 &&
+             source_->trace.externals[static_cast<size_t>(root.external)].is_parameter;
+    };
+    const int64_t parameters = std::count_if(roots_.begin(), roots_.end(), is_parameter);
+    bool has_told = false;
+    for (const Root& root : roots_) {
+      if (is_parameter(root) && std::exchange(has_told, true)) continue;
+      Finding finding = finding_of(root, *source_, patient_);
+      if (is_parameter(root) && parameters > 1)
+        finding.note = fmt::format("{} of {} parameters are not finite", parameters,
+                                   patient_.parameters.size());
+      if (diagnosis_.findings.empty() || !is_same_story(diagnosis_.findings.front(), finding))
+        diagnosis_.findings.push_back(std::move(finding));
+    }
   }
 
   void keep_parts_of_one_micro_batch() {
@@ -364,7 +380,7 @@ class Examination {
   void clean(const Trial& trial) const {
     const Quiet quiet;
     const auto clean_named = [&](const std::string& name, const at::Tensor& tensor) {
-      if (name == trial.cleaned.front()) tensor.copy_(at::nan_to_num(tensor, 0.0, 0.0, 0.0));
+      if (trial.cleaned.contains(name)) tensor.copy_(at::nan_to_num(tensor, 0.0, 0.0, 0.0));
     };
     for (const auto& [name, tensor] : patient_.parameters) clean_named(name, tensor);
     for (const auto& [name, tensor] : patient_.buffers) clean_named(name, tensor);

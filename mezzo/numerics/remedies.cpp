@@ -197,10 +197,17 @@ void add_guards(std::vector<Trial>& trials, const Trace& trace, const Root& root
   }
 }
 
-Trial cleaned_external(const Finding& finding) {
+// All of them: one that is left is enough to spoil the step.
+Trial cleaned_externals(const std::vector<Root>& roots, const Trace& trace,
+                        const Finding& finding) {
   Trial trial;
-  trial.cleaned = {finding.external};
-  trial.what = fmt::format("zeros for what is not finite in {}", finding.external);
+  for (const Root& root : roots) {
+    if (root.external >= 0)
+      trial.cleaned.insert(trace.externals[static_cast<size_t>(root.external)].name);
+  }
+  const size_t others = trial.cleaned.size() - 1;
+  trial.what = fmt::format("zeros for what is not finite in {}{}", finding.external,
+                           others == 0 ? "" : fmt::format(" and {} more", others));
   if (finding.sample.has_value()) {
     trial.advice =
         fmt::format("leave sample {} out of the batch, and look into the data", *finding.sample);
@@ -274,7 +281,7 @@ std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& befo
   const Root& root = roots.front();
   const Trace& trace = before.trace;
   std::vector<Trial> trials;
-  if (finding.cause == Cause::kExternal) return {cleaned_external(finding)};
+  if (finding.cause == Cause::kExternal) return {cleaned_externals(roots, trace, finding)};
   if (finding.cause == Cause::kUninitialized) return {zeros_for_empty(root)};
   const OpRecord& record = at(trace, root.record);
   const bool is_backward = finding.direction == Direction::kBackward;

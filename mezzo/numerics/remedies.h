@@ -1,5 +1,6 @@
 #pragma once
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +12,7 @@ namespace mezzo::numerics {
 /// A change that may cure a finding, before it is tried.
 struct Trial {
   Change change;
-  std::vector<std::string> cleaned;  ///< externals whose numbers that are not finite become 0
+  std::set<std::string> cleaned;  ///< externals whose numbers that are not finite become 0
   std::string what;                  ///< in words
   std::string advice;                ///< what to write
 };

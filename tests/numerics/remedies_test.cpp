@@ -104,5 +104,16 @@ TEST(Remedy, OneThatLeavesASmallLossWrongIsNone) {
   EXPECT_THAT(diagnosis.remedies, proved("bf16 instead of fp16")) << to_text(diagnosis);
 }
 
+TEST(Remedy, OfABadCheckpointCleansAllOfIt) {
+  const at::Tensor a = at::full({2}, kNan).set_requires_grad(true),
+                   b = at::full({2}, kNan).set_requires_grad(true);
+  const Diagnosis diagnosis =
+      diagnosis_of({{"a", a}, {"b", b}}, [&] { return (a + b).sum() + 1.0; });
+  ASSERT_EQ(diagnosis.findings.size(), 1) << to_text(diagnosis);
+  EXPECT_EQ(diagnosis.findings.front().note, "2 of 2 parameters are not finite");
+  EXPECT_THAT(diagnosis.remedies, proved("zeros for what is not finite in a and 1 more"))
+      << to_text(diagnosis);
+}
+
 }  // namespace
 }  // namespace mezzo::numerics
