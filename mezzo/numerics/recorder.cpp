@@ -79,6 +79,12 @@ bool is_looked_at(const at::Tensor& numbers) {
   return numbers.defined() && (numbers.is_floating_point() || numbers.is_complex());
 }
 
+// Norms update their running statistics although no schema says so.
+bool may_change(const OpFacts& op, size_t argument) {
+  return op.writes[argument] ||
+         op.handle.schema().arguments()[argument].name().starts_with("running_");
+}
+
 bool reads_non_finite(const OpRecord& record) {
   for (const TensorFacts& input : record.inputs) {
     if ((input.kinds & ~input.intended) != 0) return true;
@@ -412,13 +418,13 @@ TensorFacts Recorder::facts_of(const at::Tensor& numbers) const {
 
 void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
   const at::Tensor numbers = numbers_of(tensor);
+  if (may_change(frame.op, argument) && numbers.defined() && options_.saves_overwritten &&
+      !frame.op.is_view)
+    keep_overwritten(frame, argument, numbers);
   if (!is_looked_at(numbers)) return;
   OpRecord& record = trace_.records[static_cast<size_t>(frame.index)];
   const std::string name = ledger_.name_of(numbers);
-  if (frame.op.writes[argument]) {
-    frame.written.push_back(numbers);
-    if (options_.saves_overwritten && !frame.op.is_view) keep_overwritten(frame, argument, numbers);
-  }
+  if (frame.op.writes[argument]) frame.written.push_back(numbers);
   if (!frame.op.reads[argument]) return;
   if (ledger_.is_parameter(numbers)) record.parameter = name;
   if (frame.op.is_view) {
@@ -531,7 +537,12 @@ std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
   const auto take = [&](const at::Tensor& tensor) {
     const at::Tensor numbers = numbers_of(tensor);
     trace_.unread += is_looked_at(tensor) && !tensor.is_meta() && !numbers.defined() ? 1 : 0;
-    if (!is_looked_at(numbers)) return;
+    if (!is_looked_at(numbers)) {
+      // Known from now on, and not older than the step.
+      if (numbers.defined() && options_.saves_overwritten && !ledger_.knows(numbers))
+        ledger_.wrote(numbers, 0, 0, frame.index);
+      return;
+    }
     for (const at::Tensor& other : call.results) {
       if (other.is_same(numbers)) return;
     }

@@ -10,6 +10,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/add.h>
+#include <ATen/ops/batch_norm.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
@@ -174,6 +175,21 @@ TEST(Diagnose, PutsBackWhatOpsOnlyWrite) {
   EXPECT_BIT_EQUAL(rows, at::zeros({2, 4}));
   EXPECT_BIT_EQUAL(scratch, at::zeros({0}));
   EXPECT_BIT_EQUAL(other, at::zeros({4}));
+}
+
+TEST(Diagnose, PutsBackCountersFlagsAndRunningStatistics) {
+  const Overflowing sick;
+  const at::Tensor counter = at::zeros({1}, at::kLong), flags = at::zeros({2}, at::kBool),
+                   mean = at::zeros({4}), variance = at::ones({4});
+  diagnose(changing(sick, [&] {
+    counter.add_(1);
+    flags.logical_not_();
+    at::batch_norm(at::randn({8, 4}), {}, {}, mean, variance, /*training=*/true, 0.1, 1e-5, false);
+  }));
+  EXPECT_BIT_EQUAL(counter, at::zeros({1}, at::kLong));
+  EXPECT_BIT_EQUAL(flags, at::zeros({2}, at::kBool));
+  EXPECT_BIT_EQUAL(mean, at::zeros({4}));
+  EXPECT_BIT_EQUAL(variance, at::ones({4}));
 }
 
 // Scores are kept to be looked at, and no step reads them.
