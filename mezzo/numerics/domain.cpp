@@ -134,7 +134,9 @@ void keep_in_domain(const std::string& op, torch::jit::Stack& stack,
   const Domain* domain = domain_of(base);
   if (domain == nullptr || schema.is_mutable()) return;
   c10::IValue& argument = stack[first + domain->argument];
-  if (!argument.isTensor() || !argument.toTensor().is_floating_point()) return;
+  if (!argument.isTensor()) return;
+  // An integer, such as a count, may divide.
+  if (!argument.toTensor().is_floating_point() && domain->repair != &not_zero) return;
   argument = domain->repair(argument.toTensor());
 }
 

@@ -104,6 +104,12 @@ TEST(Remedy, OneThatLeavesASmallLossWrongIsNone) {
   EXPECT_THAT(diagnosis.remedies, proved("bf16 instead of fp16")) << to_text(diagnosis);
 }
 
+TEST(Remedy, OfACountOfZeroIsAnother) {
+  const at::Tensor w = at::ones({4}).set_requires_grad(true), count = at::zeros({}, at::kLong);
+  const Diagnosis diagnosis = diagnosis_of({{"w", w}}, [&] { return (w * 0).sum() / count; });
+  EXPECT_THAT(diagnosis.remedies, proved("aten::div kept within its domain")) << to_text(diagnosis);
+}
+
 TEST(Remedy, OfABadCheckpointCleansAllOfIt) {
   const at::Tensor a = at::full({2}, kNan).set_requires_grad(true),
                    b = at::full({2}, kNan).set_requires_grad(true);
