@@ -96,7 +96,7 @@ class Examination {
   Diagnosis run() {
     {
       const MagnitudeLog log;
-      before_ = replay(patient_, state_, {.hashes = options_.checks_replay});
+      before_ = replay(patient_, state_, {.hashes = options_.checks_replay, .keeps_tensors = true});
       diagnosis_.parts = parts_of(before_.trace, log);
     }
     diagnosis_.loss = before_.loss;
@@ -166,7 +166,8 @@ class Examination {
     if (!fp32_.has_value()) {
       Change change;
       change.everywhere = true;
-      fp32_ = replay(patient_, state_, {.change = &change, .before = &before_.trace});
+      fp32_ = replay(patient_, state_,
+                     {.keeps_tensors = true, .change = &change, .before = &before_.trace});
       if (fp32_->error.empty()) diagnosis_.fp32_loss = fp32_->loss;
     }
     return *fp32_;
@@ -199,9 +200,10 @@ class Examination {
     return false;
   }
 
+  // Undefined: it has not moved.
   at::Tensor movement(const Replay& replay, size_t value) const {
     const at::Tensor& end = replay.values[value];
-    return end.is_floating_point() ? end - start_of(value) : at::Tensor();
+    return end.defined() && end.is_floating_point() ? end - start_of(value) : at::Tensor();
   }
 
   at::Tensor start_of(size_t value) const {
@@ -287,7 +289,8 @@ class Examination {
   }
 
   bool changes_step(const Change& change) {
-    const Replay changed = replay(patient_, state_, {.change = &change, .before = &before_.trace});
+    const Replay changed = replay(
+        patient_, state_, {.keeps_tensors = true, .change = &change, .before = &before_.trace});
     return changed.error.empty() && differ(before_, changed);
   }
 
@@ -312,6 +315,7 @@ class Examination {
                               ? patient_.parameters[i]
                               : patient_.buffers[i - patient_.parameters.size()];
       if (named.second.storage().unsafeGetStorageImpl() != memory) continue;
+      if (!before_.values[i].defined()) return true;
       const at::Tensor equal = before_.values[i].eq(start_of(i));
       return equal.sum().item<double>() >= 0.99 * static_cast<double>(equal.numel());
     }
@@ -373,8 +377,9 @@ class Examination {
       };
     }
     const bool poisons = source_ == (poisoned_.has_value() ? &*poisoned_ : nullptr);
-    return replay(cleaned, state_,
-                  {.poisons = poisons, .change = &change, .before = &source_->trace});
+    return replay(
+        cleaned, state_,
+        {.poisons = poisons, .keeps_tensors = true, .change = &change, .before = &source_->trace});
   }
 
   void clean(const Trial& trial) const {

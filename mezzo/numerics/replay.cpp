@@ -93,16 +93,27 @@ void look_at_sinks(Recorder& recorder, const Patient& patient, const at::Tensor&
     if (is_bad(loss))
       result.bad_sinks.push_back({Sink::Sort::kLoss, "loss", recorder.sources_of(loss)});
   }
+  result.grads.resize(patient.parameters.size());
   for (const auto& [name, parameter] : patient.parameters) {
     const at::Tensor grad = parameter.grad();
-    result.grads.push_back(grad.defined() ? grad.detach().clone() : at::Tensor());
-    result.values.push_back(parameter.detach().clone());
     if (grad.defined() && is_bad(grad))
       result.bad_sinks.push_back({Sink::Sort::kGradient, name, recorder.sources_of(grad)});
   }
-  for (const auto& [name, buffer] : patient.buffers)
-    result.values.push_back(buffer.detach().clone());
   add_state_sinks(recorder, patient, result);
+}
+
+void keep_tensors(const Patient& patient, const PatientState& state, Replay& result) {
+  for (size_t i = 0; i < result.grads.size(); ++i) {
+    const at::Tensor grad = patient.parameters[i].second.grad();
+    if (grad.defined()) result.grads[i] = grad.detach().clone();
+  }
+  for (const auto* list : {&patient.parameters, &patient.buffers}) {
+    for (const auto& [name, tensor] : *list) {
+      const at::Tensor before = state.before(tensor);
+      const bool has_moved = before.defined() && !tensor.equal(before);
+      result.values.push_back(has_moved ? tensor.detach().clone() : at::Tensor());
+    }
+  }
 }
 
 }  // namespace
@@ -126,6 +137,7 @@ Replay replay(const Patient& patient, const PatientState& state, const ReplayOpt
   {
     const Quiet quiet;
     look_at_sinks(recorder, patient, loss, result);
+    if (options.keeps_tensors) keep_tensors(patient, state, result);
     // Of views of one memory the one saved last has what ops on the others had left there.
     for (const Recorder::Overwritten& changed : recorder.overwritten() | std::views::reverse)
       changed.tensor.resize_(changed.before.sizes()).copy_(changed.before);

@@ -23,8 +23,8 @@ struct Replay {
   double loss = 0.0;
   std::string error;  // what the step threw; then the rest is as far as it came
   std::vector<Sink> bad_sinks;
-  std::vector<at::Tensor> grads;   // parameter by parameter; undefined: none
-  std::vector<at::Tensor> values;  // of parameters and buffers, at the end
+  std::vector<at::Tensor> grads;   // parameter by parameter; undefined: none, or not kept
+  std::vector<at::Tensor> values;  // of parameters and buffers, where they moved and are kept
 
   bool is_finite() const { return error.empty() && bad_sinks.empty(); }
   int64_t bad_gradients() const;
@@ -32,7 +32,8 @@ struct Replay {
 
 struct ReplayOptions {
   bool hashes = false;
-  bool poisons = false;  // memory that at::empty makes is filled with NaN
+  bool poisons = false;        // memory that at::empty makes is filled with NaN
+  bool keeps_tensors = false;  // Replay::grads and values
   const Change* change = nullptr;
   const Trace* before = nullptr;  // of the unchanged step; with change
 };

@@ -22,6 +22,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/error.h"
+#include "mezzo/base/memory.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "tests/close.h"
@@ -190,6 +191,25 @@ TEST(Diagnose, PutsBackCountersFlagsAndRunningStatistics) {
   EXPECT_BIT_EQUAL(flags, at::zeros({2}, at::kBool));
   EXPECT_BIT_EQUAL(mean, at::zeros({4}));
   EXPECT_BIT_EQUAL(variance, at::ones({4}));
+}
+
+// The copies to restore, and the step's gradients to compare others with.
+TEST(Diagnose, AHealthyStepCostsASecondCopyOfParametersAndGradients) {
+  constexpr int64_t kSide = 1024, kBytes = kSide * kSide * 4;
+  TensorMemoryMeter meter;
+  const at::Tensor w = at::ones({kSide, kSide}).set_requires_grad(true);
+  Patient patient;
+  patient.parameters = {{"w", w}};
+  patient.step = [&] {
+    const at::Tensor loss = at::matmul(at::ones({1, kSide}), w).mean();
+    loss.backward();
+    return loss;
+  };
+  patient.step();
+  const int64_t of_step = meter.peak_bytes();
+  w.mutable_grad().reset();
+  EXPECT_TRUE(diagnose(patient).is_healthy());
+  EXPECT_LT(meter.peak_bytes(), of_step + 2 * kBytes + kBytes / 4);
 }
 
 // Scores are kept to be looked at, and no step reads them.
