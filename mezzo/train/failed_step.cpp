@@ -37,16 +37,20 @@ numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
   numerics::Patient patient;
   for (const auto& item : model->named_parameters())
     patient.parameters.emplace_back(item.key(), item.value());
+  for (const at::Tensor& moments : failed.moments)
+    if (moments.defined()) patient.buffers.emplace_back("state of the optimizer", moments);
   patient.inputs = named_batches(failed.batches);
-  patient.step = [model, batches = failed.batches, &mode, scale = failed.scale,
-                  fp8 = failed.fp8]() mutable {
+  patient.step = [model, batches = failed.batches, &mode, scale = failed.scale, fp8 = failed.fp8,
+                  update = failed.update]() mutable {
     {
       const numerics::Quiet quiet;  // no op of the step
       model->set_fp8_histories(fp8);
     }
-    return forward_backward(model, mode, batches, [scale](const at::Tensor& loss) {
-      (loss.to(at::kFloat) * scale).backward();
+    at::Tensor loss = forward_backward(model, mode, batches, [scale](const at::Tensor& part) {
+      (part.to(at::kFloat) * scale).backward();
     });
+    if (update) update();
+    return loss;
   };
   return patient;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "mezzo/amp/precision.h"
@@ -29,11 +30,14 @@ struct FailedStep {
   double scale = 1.0;  // of its loss
   RandomState random;
   TensorMap fp8 = {};  // GPT2::fp8_histories()
+  // Where it was finite until the optimizer stepped: that step, and what it remembers.
+  std::function<void()> update = {};
+  std::vector<at::Tensor> moments = {};
 };
 
 /// Forward and backward over the step's batches, as a step does them, each time with what FP8 casts
-/// remembered when it began; the model outlives the patient. One batch is named "tokens" and
-/// "targets", several "tokens.0" ...
+/// remembered when it began, and the update, if the step has one; the model outlives the patient.
+/// One batch is named "tokens" and "targets", several "tokens.0" ...
 numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
                              const PrecisionMode& mode);
 

@@ -111,8 +111,6 @@ void Step::show_gradients() {
   watch_->after_gradients();
 }
 
-// Two passes: one reads the gradients for their norm, and the optimizer's divides them by the
-// clipping factor as it goes.
 double Step::step_unscaled(StepResult& result, const std::vector<Batch>& batches) {
   show_gradients();
   const double norm = optim::grad_norm(parameters_).item<double>();
@@ -120,12 +118,21 @@ double Step::step_unscaled(StepResult& result, const std::vector<Batch>& batches
     result.gradients = read_gradients(model_->named_parameters().pairs());
     hand_over(batches, 1.0);
   }
-  std::optional<at::Tensor> divisor;
-  if (options_.clip > 0.0 && norm > options_.clip)
-    divisor = at::full({}, norm / options_.clip, parameters_.front().options().dtype(at::kFloat));
-  const at::Tensor found_inf = at::zeros({}, parameters_.front().options().dtype(at::kFloat));
-  optimizer_.scaled_step().scaled_step(divisor, found_inf);
+  update(norm, 1.0);
   return norm;
+}
+
+void Step::update(double scale) {
+  update(optim::grad_norm(parameters_).item<double>() / scale, scale);
+}
+
+// The optimizer divides the gradients as it goes.
+void Step::update(double norm, double scale) {
+  const at::TensorOptions options = parameters_.front().options().dtype(at::kFloat);
+  std::optional<at::Tensor> divisor;
+  if (options_.clip > 0.0 && norm > options_.clip) scale *= norm / options_.clip;
+  if (scale != 1.0) divisor = at::full({}, scale, options);
+  optimizer_.scaled_step().scaled_step(divisor, at::zeros({}, options));
 }
 
 double Step::step_scaled(StepResult& result) {

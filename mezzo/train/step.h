@@ -83,6 +83,10 @@ class Step {
     hand_over(batches, scaler_.get_scale());
   }
 
+  /// The second half of a step that is taken: clips the gradients of a loss that was multiplied by
+  /// `scale`, and steps the optimizer.
+  void update(double scale);
+
   /// Says of a step that was taken elsewhere, on this scaler's scale, why it was skipped: the
   /// search for the scale is one, whoever takes the steps.
   void explain(StepResult& result);
@@ -93,6 +97,7 @@ class Step {
  private:
   StepResult attempt(const std::vector<Batch>& batches);
   double step_unscaled(StepResult& result, const std::vector<Batch>& batches);
+  void update(double norm, double scale);
   void hand_over(const std::vector<Batch>& batches, double scale);
   double step_scaled(StepResult& result);
   double end_released(StepResult& result);

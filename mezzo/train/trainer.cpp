@@ -17,6 +17,7 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/base/median.h"
 #include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/tensor_stats/tensor_stats.h"
 #include "mezzo/report/format.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
@@ -190,7 +191,11 @@ ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
   });
   sinks_.on_start(info());
   run_op_by_op();  // a step that fails is looked into while it can be
-  while (step_ + 1 < config_.steps && !stop && !examined.has_value()) take_step();
+  while (step_ + 1 < config_.steps && !stop && !examined.has_value()) {
+    const Checkpoint before = snapshot();
+    take_step();
+    if (!examined.has_value() && !bad_weight().empty()) examined = diagnose_update(before);
+  }
   if (!examined.has_value()) train_step_.examine(next_batches());
   return *examined;
 }
@@ -198,6 +203,14 @@ ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
 // The run goes on whatever comes of it: a diagnosis is help, not part of the training.
 void Trainer::look_into(const FailedStep& failed) {
   const int64_t step = step_ + 1;
+  if (const std::string bad = bad_weight(); !bad.empty()) {
+    if (!std::exchange(has_told_bad_weights_, true))
+      sinks_.on_note(fmt::format(
+          "step {}: {} was not finite before it: an earlier step's update left it so. Hint: mezzo "
+          "doctor with this run's options, or --resume {}, names the op",
+          step, bad, run_dir_.string()));
+    return;
+  }
   if (diagnoses_ >= config_.diagnose || !has_room_for_failure(run_dir_, step, config_.diagnose))
     return;
   ++diagnoses_;
@@ -224,6 +237,26 @@ void Trainer::look_into(const FailedStep& failed) {
 ExaminedStep Trainer::diagnose(const FailedStep& failed) {
   numerics::Diagnosis diagnosis = numerics::diagnose(patient_of(model_, failed, mode_));
   return {step_ + 1, config_, std::move(diagnosis)};
+}
+
+// The step that was just taken, from where it began.
+ExaminedStep Trainer::diagnose_update(const Checkpoint& before) {
+  optimizer_.load(before.model, before.optimizer, "the step before");
+  sampler_.restore(before.sampler);
+  step_ = before.step;
+  const double scale = before.scaler.has_value() ? before.scaler->scale : 1.0;
+  FailedStep failed{next_batches(), scale, RandomState(before.rng), before.fp8};
+  failed.random.restore();
+  failed.update = [this, scale] { train_step_.update(scale); };
+  failed.moments = optimizer_.state_tensors();
+  return diagnose(failed);
+}
+
+// The first one that is not finite; "" if none is.
+std::string Trainer::bad_weight() const {
+  for (const auto& item : model_->named_parameters())
+    if (kernels::tensor_stats(item.value().detach()).non_finite() > 0) return item.key();
+  return "";
 }
 
 bool Trainer::attempt(const std::string& what, const std::function<void()>& action) {

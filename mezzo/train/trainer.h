@@ -96,6 +96,8 @@ class Trainer {
   void report_step(int64_t step, const StepResult& result, double lr, double step_ms);
   void look_into(const FailedStep& failed);
   ExaminedStep diagnose(const FailedStep& failed);
+  ExaminedStep diagnose_update(const Checkpoint& before);
+  std::string bad_weight() const;
   bool attempt(const std::string& what, const std::function<void()>& action);
   void note_overflow(int64_t step, const StepResult& result);
   std::string why_not_looked_into() const;
@@ -144,6 +146,7 @@ class Trainer {
   int64_t step_ = 0;  // done
   int64_t diagnoses_ = 0;
   double looking_ms_ = 0;  // of the step in hand, and no part of its time
+  bool has_told_bad_weights_ = false;
   int64_t skipped_steps_ = 0;
   int64_t explained_skips_ = 0;
   bool has_told_overflow_ = false;  // of the last step, which was taken all the same

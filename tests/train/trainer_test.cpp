@@ -445,6 +445,32 @@ TEST(Trainer, AStepWithReleasedGradientsIsNamedAndPointedToTheDoctor) {
   EXPECT_FALSE(std::filesystem::exists(dir / "run/failures"));
 }
 
+TEST(Trainer, AnUpdateThatBreaksTheWeightsIsNamedByTheDoctorAndCostsARunNoDiagnosis) {
+  for (const std::string precision : {"pure-fp16", "pure-bf16"}) {
+    const TempDir dir;
+    TinyRun run(dir.path());
+    run.config.precision = precision;
+    run.config.lr = run.config.min_lr.emplace(precision == "pure-fp16" ? 1e6 : 1e39);
+    run.config.warmup = 0;
+    run.config.steps = 8;
+    Heard of_doctor;
+    const ExaminedStep step =
+        Trainer(run.config, dir / "doctor", run.tokens, of_doctor.sinks).examine(kNeverStop);
+    ASSERT_FALSE(step.diagnosis.findings.empty()) << precision;
+    EXPECT_EQ(step.diagnosis.is_reproduced, true) << step.diagnosis.not_reproduced;
+    EXPECT_EQ(step.diagnosis.findings.front().direction, numerics::Direction::kOptimizer)
+        << to_text(step.diagnosis);
+
+    Heard of_run;
+    Trainer(run.config, dir / "run", run.tokens, of_run.sinks).run(kNeverStop);
+    const auto told = [](const std::string& note) {
+      return note.find("an earlier step's update left it so") != note.npos;
+    };
+    EXPECT_EQ(std::count_if(of_run.notes.begin(), of_run.notes.end(), told), 1) << precision;
+    EXPECT_FALSE(std::filesystem::exists(dir / "run/failures")) << precision;
+  }
+}
+
 // Split weights are put together for a checkpoint: 4 bytes each, where a step's gradients have 2.
 TEST(Trainer, KindsAddUpToAPeakThatACheckpointMade) {
   const TempDir dir;
