@@ -13,8 +13,8 @@ namespace mezzo::numerics {
 struct Trial {
   Change change;
   std::set<std::string> cleaned;  ///< externals whose numbers that are not finite become 0
-  std::string what;                  ///< in words
-  std::string advice;                ///< what to write
+  std::string what;               ///< in words
+  std::string advice;             ///< what to write
 };
 
 /// What is worth trying for the first of `roots`, the cheapest first.
