@@ -96,8 +96,8 @@ struct Finding {
 
 /// A change of the step, tried on the step itself.
 struct Remedy {
-  /// Loss and gradients are finite, no swallowed overflow is left, and the loss agrees with that of
-  /// the step in fp32.
+  /// Loss and gradients are finite, the loss is that of the step in fp32, no gradient is lost, and
+  /// where an overflow is still swallowed the gradients are fp32's too.
   bool is_proved = false;
   std::string change;   ///< in words: "aten::exp in blocks.3.attn in fp32"
   std::string advice;   ///< what to write: a policy's line, an option, code
