@@ -53,6 +53,11 @@ std::vector<int64_t> first_of(const at::Tensor& is_it) {
   return unravel(is_it.flatten().to(at::kByte).argmax().item<int64_t>(), is_it.sizes());
 }
 
+at::Tensor is_bad(const at::Tensor& tensor) {
+  const bool has_few_ops = tensor.element_size() < 2;  // fp8
+  return at::isfinite(has_few_ops ? tensor.to(at::kFloat) : tensor).logical_not();
+}
+
 double element_at(const at::Tensor& tensor, at::IntArrayRef index) {
   at::Tensor element = tensor;
   for (const int64_t i : index) element = element.select(0, i);
@@ -190,9 +195,7 @@ void for_each_tensor(c10::ArrayRef<c10::IValue> values,
   }
 }
 
-std::vector<int64_t> first_non_finite(const at::Tensor& tensor) {
-  return first_of(at::isfinite(tensor).logical_not());
-}
+std::vector<int64_t> first_non_finite(const at::Tensor& tensor) { return first_of(is_bad(tensor)); }
 
 std::vector<at::Tensor> results_in_fp64(const Call& call) {
   if (draws(call) || communicates(call)) return {};
@@ -224,8 +227,7 @@ std::vector<at::Tensor> results_in_fp64(const Call& call) {
 namespace {
 
 at::Tensor bad_and_exactly_finite(const at::Tensor& bad, const at::Tensor& exact) {
-  const at::Tensor wide = bad.is_complex() ? bad : bad.to(at::kDouble);  // fp8 has few ops
-  return at::isfinite(exact).logical_and(at::isfinite(wide).logical_not());
+  return at::isfinite(exact).logical_and(is_bad(bad));
 }
 
 Birth examine_bad(const Call& call, const OpRecord& record) {

@@ -11,8 +11,12 @@ namespace {
 
 const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
 
+// Not the composites that copy where they cannot make a view, as `to` does: these compute nothing.
 int64_t outermost(const Trace& trace, int64_t i) {
-  while (at(trace, i).parent >= 0) i = at(trace, i).parent;
+  for (int64_t parent = at(trace, i).parent; parent >= 0; parent = at(trace, i).parent) {
+    if (at(trace, parent).op->is_view) break;
+    i = parent;
+  }
   return i;
 }
 
@@ -30,27 +34,40 @@ bool unscales(const OpRecord& record) {
          base_name(record.op->name) == "_amp_foreach_non_finite_check_and_unscale";
 }
 
+bool is_birth(const OpRecord& record) { return record.birth.has_value() && !record.reads_bad; }
+
 bool is_overflow_of_backward(const OpRecord& record) {
   const Cause cause = record.birth->cause;
   return record.direction == Direction::kBackward &&
          (cause == Cause::kOverflow || cause == Cause::kInnerOverflow);
 }
 
-// A GradScaler looks for the largest scale that does not overflow, and skips the step of one that
-// does: all that the end came from are overflows of the backward pass, and the scaler has seen it.
-bool is_search_for_scale(const Trace& trace, int64_t end) {
-  bool is_seen = false;
-  std::set<int64_t> known = {end};
+// The births that the end came from, and what is between.
+std::set<int64_t> origins_of(const Trace& trace, int64_t end) {
+  std::set<int64_t> origins = {end};
   for (std::deque<int64_t> open = {end}; !open.empty(); open.pop_front()) {
-    const OpRecord& record = at(trace, open.front());
-    is_seen |= unscales(record);
-    const bool is_birth = record.birth.has_value() && !record.reads_bad;
-    if (is_birth ? !is_overflow_of_backward(record) : record.sources.empty()) return false;
-    for (const int64_t source : record.sources) {
-      if (!is_birth && known.insert(source).second) open.push_back(source);
+    if (is_birth(at(trace, open.front()))) continue;
+    for (const int64_t source : at(trace, open.front()).sources) {
+      if (origins.insert(source).second) open.push_back(source);
     }
   }
-  return is_seen;
+  return origins;
+}
+
+bool is_of_overflows_of_backward(const Trace& trace, const std::set<int64_t>& origins) {
+  return std::all_of(origins.begin(), origins.end(), [&trace](int64_t i) {
+    const OpRecord& record = at(trace, i);
+    return is_birth(record) ? is_overflow_of_backward(record) : !record.sources.empty();
+  });
+}
+
+// A GradScaler looks for the largest scale that does not overflow, and skips the step of one that
+// does.
+bool is_search_for_scale(const Trace& trace, int64_t end) {
+  const std::set<int64_t> origins = origins_of(trace, end);
+  return is_of_overflows_of_backward(trace, origins) &&
+         std::any_of(origins.begin(), origins.end(),
+                     [&trace](int64_t i) { return unscales(at(trace, i)); });
 }
 
 }  // namespace
@@ -68,11 +85,21 @@ std::vector<int64_t> bad_ends(const Trace& trace) {
   }
   std::vector<int64_t> ends;
   for (int64_t i = 0; i < N; ++i) {
-    const bool is_end = at(trace, i).parent < 0 && !is_read[static_cast<size_t>(i)];
+    const bool is_end = outermost(trace, i) == i && !is_read[static_cast<size_t>(i)];
     if (is_end && left_bad_numbers(at(trace, i)) && !is_search_for_scale(trace, i))
       ends.push_back(i);
   }
   return ends;
+}
+
+bool may_be_search_for_scale(const Trace& trace, const std::vector<int64_t>& ends) {
+  const auto is_optimizers = [](const OpRecord& record) {
+    return record.is_update && record.parent < 0 && !unscales(record);
+  };
+  return std::none_of(trace.records.begin(), trace.records.end(), is_optimizers) &&
+         std::all_of(ends.begin(), ends.end(), [&trace](int64_t end) {
+           return is_of_overflows_of_backward(trace, origins_of(trace, end));
+         });
 }
 
 std::string name_of_end(const Trace& trace, int64_t end) {

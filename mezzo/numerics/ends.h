@@ -13,6 +13,10 @@ namespace mezzo::numerics {
 /// look at them (isfinite, item) is no computation. What a GradScaler skips a step for is none.
 std::vector<int64_t> bad_ends(const Trace& trace);
 
+/// Whether a GradScaler may yet see these ends and skip the step: they come of overflows of the
+/// backward pass alone, and no optimizer has read a gradient.
+bool may_be_search_for_scale(const Trace& trace, const std::vector<int64_t>& ends);
+
 /// In words: "what aten::div left (fc)".
 std::string name_of_end(const Trace& trace, int64_t end);
 

@@ -233,13 +233,15 @@ bool Recorder::is_at_a_new_step() const {
     return false;
   const bool has_maker = at::RecordFunction::currentThreadId() == maker_of_graph_;
   return trace_.records.size() > kMostRecords ||
-         (backwards_ > 0 && has_maker && at::GradMode::is_enabled());
+         (has_news_ && has_maker && at::GradMode::is_enabled());
 }
 
 // Names stay; what else is known of memory goes, and with it no bad number.
 void Recorder::end_step() {
-  if (!bad_ends(trace_).empty()) {
-    has_enough_ = true;
+  has_news_ = false;
+  const std::vector<int64_t> ends = bad_ends(trace_);
+  if (!ends.empty()) {
+    has_enough_ = trace_.records.size() > kMostRecords || !may_be_search_for_scale(trace_, ends);
     return;
   }
   stretch_ = ++last_stretch;
@@ -266,7 +268,6 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   record.parent = is_inner ? open_frames.back().index : -1;
   place(record, function);
   record.key = key_of(record);
-  record.is_update = is_update(record, function.inputs());
   const ScalarFacts scalars = scalar_facts(op, function.inputs());
   record.note = scalars.note;
   record.rounded_argument = scalars.rounded_argument;
@@ -274,6 +275,8 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   open_frames.push_back({stretch_, frame->index, record.key});
 
   const Quiet quiet;
+  record.is_update = is_update(record, function.inputs());
+  has_news_ |= record.is_update;
   for_each_tensor(function.inputs(), [&](size_t argument, const at::Tensor& tensor) {
     read(*frame, argument, tensor);
   });
@@ -318,6 +321,7 @@ void Recorder::enter_pass(const torch::autograd::Node& node) {
   if (running == nullptr) {
     running_passes_ = running = std::make_shared<const bool>();
     ++backwards_;
+    has_news_ = true;
     last_backward_begin_ = static_cast<int64_t>(trace_.records.size()) - 1;
     maker_of_graph_ = node.thread_id();
   }
@@ -624,6 +628,7 @@ std::vector<int64_t> Recorder::sources_of(const at::Tensor& tensor) {
 }
 
 void Recorder::name(const std::string& name, const at::Tensor& tensor, bool is_parameter) {
+  const Quiet quiet;
   const std::scoped_lock lock(mutex);
   ledger_.name(name, tensor, is_parameter);
 }

@@ -43,6 +43,7 @@ struct RecorderOptions {
 // A watch lives for many steps. Where a thread goes on after the backward pass of a graph that it
 // has made, and where the trace of a program without backward passes has become long, it is
 // forgotten, unless bad numbers stand at its ends: then it stays, and nothing is followed any more.
+// A GradScaler computes before it sees the gradients: until then a step that it may skip goes on.
 
 /// Follows every op of the process, on every thread unless told otherwise, while it lives, and
 /// writes a Trace. One at a time; begins and ends on one thread. Reads each tensor that an op reads
@@ -125,6 +126,7 @@ class Recorder {
   std::weak_ptr<const bool> running_passes_;  // lives as long as one of them runs
   std::set<int> passes_;                      // by autograd's number
   uint64_t maker_of_graph_ = 0;               // the thread
+  bool has_news_ = false;  // a pass or an update, since a step's end was looked at
   bool has_enough_ = false;
   int64_t last_backward_begin_ = -1;
   std::string failure_;

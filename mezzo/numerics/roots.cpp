@@ -114,7 +114,9 @@ class Search {
         const ExternalRecord& from = trace_.externals[external];
         const bool is_mask =
             (from.kinds == kNegativeInf || from.name.empty()) && !passes_infinity_on(at(trace_, i));
-        if (!is_mask && externals_.emplace(external, i).second) explained_.insert(i);
+        if (is_mask) continue;
+        externals_.emplace(external, i);
+        explained_.insert(i);
       }
       for (const int64_t source : at(trace_, here).sources) open.push_back(source);
     }
@@ -181,10 +183,10 @@ bool may_be_of_parameter(const Finding& finding, const Patient& patient) {
     std::sort(sizes.begin(), sizes.end());
     return sizes;
   };
-  return finding.direction == Direction::kOptimizer ||
-         std::any_of(patient.parameters.begin(), patient.parameters.end(), [&](const auto& named) {
-           return sorted(named.second.sizes().vec()) == sorted(finding.sizes);
-         });
+  if (finding.direction != Direction::kBackward) return finding.direction == Direction::kOptimizer;
+  return std::any_of(patient.parameters.begin(), patient.parameters.end(), [&](const auto& named) {
+    return sorted(named.second.sizes().vec()) == sorted(finding.sizes);
+  });
 }
 
 std::optional<int64_t> sample_of(const Finding& finding, const Patient& patient) {

@@ -298,6 +298,8 @@ TEST(PitfallsOfReading, AnOverflowIsOneInFP8AndOfComplexNumbersToo) {
   const Finding fp8 =
       first_finding([] { at::full({4}, 1000.0).to(at::kFloat8_e4m3fn).to(at::kFloat).sum(); });
   EXPECT_EQ(fp8.cause, Cause::kOverflow) << headline(fp8);
+  const at::Tensor nan = at::full({4}, 1000.0).to(at::kFloat8_e4m3fn);
+  EXPECT_EQ(first_finding([&nan] { nan.to(at::kFloat).sum(); }).cause, Cause::kExternal);
   const auto squared = [](double number) {
     return watched([number] {
       const at::Tensor z = at::full({4}, number, at::kComplexFloat);

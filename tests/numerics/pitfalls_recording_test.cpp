@@ -16,8 +16,10 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/_nested_tensor_from_tensor_list.h>
 #include <ATen/ops/dropout.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linear.h>
@@ -75,6 +77,19 @@ TEST(PitfallsOfRecording, ATensorWithoutNumbersOfItsOwnIsCountedAndLeftOut) {
               ::testing::ElementsAre("aten::log [fp32], forward: division by zero"));
   EXPECT_GE(diagnosis.unread, 3);
   EXPECT_THAT(to_text(diagnosis), ::testing::HasSubstr("not read: "));
+}
+
+// To find them is an op itself.
+TEST(PitfallsOfRecording, TheNumbersOfASparseGradientAreReadByNoOpThatIsSeen) {
+  const at::Tensor w = at::ones({4, 2}).set_requires_grad(true);
+  Watch watch;
+  at::embedding(w, at::ones({3}, at::kLong), -1, false, /*sparse=*/true).sum().backward();
+  watch.name("the gradient", w.grad());
+  {
+    const at::NoGradGuard no_grad;
+    w.sub_(w.grad().coalesce());
+  }
+  EXPECT_THAT(headlines(watch.report()), ::testing::IsEmpty());
 }
 
 TEST(PitfallsOfRecording, ADiagnosisThatFailsPutsEverythingBack) {

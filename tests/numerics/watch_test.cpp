@@ -172,7 +172,8 @@ TEST(Watch, AMaskBesideANaNIsNotAccused) {
   const Diagnosis diagnosis =
       watched([&] { at::softmax((w / w) + mask, -1).pow(2).sum().backward(); });
   EXPECT_THAT(headlines(diagnosis),
-              ::testing::ElementsAre("aten::div [fp32], forward: invalid operation"));
+              ::testing::ElementsAre("aten::div [fp32], forward: invalid operation",
+                                     "aten::div [fp32], backward: invalid operation"));
 }
 
 TEST(Watch, ALossThatIsLookedAtIsStillWhereTheNaNEnded) {
@@ -244,11 +245,13 @@ TEST(Watch, LeavesNoCallbackBehind) {
 /// A step beside torch's GradScaler: its gradient is the scale, in fp16 on its way.
 void scaled_step(double scale, const std::function<at::Tensor(const at::Tensor&)>& part) {
   const at::Tensor w = at::ones({4}).set_requires_grad(true);
-  (part(w).to(at::kHalf).to(at::kFloat).sum() * scale).backward();
+  (part(w.to(at::kHalf)).to(at::kFloat).sum() * scale).backward();
   at::Tensor found_inf = at::zeros({1});
   const std::vector<at::Tensor> gradients = {w.grad()};
-  at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, at::full({1}, 1 / scale));
-  const at::NoGradGuard no_grad;  // and clips, before it asks whether the step is good
+  const at::Tensor inverse = at::full({1}, 1 / scale);
+  const at::NoGradGuard no_grad;
+  at::_amp_foreach_non_finite_check_and_unscale_(gradients, found_inf, inverse);
+  // A clip, before anybody asks whether the step is good.
   gradients[0].mul_((1 / (gradients[0].norm() + 1e-6)).clamp_max(1));
 }
 
@@ -256,16 +259,17 @@ TEST(Watch, ASearchForTheLossScaleIsNoFindingAndEndsNoWatch) {
   const auto cube = [](const at::Tensor& w) { return w * w * w; };
   const auto root = [](const at::Tensor& w) { return (w - 1).sqrt(); };
   const auto log = [](const at::Tensor& w) { return (w - 1).log(); };
-  EXPECT_TRUE(watched([&] { scaled_step(1e6, cube); }).findings.empty());
+  const Diagnosis search = watched([&] { scaled_step(1e6, cube); });
+  EXPECT_TRUE(search.findings.empty()) << to_text(search);
   const Diagnosis forward = watched([&] {
     for (const double scale : {1e6, 1e5}) scaled_step(scale, cube);
     scaled_step(1e3, log);
     scaled_step(1e2, cube);
   });
-  EXPECT_EQ(headline(forward.findings.at(0)), "aten::log [fp32], forward: division by zero");
+  EXPECT_EQ(headline(forward.findings.at(0)), "aten::log [fp16], forward: division by zero");
   const Diagnosis backward = watched([&] { scaled_step(1e3, root); });
   EXPECT_THAT(headlines(backward),
-              ::testing::ElementsAre("aten::div [fp32], backward: division by zero"));
+              ::testing::ElementsAre("aten::div [fp16], backward: division by zero"));
 }
 
 TEST(Watch, AValidationAfterAStepIsNoOptimizer) {
@@ -290,7 +294,7 @@ TEST(Watch, AValidationAfterAStepIsNoOptimizer) {
               train(0.0);
               validate();
             })),
-            "aten::div [fp32], optimizer: division by zero");
+            "aten::div > aten::div [fp32], optimizer: division by zero");
 }
 
 TEST(Watch, GoesOnAfterAnOpThatThrew) {
