@@ -92,6 +92,11 @@ bool reads_non_finite(const OpRecord& record) {
   return false;
 }
 
+// A boxed call shows the whole stack, of which the last ones are its own.
+c10::ArrayRef<c10::IValue> own(c10::ArrayRef<c10::IValue> stack, size_t count) {
+  return stack.slice(stack.size() - std::min(count, stack.size()));
+}
+
 bool is_number(const at::Tensor& tensor) {
   return tensor.dim() == 0 && tensor.unsafeGetTensorImpl()->is_wrapped_number();
 }
@@ -259,6 +264,7 @@ void Recorder::end_step() {
 
 std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& function,
                                                  const OpFacts& op) {
+  const auto arguments = own(function.inputs(), op.reads.size());
   auto frame = std::make_unique<Frame>(op);
   frame->index = static_cast<int64_t>(trace_.records.size());
   frame->stretch = stretch_;
@@ -268,22 +274,22 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   record.parent = is_inner ? open_frames.back().index : -1;
   place(record, function);
   record.key = key_of(record);
-  const ScalarFacts scalars = scalar_facts(op, function.inputs());
+  const ScalarFacts scalars = scalar_facts(op, arguments);
   record.note = scalars.note;
   record.rounded_argument = scalars.rounded_argument;
   frame->has_infinite_scalar = scalars.has_infinity;
   open_frames.push_back({stretch_, frame->index, record.key});
 
   const Quiet quiet;
-  record.is_update = is_update(record, function.inputs());
+  record.is_update = is_update(record, arguments);
   has_news_ |= record.is_update;
-  for_each_tensor(function.inputs(), [&](size_t argument, const at::Tensor& tensor) {
+  for_each_tensor(arguments, [&](size_t argument, const at::Tensor& tensor) {
     read(*frame, argument, tensor);
   });
   if (record.direction == Direction::kForward && !record.parameter.empty())
     last_parameter_ = record.parameter;
   record.reads_bad = reads_non_finite(record);
-  frame->arguments.assign(function.inputs().begin(), function.inputs().end());
+  frame->arguments.assign(arguments.begin(), arguments.end());
   for (size_t i = 0; i < frame->arguments.size(); ++i) {
     if (op.writes[i] && op.reads[i]) frame->arguments[i] = copy_of(frame->arguments[i]);
   }
@@ -376,7 +382,7 @@ void Recorder::place_at_node(OpRecord& record, const torch::autograd::Node& node
 }
 
 // Of an optimizer, which may do more than that between two such ops.
-bool Recorder::is_update(const OpRecord& record, c10::ArrayRef<const c10::IValue> arguments) const {
+bool Recorder::is_update(const OpRecord& record, c10::ArrayRef<c10::IValue> arguments) const {
   if (record.direction != Direction::kOptimizer) return false;
   if (record.parent >= 0) return trace_.records[static_cast<size_t>(record.parent)].is_update;
   bool reads_gradient = false, writes = false, has_parameter = false;
@@ -553,7 +559,8 @@ std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
     call.results.push_back(numbers);
     record.outputs.push_back(facts_of(numbers));
   };
-  for_each_tensor(outputs, [&](size_t, const at::Tensor& tensor) { take(tensor); });
+  for_each_tensor(own(outputs, frame.op.handle.schema().returns().size()),
+                  [&](size_t, const at::Tensor& tensor) { take(tensor); });
   for (const at::Tensor& tensor : frame.written) take(tensor);
 
   if (frame.op.leaves_garbage && options_.is_poisoned) {

@@ -98,7 +98,7 @@ class Recorder {
   void end_step();
   bool is_at_a_new_step() const;
   uint64_t key_of(const OpRecord& record);
-  bool is_update(const OpRecord& record, c10::ArrayRef<const c10::IValue> arguments) const;
+  bool is_update(const OpRecord& record, c10::ArrayRef<c10::IValue> arguments) const;
   void read(Frame& frame, size_t argument, const at::Tensor& tensor);
   TensorFacts facts_of(const at::Tensor& numbers) const;
   int64_t add_unseen(const OpRecord& reader, const TensorFacts& facts);
