@@ -12,10 +12,10 @@ void check_commands(const CLI::App& app, const std::vector<std::string>& words) 
       return check_commands(*command, {words.begin() + 1, words.end()});
     names.push_back(command->get_name());
   }
-  const bool is_word = !words.empty() && !words.front().starts_with('-');
-  MEZZO_CHECK_USAGE(names.empty() || !is_word, "mezzo",
-                    "'{}' is not a command{}. Hint: --help shows them", words.front(),
-                    did_you_mean(words.front(), names));
+  if (names.empty() || words.empty() || words.front().starts_with('-')) return;
+  const std::string nearest = did_you_mean(words.front(), names);
+  mezzo::detail::fail<UsageError>("command", "'{}' is not a command{}", words.front(),
+                                  nearest.empty() ? ". Hint: --help shows them" : nearest);
 }
 
 void explain_error(const CLI::App& app, const CLI::ParseError& error) {
