@@ -182,7 +182,10 @@ TEST(Shares, AreNoMoreThanThereAreTiles) {
 
 TEST(TiledRefusal, NamesWhatItDoesNotTake) {
   const at::Tensor a = random({128, 1025}, at::kBFloat16), b = random({1025, 128}, at::kBFloat16);
-  EXPECT_EQ(tiled::refusal(a, b), "K is odd");
+  // Where bf16 is widened, no rows of pairs are read in place.
+  if (!widens(at::kBFloat16)) {
+    EXPECT_EQ(tiled::refusal(a, b), "K is odd");
+  }
   EXPECT_NE(tiled::refusal(transposed(a), b), "K is odd");
   EXPECT_EQ(tiled::refusal(a.slice(0, 0, 63), b), "small product");
   const at::Tensor sparse = random({128, 2048}, at::kFloat).slice(1, 0, 2048, 2);
