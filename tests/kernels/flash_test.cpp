@@ -58,6 +58,14 @@ Attention compute(const AttentionInputs& in) {
   return got;
 }
 
+void expect_same_bits(const Attention& got, const Attention& expected) {
+  EXPECT_BIT_EQUAL(got.out, expected.out);
+  EXPECT_BIT_EQUAL(got.logsumexp, expected.logsumexp);
+  EXPECT_BIT_EQUAL(got.grad_query, expected.grad_query);
+  EXPECT_BIT_EQUAL(got.grad_key, expected.grad_key);
+  EXPECT_BIT_EQUAL(got.grad_value, expected.grad_value);
+}
+
 void expect_within(const Attention& got, const ExactAttention& exact, at::ScalarType dtype) {
   EXPECT_TRUE(is_within(got.out, exact.value.out, exact.bound.out)) << "out";
   EXPECT_TRUE(is_within(got.logsumexp, exact.value.logsumexp, exact.bound.logsumexp)) << "lse";
@@ -162,11 +170,7 @@ TEST_P(FlashDtypes, GivesTheSameBitsWithAnyNumberOfThreads) {
     for (const int threads : {2, 5}) {
       at::set_num_threads(threads);
       const Attention together = compute(in);
-      EXPECT_BIT_EQUAL(together.out, alone.out);
-      EXPECT_BIT_EQUAL(together.logsumexp, alone.logsumexp);
-      EXPECT_BIT_EQUAL(together.grad_query, alone.grad_query);
-      EXPECT_BIT_EQUAL(together.grad_key, alone.grad_key);
-      EXPECT_BIT_EQUAL(together.grad_value, alone.grad_value);
+      expect_same_bits(together, alone);
     }
     at::set_num_threads(before);
   }
@@ -182,10 +186,7 @@ TEST_P(FlashDtypes, ReadsAnyLayout) {
   for (at::Tensor* x : {&strided.query, &strided.key, &strided.value, &strided.grad_out})
     *x = columns_first(*x);
   const Attention expected = compute(in), got = compute(strided);
-  EXPECT_BIT_EQUAL(got.out, expected.out);
-  EXPECT_BIT_EQUAL(got.grad_query, expected.grad_query);
-  EXPECT_BIT_EQUAL(got.grad_key, expected.grad_key);
-  EXPECT_BIT_EQUAL(got.grad_value, expected.grad_value);
+  expect_same_bits(got, expected);
 }
 
 // More heads than are packed at a time for five threads, and too few for each to take whole ones.
@@ -212,10 +213,7 @@ TEST_P(FlashDtypes, TakesRowsThatOverlap) {
   for (at::Tensor* x : {&apart.query, &apart.key, &apart.value, &apart.grad_out})
     *x = x->contiguous();
   const Attention expected = compute(apart), got = compute(in);
-  EXPECT_BIT_EQUAL(got.out, expected.out);
-  EXPECT_BIT_EQUAL(got.grad_query, expected.grad_query);
-  EXPECT_BIT_EQUAL(got.grad_key, expected.grad_key);
-  EXPECT_BIT_EQUAL(got.grad_value, expected.grad_value);
+  expect_same_bits(got, expected);
 }
 
 TEST_P(FlashDtypes, IsWhatScaledDotProductAttentionCallsForwardAndBackward) {

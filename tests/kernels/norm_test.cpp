@@ -51,7 +51,8 @@ TEST(L2Norm, HasTheSameBitsForAnyNumberOfThreads) {
 }
 
 TEST_P(L2NormOn, NeitherOverflowsNorUnderflows) {
-  EXPECT_NEAR(l2_norm({there(at::full({10'000}, 1e30))}), 1e32, 1e32 * 0x1p-23);
+  const double large = 100.0 * 1e30F;  // of 10'000 squares, summed in fp64
+  EXPECT_NEAR(l2_norm({there(at::full({10'000}, 1e30F))}), large, large * 10'000 * 0x1p-53);
   EXPECT_DOUBLE_EQ(l2_norm({there(at::full({10'000}, 65504.0, at::kHalf))}), 6550400.0);
   EXPECT_NEAR(l2_norm({there(at::full({10'000}, 0x1p-24, at::kHalf))}), 0x1p-24 * 100, 0x1p-60);
   EXPECT_NEAR(l2_norm({there(at::full({10'000}, 0x1p-149))}), 0x1p-149 * 100, 0x1p-190);
