@@ -42,7 +42,7 @@ struct LinearCrossEntropyOptions {
 ///         multiplied in: what a loss scale protects is not lost.
 /// It has no second derivative: backward with create_graph throws Error.
 ///
-/// On a GPU that the build has kernels for (MEZZO_CUDA) it is the same in chunks of some 768 MiB;
+/// On a GPU that the build has kernels for (MEZZO_CUDA) it is the same in chunks of some 800 MiB;
 /// nothing is read on the host. The logits' gradient, rounded once to the dtype of x, is that of
 /// the sum: it does not underflow where the mean's would. Products are summed, and multiplied by
 /// the incoming gradient, in fp32 before they are rounded.

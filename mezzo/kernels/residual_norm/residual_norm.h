@@ -26,9 +26,10 @@ struct ResidualNorm {
 ///   weight  [C], bias [C] or undefined, of any float type
 ///   dtype   of normed: that of x, or a 16-bit type
 /// Sums and statistics are fp32; the sum is rounded to the dtype of x before it is normalised, as
-/// two ops would. Max error of normed beyond what the sum's rounding brings: 4 fp32 roundings and
-/// one to dtype, relative to |normed| + |bias|, where the variance is not small beside the mean's
-/// square. Throws Error if shapes or devices disagree.
+/// two ops would. Max error of normed beyond what the sum's rounding brings: those of sums of C
+/// numbers and four more fp32 roundings, of mixed sign, and one to dtype, relative to |normed| +
+/// |bias|, where the variance is not small beside the mean's square. Throws Error if shapes or
+/// devices disagree.
 ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
                            const at::Tensor& bias, double eps, at::ScalarType dtype,
                            NormKind kind = NormKind::kLayer);
