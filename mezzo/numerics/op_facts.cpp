@@ -54,6 +54,11 @@ std::string base_name(const std::string& op) {
   return name;
 }
 
+bool is_copy(const OpFacts& op) {
+  const std::string base = base_name(op.name);
+  return base == "_to_copy" || base == "copy" || base == "clone";
+}
+
 const OpFacts* OpFacts::of(const at::RecordFunction& function) {
   static std::mutex mutex;
   static auto& known = *new std::unordered_map<c10::OperatorName, std::unique_ptr<OpFacts>>();

@@ -26,4 +26,7 @@ struct OpFacts {
 /// "exp" of "aten::exp_": without namespace and without the underscore of the in-place form.
 std::string base_name(const std::string& op);
 
+/// Whether it only copies numbers, into another dtype or not.
+bool is_copy(const OpFacts& op);
+
 }  // namespace mezzo::numerics

@@ -9,16 +9,14 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/engine.h>
-#include <torch/csrc/autograd/function.h>
-#include <torch/csrc/autograd/functions/accumulate_grad.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/base/scope.h"
 #include "mezzo/numerics/birth.h"
 #include "mezzo/numerics/ends.h"
+#include "mezzo/numerics/poison.h"
 #include "mezzo/numerics/quiet.h"
 #include "mezzo/numerics/scalars.h"
+#include "mezzo/numerics/suspicion.h"
 
 namespace mezzo::numerics {
 
@@ -41,32 +39,10 @@ namespace {
 
 std::atomic<Recorder*> active{nullptr};
 
-// A signalling NaN, which arithmetic never gives: what was computed, and is NaN all over, is told
-// from what nobody has written.
-void poison(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kBFloat16:
-      tensor.view(at::kShort).fill_(0x7fa5);
-      return;
-    case at::kHalf:
-      tensor.view(at::kShort).fill_(0x7da5);
-      return;
-    case at::kFloat:
-      tensor.view(at::kInt).fill_(0x7fa5a5a5);
-      return;
-    case at::kDouble:
-      tensor.view(at::kLong).fill_(0x7ff5a5a5a5a5a5a5);
-      return;
-    default:  // libtorch's own fill
-      return;
-  }
-}
-
 std::mutex mutex;
 uint64_t last_stretch = 0;
 
 constexpr size_t kMostRecords = size_t{1} << 16;
-constexpr size_t kNodesKept = 32;  // a gradient is read soon after it is made
 
 struct OpenFrame {
   uint64_t stretch;
@@ -85,13 +61,6 @@ bool may_change(const OpFacts& op, size_t argument) {
          op.handle.schema().arguments()[argument].name().starts_with("running_");
 }
 
-bool reads_non_finite(const OpRecord& record) {
-  for (const TensorFacts& input : record.inputs) {
-    if ((input.kinds & ~input.intended) != 0) return true;
-  }
-  return false;
-}
-
 // A boxed call shows the whole stack, of which the last ones are its own.
 c10::ArrayRef<c10::IValue> own(c10::ArrayRef<c10::IValue> stack, size_t count) {
   return stack.slice(stack.size() - std::min(count, stack.size()));
@@ -99,23 +68,6 @@ c10::ArrayRef<c10::IValue> own(c10::ArrayRef<c10::IValue> stack, size_t count) {
 
 bool is_number(const at::Tensor& tensor) {
   return tensor.dim() == 0 && tensor.unsafeGetTensorImpl()->is_wrapped_number();
-}
-
-bool is_copy(const OpFacts& op) {
-  const std::string base = base_name(op.name);
-  return base == "_to_copy" || base == "copy" || base == "clone";
-}
-
-// Of each element, where the input is broadcast.
-int64_t uses_of(const TensorFacts& input, const OpRecord& record) {
-  if (record.outputs.empty() || input.stats.numel == 0) return 1;
-  return std::max<int64_t>(1, record.outputs.front().stats.numel / input.stats.numel);
-}
-
-bool flips_signs(const std::string& name) {
-  const std::string base = base_name(name);
-  return base == "neg" || base == "mul" || base == "sub" || base == "rsub" || base == "div" ||
-         base == "abs";
 }
 
 uint64_t hash_of(const OpRecord& record, const std::vector<at::Tensor>& results) {
@@ -177,8 +129,7 @@ void Recorder::stop() {
 
 void Recorder::finish() {
   stop();
-  recent_nodes_.clear();
-  settle_directions();
+  places_.settle();
   if (!failure_.empty())
     mezzo::detail::fail<Error>("numerics", "looking at a step's tensors failed: {}", failure_);
 }
@@ -234,16 +185,14 @@ void Recorder::on_end(const at::RecordFunction& function, at::ObserverContext* c
 
 bool Recorder::is_at_a_new_step() const {
   if (!options_.forgets_good_steps || has_enough_ || !open_frames.empty() ||
-      !running_passes_.expired())
+      places_.is_within_a_pass())
     return false;
-  const bool has_maker = at::RecordFunction::currentThreadId() == maker_of_graph_;
-  return trace_.records.size() > kMostRecords ||
-         (has_news_ && has_maker && at::GradMode::is_enabled());
+  return trace_.records.size() > kMostRecords || places_.is_after_a_pass();
 }
 
 // Names stay; what else is known of memory goes, and with it no bad number.
 void Recorder::end_step() {
-  has_news_ = false;
+  places_.forget_news();
   const std::vector<int64_t> ends = bad_ends(trace_);
   if (!ends.empty()) {
     has_enough_ = trace_.records.size() > kMostRecords || !may_be_search_for_scale(trace_, ends);
@@ -252,14 +201,9 @@ void Recorder::end_step() {
   stretch_ = ++last_stretch;
   trace_ = {};
   ledger_.forget_writes();
-  record_of_node_.clear();
+  places_.forget_step();
   external_of_.clear();
-  calls_.clear();
-  recent_nodes_.clear();
   last_bad_ = -1;
-  backwards_ = 0;
-  passes_.clear();
-  last_backward_begin_ = -1;
 }
 
 std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& function,
@@ -272,8 +216,7 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   record.op = &op;
   const bool is_inner = !open_frames.empty() && open_frames.back().stretch == stretch_;
   record.parent = is_inner ? open_frames.back().index : -1;
-  place(record, function);
-  record.key = key_of(record);
+  places_.place(record, function);
   const ScalarFacts scalars = scalar_facts(op, arguments);
   record.note = scalars.note;
   record.rounded_argument = scalars.rounded_argument;
@@ -281,137 +224,17 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   open_frames.push_back({stretch_, frame->index, record.key});
 
   const Quiet quiet;
-  record.is_update = is_update(record, arguments);
-  has_news_ |= record.is_update;
+  places_.note_update(record, arguments);
   for_each_tensor(arguments, [&](size_t argument, const at::Tensor& tensor) {
     read(*frame, argument, tensor);
   });
-  if (record.direction == Direction::kForward && !record.parameter.empty())
-    last_parameter_ = record.parameter;
+  places_.note_parameter(record);
   record.reads_bad = reads_non_finite(record);
   frame->arguments.assign(arguments.begin(), arguments.end());
   for (size_t i = 0; i < frame->arguments.size(); ++i) {
     if (op.writes[i] && op.reads[i]) frame->arguments[i] = copy_of(frame->arguments[i]);
   }
   return frame;
-}
-
-// ---- where an op is
-
-void Recorder::place(OpRecord& record, const at::RecordFunction& function) {
-  const auto node = torch::autograd::get_current_node();
-  record.module = Scope::path();
-  record.parameter = last_parameter_;
-  if (node != nullptr) {
-    enter_pass(*node);
-    place_in_backward(record);
-  } else {
-    const bool may_be_optimizer = backwards_ > 0 && !at::GradMode::is_enabled();
-    record.direction = may_be_optimizer ? Direction::kOptimizer : Direction::kForward;
-    record.micro_batch = backwards_ + 1;
-  }
-  if (record.direction == Direction::kForward && function.seqNr() >= 0 &&
-      at::GradMode::is_enabled()) {
-    record_of_node_[{at::RecordFunction::currentThreadId(),
-                     static_cast<uint64_t>(function.seqNr())}] =
-        static_cast<int64_t>(trace_.records.size()) - 1;
-  }
-}
-
-// One that begins while another runs is within that one, or another thread's. The engine says when
-// a pass is over, on whatever threads it ran: it lets go of what it was to call then.
-void Recorder::enter_pass(const torch::autograd::Node& node) {
-  const int pass = torch::autograd::get_current_graph_task_id();
-  if (pass < 0 || !passes_.insert(pass).second) return;
-  std::shared_ptr<const bool> running = running_passes_.lock();
-  if (running == nullptr) {
-    running_passes_ = running = std::make_shared<const bool>();
-    ++backwards_;
-    has_news_ = true;
-    last_backward_begin_ = static_cast<int64_t>(trace_.records.size()) - 1;
-    maker_of_graph_ = node.thread_id();
-  }
-  torch::autograd::Engine::get_default_engine().queue_callback(
-      [running]() mutable { running.reset(); });
-}
-
-uint64_t Recorder::key_of(const OpRecord& record) {
-  // Splitmix64 (Vigna, public domain): small numbers beside each other must not meet.
-  const auto mixed = [](uint64_t a, uint64_t b) {
-    uint64_t key = a * 0xbf58476d1ce4e5b9u + (b + 1) * 0x9e3779b97f4a7c15u;
-    key = (key ^ (key >> 30)) * 0xbf58476d1ce4e5b9u;
-    key = (key ^ (key >> 27)) * 0x94d049bb133111ebu;
-    return key ^ (key >> 31);
-  };
-  if (record.parent >= 0) {
-    OpRecord& parent = trace_.records[static_cast<size_t>(record.parent)];
-    return mixed(parent.key, parent.children++);
-  }
-  const int sort = record.is_recomputed ? 2 : record.node.empty() ? 0 : 1;
-  return mixed(static_cast<uint64_t>(record.micro_batch * 3 + sort),
-               calls_[{sort, record.micro_batch}]++);
-}
-
-// A forward pass within the backward one is a checkpoint's: its ops record gradients, as do those
-// of a backward pass that is to be differentiated once more.
-void Recorder::place_in_backward(OpRecord& record) {
-  const auto node = torch::autograd::get_current_node();
-  if (recent_nodes_.empty() || recent_nodes_.back() != node) recent_nodes_.push_back(node);
-  if (recent_nodes_.size() > kNodesKept) recent_nodes_.pop_front();
-  record.micro_batch = backwards_;
-  record.node = node->name();
-  if (at::GradMode::is_enabled() && record.node.find("heckpoint") != std::string::npos) {
-    record.is_recomputed = true;
-    return;
-  }
-  record.direction = Direction::kBackward;
-  if (const auto* accumulate = dynamic_cast<torch::autograd::AccumulateGrad*>(node.get())) {
-    record.parameter = ledger_.name_of(accumulate->variable);
-    return;
-  }
-  place_at_node(record, *node);
-}
-
-void Recorder::place_at_node(OpRecord& record, const torch::autograd::Node& node) const {
-  record.node = node.name();
-  record.module = scopes_.path_at(node.thread_id(), node.sequence_nr());
-  const auto made = record_of_node_.find({node.thread_id(), node.sequence_nr()});
-  if (made == record_of_node_.end()) return;
-  record.forward = made->second;
-  record.parameter = trace_.records[static_cast<size_t>(made->second)].parameter;
-}
-
-// Of an optimizer, which may do more than that between two such ops.
-bool Recorder::is_update(const OpRecord& record, c10::ArrayRef<c10::IValue> arguments) const {
-  if (record.direction != Direction::kOptimizer) return false;
-  if (record.parent >= 0) return trace_.records[static_cast<size_t>(record.parent)].is_update;
-  bool reads_gradient = false, writes = false, has_parameter = false;
-  for_each_tensor(arguments, [&](size_t argument, const at::Tensor& tensor) {
-    const at::Tensor numbers = numbers_of(tensor);
-    if (!numbers.defined()) return;
-    const int64_t writer = ledger_.last_writer(numbers);
-    reads_gradient |= writer >= 0 &&
-                      trace_.records[static_cast<size_t>(writer)].direction == Direction::kBackward;
-    writes |= record.op->writes[argument];
-    has_parameter |= ledger_.is_parameter(numbers) || (tensor.is_leaf() && tensor.requires_grad());
-  });
-  return reads_gradient || (writes && has_parameter);
-}
-
-// An op without gradients after a backward pass is the optimizer's, unless another forward pass
-// was still to come or all updates were done: then it is within that one, or a validation.
-void Recorder::settle_directions() {
-  const auto N = static_cast<int64_t>(trace_.records.size());
-  const auto updated = std::find_if(trace_.records.rbegin(), trace_.records.rend(),
-                                    [](const OpRecord& record) { return record.is_update; });
-  const int64_t end_of_updates = N - (updated - trace_.records.rbegin());
-  for (int64_t i = 0; i < N; ++i) {
-    OpRecord& record = trace_.records[static_cast<size_t>(i)];
-    if (record.direction != Direction::kOptimizer) continue;
-    const bool is_forward = i < last_backward_begin_ || i >= end_of_updates;
-    if (is_forward) record.direction = Direction::kForward;
-    if (i >= last_backward_begin_) record.micro_batch = 1;  // it is of no one
-  }
 }
 
 // ---- what an op reads
@@ -469,17 +292,6 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
   record.inputs.push_back(std::move(facts));
 }
 
-// The node that handed its gradient to the one that runs now; null outside a backward pass.
-std::shared_ptr<torch::autograd::Node> Recorder::maker_of_gradient() const {
-  const auto reader = torch::autograd::get_current_node();
-  for (auto node = recent_nodes_.rbegin(); node != recent_nodes_.rend(); ++node) {
-    for (const torch::autograd::Edge& edge : (*node)->next_edges()) {
-      if (edge.function == reader) return *node;
-    }
-  }
-  return reader;
-}
-
 void Recorder::blame_garbage(int64_t maker) {
   OpRecord& record = trace_.records[static_cast<size_t>(maker)];
   if (!record.op->leaves_garbage) return;
@@ -493,11 +305,7 @@ void Recorder::blame_garbage(int64_t maker) {
 
 int64_t Recorder::add_unseen(const OpRecord& reader, const TensorFacts& facts) {
   OpRecord unseen;
-  unseen.direction = reader.direction;
-  unseen.module = reader.module;
-  unseen.parameter = reader.parameter;
-  if (const auto maker = maker_of_gradient()) place_at_node(unseen, *maker);
-  unseen.micro_batch = reader.micro_batch;
+  places_.place_before(unseen, reader);
   unseen.outputs = {facts};
   unseen.has_thrown = false;
   if (last_bad_ >= 0) {  // it read what was bad already
@@ -574,7 +382,7 @@ std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
   }
   // libtorch fills what at::empty makes where algorithms are deterministic.
   if (record.parent >= 0 && is_garbage_made_by(record.parent)) return std::nullopt;
-  const bool is_suspect = judge(record, frame.has_infinite_scalar);
+  const bool is_suspect = judge(record, frame.has_infinite_scalar, last_bad_);
   for (const TensorFacts& output : record.outputs) {
     if ((output.kinds & ~output.intended) != 0) last_bad_ = frame.index;
   }
@@ -589,36 +397,6 @@ std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
 bool Recorder::is_garbage_made_by(int64_t i) const {
   const OpFacts* op = trace_.records[static_cast<size_t>(i)].op;
   return op != nullptr && op->leaves_garbage;
-}
-
-// Whether something may have been born here: it is neither what it read nor meant so.
-bool Recorder::judge(OpRecord& record, bool has_infinite_scalar) {
-  Kinds in = 0, out = 0;
-  int64_t infinities_in = 0, infinities_out = 0;
-  for (const TensorFacts& output : record.outputs) {
-    out |= output.kinds;
-    infinities_out += output.stats.non_finite();
-  }
-  const bool is_elementwise = record.op->is_pointwise || is_copy(*record.op);
-  for (const TensorFacts& input : record.inputs) {
-    in |= input.kinds;
-    infinities_in += input.stats.non_finite() * (is_elementwise ? uses_of(input, record) : 1);
-  }
-  if (out == 0) return !record.reads_bad;
-  if (in == 0 && has_infinite_scalar && (out & kNaN) != 0 && last_bad_ >= 0) {
-    record.sources = {last_bad_};  // a NaN that was read on the host
-    record.reads_bad = true;
-  }
-  if (record.reads_bad) return false;
-  const Kinds fresh = out & static_cast<Kinds>(~in);
-  const bool is_meant =
-      (fresh & kNaN) == 0 &&
-      (has_infinite_scalar ||
-       (infinities_out <= infinities_in && (fresh == 0 || flips_signs(record.op->name))) ||
-       (fresh == 0 && !is_elementwise && !flips_signs(record.op->name)));
-  if (!is_meant) return true;
-  for (TensorFacts& output : record.outputs) output.intended = output.kinds;
-  return false;
 }
 
 std::vector<int64_t> Recorder::sources_of(const at::Tensor& tensor) {

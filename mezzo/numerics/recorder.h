@@ -1,21 +1,18 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <ATen/record_function.h>
-#include <torch/csrc/autograd/function.h>
 
 #include "mezzo/numerics/birth.h"
 #include "mezzo/numerics/ledger.h"
-#include "mezzo/numerics/scope_log.h"
+#include "mezzo/numerics/places.h"
 #include "mezzo/numerics/trace.h"
 
 namespace mezzo::numerics {
@@ -90,15 +87,8 @@ class Recorder {
   std::unique_ptr<Frame> start(const at::RecordFunction& function, const OpFacts& op);
   std::optional<OpRecord> end(const Frame& frame, Call& call,
                               const std::vector<c10::IValue>& outputs);
-  void place(OpRecord& record, const at::RecordFunction& function);
-  void enter_pass(const torch::autograd::Node& node);
-  void place_in_backward(OpRecord& record);
-  void place_at_node(OpRecord& record, const torch::autograd::Node& node) const;
-  std::shared_ptr<torch::autograd::Node> maker_of_gradient() const;
   void end_step();
   bool is_at_a_new_step() const;
-  uint64_t key_of(const OpRecord& record);
-  bool is_update(const OpRecord& record, c10::ArrayRef<c10::IValue> arguments) const;
   void read(Frame& frame, size_t argument, const at::Tensor& tensor);
   TensorFacts facts_of(const at::Tensor& numbers) const;
   int64_t add_unseen(const OpRecord& reader, const TensorFacts& facts);
@@ -106,29 +96,17 @@ class Recorder {
   void blame_garbage(int64_t maker);
   void keep_overwritten(const Frame& frame, size_t argument, const at::Tensor& numbers);
   bool is_garbage_made_by(int64_t record) const;
-  bool judge(OpRecord& record, bool has_infinite_scalar);
-  void settle_directions();
 
   RecorderOptions options_;
   uint64_t stretch_;  // of recording: of all recorders, one number for each
   Trace trace_;
   Ledger ledger_;
-  ScopeLog scopes_;
-  std::map<std::pair<uint64_t, uint64_t>, int64_t> record_of_node_;  // thread, sequence number
+  Places places_{trace_, ledger_};
   std::map<const void*, size_t> external_of_;
-  std::map<std::pair<int, int64_t>, uint64_t> calls_;  // of a sort in a micro-batch
   std::vector<Overwritten> overwritten_;
   std::map<const void*, size_t> place_in_overwritten_;
-  std::deque<std::shared_ptr<torch::autograd::Node>> recent_nodes_;
-  std::string last_parameter_;
   int64_t last_bad_ = -1;  // the last record that left numbers that are bad and not meant so
-  int64_t backwards_ = 0;  // that have begun
-  std::weak_ptr<const bool> running_passes_;  // lives as long as one of them runs
-  std::set<int> passes_;                      // by autograd's number
-  uint64_t maker_of_graph_ = 0;               // the thread
-  bool has_news_ = false;  // a pass or an update, since a step's end was looked at
   bool has_enough_ = false;
-  int64_t last_backward_begin_ = -1;
   std::string failure_;
   at::CallbackHandle handle_ = 0;
 };
