@@ -2,6 +2,7 @@
 // beginning and the end of a recording.
 
 #include <atomic>
+#include <chrono>
 #include <barrier>
 #include <functional>
 #include <map>
@@ -226,7 +227,8 @@ TEST(PitfallsOfThreads, ARemedyIsTriedOnTheThreadsOfTheStepToo) {
   EXPECT_EQ(diagnosis.remedies.front().change, "aten::exp in act in fp32");
 }
 
-/// A thread that computes all the time.
+/// A thread that computes all the time, with pauses: not so much, on a busy machine, that a watch
+/// forgets what the other threads do.
 class BusyThread {
  public:
   ~BusyThread() {
@@ -237,7 +239,10 @@ class BusyThread {
  private:
   std::atomic<bool> is_over_ = false;
   std::thread thread_{[this] {
-    while (!is_over_) at::ones({4}).mul(2).sum();
+    while (!is_over_) {
+      at::ones({4}).mul(2).sum();
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
   }};
 };
 
