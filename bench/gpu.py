@@ -12,6 +12,8 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,8 @@ from peers.gpt2 import PRESETS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEER = ROOT / "bench/peers/pytorch_step.py"
+IS_BUNDLE = (ROOT / "run").exists()
+MEZZO = shlex.join([str(ROOT / "run"), "bin/mezzo"] if IS_BUNDLE else [str(ROOT / "build/cuda/bin/mezzo")])
 
 
 @dataclasses.dataclass
@@ -30,18 +34,22 @@ class Row:
     length: int
     sides: tuple = ("mezzo", "eager", "compile")
     ours: tuple = ()  # options of Mezzo's alone
+    steps: int = 10
 
 
 ROWS = {
     "124M": Row("gpt2", "amp-bf16", 64, 1024, ("mezzo", "eager", "compile")),
     "1.5B": Row("gpt2-xl", "amp-bf16", 16, 1024, ("mezzo", "eager", "compile")),
-    "nano": Row("nano", "amp-bf16", 8, 256, ("mezzo", "eager", "compile", "compile+graphs")),
+    "nano": Row("nano", "amp-bf16", 8, 256, ("mezzo", "eager", "compile", "compile+graphs"),
+                steps=200),  # of about a millisecond each
     "124M fp16": Row("gpt2", "amp-fp16", 64, 1024, ("mezzo", "eager")),
     "124M fp32": Row("gpt2", "fp32", 64, 1024, ("mezzo",)),
     "124M lean": Row("gpt2", "lean", 64, 1024, ("mezzo",)),
     "1.5B lean": Row("gpt2-xl", "lean", 16, 1024, ("mezzo",)),
-    "1.5B fp8": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",)),
-    "1.5B fp8 delayed": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",), ("--fp8-scaling", "delayed")),
+    # What goes into an fp8 product is a byte a number: it is kept rather than made again.
+    "1.5B fp8": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",), ("--recompute", "none")),
+    "1.5B fp8 delayed": Row("gpt2-xl", "fp8", 16, 1024, ("mezzo",),
+                            ("--recompute", "none", "--fp8-scaling", "delayed")),
 }
 PEER_OPTIONS = {
     "eager": [],
@@ -69,9 +77,9 @@ def mfu(row, tokens_per_s, gpu):
 
 def command(row, side, options):
     shared = ["--model", row.model, "--device", "cuda", "--batch", str(row.batch), "--length", str(row.length),
-              "--steps", str(options.steps), "--json", "--precision", row.precision]
+              "--steps", str(options.steps or row.steps), "--json", "--precision", row.precision]
     if side == "mezzo":
-        return [*options.mezzo.split(), "bench", "step", *shared, *row.ours]
+        return [*shlex.split(options.mezzo), "bench", "step", *shared, *row.ours]
     return [sys.executable, str(PEER), *shared, *PEER_OPTIONS[side]]
 
 
@@ -81,6 +89,8 @@ def measure(row, side, options):
         return json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
         return {"failed": f"more than {options.limit} s"}
+    except OSError as error:
+        return {"failed": str(error)}
     except (IndexError, ValueError):
         return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][-300:]}
 
@@ -112,32 +122,40 @@ def print_table(results, gpu):
             print(line + (f"  ({figure['note']})" if figure.get("note") else ""))
 
 
+def measure_row(name, results, options, began, gpu):
+    for side in ROWS[name].sides:
+        if (options.sides and side not in options.sides.split(",")) or time.monotonic() - began > options.budget:
+            continue
+        sample = measure(ROWS[name], side, options)
+        results.setdefault(name, {}).setdefault(side, []).append(sample)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps({"gpu": gpu, "samples": results}, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(ROWS), help="rows, by name")
     parser.add_argument("--sides", default="", help="these sides alone")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--mezzo", default=str(ROOT / "build/cuda/bin/mezzo"), help="how Mezzo is started")
+    parser.add_argument("--steps", type=int, help="of each measurement; a row's own number unless given")
+    parser.add_argument("--mezzo", default=MEZZO, help="how Mezzo is started")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one measurement")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which none is begun")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/gpu.json", help="every sample")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / ("gpu.json" if IS_BUNDLE else "build/gpu.json"), help="every sample")
     options = parser.parse_args()
 
     import torch
     gpu = torch.cuda.get_device_name()
     began = time.monotonic()
     results = {}
-    for _ in range(options.rounds):
-        for name in options.only.split(","):
-            for side in ROWS[name].sides:
-                if (options.sides and side not in options.sides.split(",")) or time.monotonic() - began > options.budget:
-                    continue
-                results.setdefault(name, {}).setdefault(side, []).append(measure(ROWS[name], side, options))
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps({"gpu": gpu, "samples": results}, indent=1) + "\n")
-    print(gpu)
-    print_table(results, gpu)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as `timeout` ends it
+    try:
+        for _ in range(options.rounds):
+            for name in options.only.split(","):
+                measure_row(name, results, options, began, gpu)
+    finally:  # what was measured until it was interrupted, too
+        print(gpu)
+        print_table(results, gpu)
 
 
 main()

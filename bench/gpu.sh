@@ -3,7 +3,6 @@
 #
 #   bench/gpu.sh                                      all rows
 #   bench/gpu.sh --only 124M,nano --rounds 3          some
-#   bench/gpu.sh --mezzo "./run bin/mezzo"            in an unpacked bundle
 #
 # PYTHON=.venv-peers/bin/python  whose PyTorch is measured; where that is not there, python3
 set -euo pipefail
