@@ -43,6 +43,10 @@ inline const FloatFormat& float_format(at::ScalarType dtype) {
   }
 }
 
+inline bool has_16_bits(at::ScalarType dtype) {
+  return dtype == at::ScalarType::Half || dtype == at::ScalarType::BFloat16;
+}
+
 /// FP8 (Micikevicius et al. 2022, arXiv 2209.05433), which no op of a model runs in by itself.
 constexpr FloatFormat kFp8E4M3{"fp8_e4m3", 0x1p-3, 448.0, 0x1p-6, 0x1p-9};
 constexpr FloatFormat kFp8E5M2{"fp8_e5m2", 0x1p-2, 57344.0, 0x1p-14, 0x1p-16};

@@ -252,11 +252,9 @@ Birth examine_bad(const Call& call, const OpRecord& record) {
   if (is_known) birth.exact = element_at(exact[birth.output], birth.element);
   birth.operands = operands_of(call, birth.element, bad.sizes());
   birth.cause = cause_of(call, record, birth, bad.scalar_type());
-  birth.note = record.note;
+  if (record.rounded_scalar.has_value()) birth.note = record.rounded_scalar->note;
   return birth;
 }
-
-bool has_16_bits(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
 
 // Of the elements, 0 to 1.
 double share_of_zeros(const kernels::TensorStats& stats) {

@@ -85,7 +85,7 @@ class PassingCall {
       : op_(op), keys_(keys), stack_(*stack), count_(op.schema().arguments().size()) {
     const auto found = active->record_of_key.find(Recorder::current_key());
     if (found == active->record_of_key.end()) return;
-    const OpRecord& record = active->before.records[static_cast<size_t>(found->second)];
+    const OpRecord& record = active->before.record(found->second);
     if (record.op == nullptr || record.op->handle != op) return;
     index_ = found->second;
     record_ = &record;

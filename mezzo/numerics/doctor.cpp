@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ranges>
+#include <optional>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -12,8 +13,7 @@
 #include <ATen/ops/nan_to_num.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/base/float_format.h"
-#include "mezzo/numerics/ledger.h"
+#include "mezzo/numerics/agreement.h"
 #include "mezzo/numerics/magnitude_log.h"
 #include "mezzo/numerics/parts.h"
 #include "mezzo/numerics/quiet.h"
@@ -25,61 +25,7 @@
 namespace mezzo::numerics {
 namespace {
 
-// Note [When two steps agree]
-// u is the rounding of the coarsest type that a step computes in. n roundings in a row, of mixed
-// sign, add up to sqrt(n) u of the loss (Higham and Mary, 2019): 32 u for the thousand or so that a
-// deep model's step has. The terms of which the loss is the mean are rounded once more, each by at
-// most u of the largest, and so is their mean, however small it is. Gradients agree where they are
-// closer than half the larger one's length: their product is then positive, so that a step along
-// either goes downhill. Roundings alone do not bound them, as they are sums that cancel.
-constexpr double kRoundings = 32.0;
-constexpr double kGradientsDiffer = 0.5;
 constexpr int kMostSuspects = 6;
-
-at::ScalarType coarsest(const Trace& trace) {
-  at::ScalarType found = at::kFloat;
-  for (const OpRecord& record : trace.records) {
-    for (const TensorFacts& output : record.outputs) {
-      if (output.dtype == at::kBFloat16) return at::kBFloat16;
-      if (output.dtype == at::kHalf) found = at::kHalf;
-    }
-  }
-  return found;
-}
-
-// The largest number of those that the loss is made of: of the forward pass' last 16-bit result
-// that is more than a number. 0: there is none.
-double largest_term(const Trace& trace) {
-  for (const OpRecord& record : trace.records | std::views::reverse) {
-    if (record.direction != Direction::kForward || record.is_recomputed) continue;
-    for (const TensorFacts& output : record.outputs) {
-      const bool is_16_bits = output.dtype == at::kHalf || output.dtype == at::kBFloat16;
-      if (is_16_bits && output.stats.numel > 1) return output.stats.largest;
-    }
-  }
-  return 0.0;
-}
-
-// Of a and `factor` times b, as a share of the larger; 0 for two that are not there.
-double relative_distance(const at::Tensor& a, const at::Tensor& b, double factor) {
-  if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? 0.0 : 1.0;
-  const at::Tensor x = numbers_of(a).to(at::kDouble);
-  const at::Tensor y = numbers_of(b).to(at::kDouble) * factor;
-  if (x.sizes() != y.sizes()) return 1.0;
-  const double size = std::max(x.norm().item<double>(), y.norm().item<double>());
-  const double distance = (x - y).norm().item<double>();
-  if (distance == 0.0) return 0.0;
-  return std::isnan(distance / size) ? 1.0 : distance / size;
-}
-
-bool is_finite(const at::Tensor& tensor) {
-  return !tensor.defined() || kernels::tensor_stats(numbers_of(tensor)).non_finite() == 0;
-}
-
-// One that is not finite is a sink: here it says nothing.
-bool is_another(const at::Tensor& a, const at::Tensor& b, double factor = 1.0) {
-  return is_finite(a) && is_finite(b) && relative_distance(a, b, factor) > kGradientsDiffer;
-}
 
 // An op's own result, and a copy of it that the op made on the way.
 bool is_same_story(const Finding& one, const Finding& other) {
@@ -91,7 +37,11 @@ bool is_same_story(const Finding& one, const Finding& other) {
 class Examination {
  public:
   Examination(const Patient& patient, const DoctorOptions& options)
-      : patient_(patient), options_(options), state_(patient) {}
+      : patient_(patient), options_(options), state_(patient) {
+    for (const auto* list : {&patient.parameters, &patient.buffers}) {
+      for (const auto& [name, tensor] : *list) starts_.push_back(state_.before(tensor));
+    }
+  }
 
   Diagnosis run() {
     {
@@ -173,44 +123,9 @@ class Examination {
     return *fp32_;
   }
 
-  // See Note [When two steps agree].
-  static bool losses_agree(const Replay& a, const Replay& b) {
-    const double u = float_format(coarsest(a.trace)).epsilon / 2;
-    return std::abs(a.loss - b.loss) <=
-           kRoundings * u * std::abs(b.loss) + u * largest_term(a.trace);
-  }
-
-  // Where a's should be `factor` times b's.
-  static bool gradients_differ(const Replay& a, const Replay& b, double factor = 1.0) {
-    for (size_t i = 0; i < a.grads.size() && i < b.grads.size(); ++i) {
-      if (is_another(a.grads[i], b.grads[i], factor)) return true;
-    }
-    return false;
-  }
-
   // Losses, gradients, and how parameters and buffers moved.
   bool differ(const Replay& a, const Replay& b) const {
-    return !losses_agree(a, b) || gradients_differ(a, b) || moved_otherwise(a, b);
-  }
-
-  bool moved_otherwise(const Replay& a, const Replay& b) const {
-    for (size_t i = 0; i < a.values.size() && i < b.values.size(); ++i) {
-      if (is_another(movement(a, i), movement(b, i))) return true;
-    }
-    return false;
-  }
-
-  // Undefined: it has not moved.
-  at::Tensor movement(const Replay& replay, size_t value) const {
-    const at::Tensor& end = replay.values[value];
-    return end.defined() && end.is_floating_point() ? end - start_of(value) : at::Tensor();
-  }
-
-  at::Tensor start_of(size_t value) const {
-    const auto& named = value < patient_.parameters.size()
-                            ? patient_.parameters[value]
-                            : patient_.buffers[value - patient_.parameters.size()];
-    return state_.before(named.second);
+    return !losses_agree(a, b) || gradients_differ(a, b) || moved_otherwise(a, b, starts_);
   }
 
   // What reaches no sink is a finding only if the step is wrong by it.
@@ -239,9 +154,7 @@ class Examination {
     return is_harm ? overflows : std::vector<Root>();
   }
 
-  const OpRecord& record_of(int64_t i) const {
-    return before_.trace.records[static_cast<size_t>(i)];
-  }
+  const OpRecord& record_of(int64_t i) const { return before_.trace.record(i); }
 
   bool is_harmful(const Root& root, int& suspects) {
     const OpRecord& record = record_of(root.record);
@@ -294,20 +207,6 @@ class Examination {
     return changed.error.empty() && differ(before_, changed);
   }
 
-  // Nearly all of one is zeros, where it is not in fp32.
-  static bool loses_gradients(const Replay& step, const Replay& fp32) {
-    for (size_t i = 0; i < step.grads.size() && i < fp32.grads.size(); ++i) {
-      if (!step.grads[i].defined() || !fp32.grads[i].defined()) continue;
-      const auto share = [](const at::Tensor& grad) {
-        const kernels::TensorStats stats = kernels::tensor_stats(numbers_of(grad));
-        return static_cast<double>(stats.zeros) /
-               static_cast<double>(std::max<int64_t>(1, stats.numel));
-      };
-      if (share(step.grads[i]) > 0.9 && share(fp32.grads[i]) < 0.5) return true;
-    }
-    return false;
-  }
-
   bool has_not_moved(const OpRecord& record) const {
     const void* memory = record.outputs[record.birth->output].memory;
     for (size_t i = 0; i < before_.values.size(); ++i) {
@@ -316,7 +215,7 @@ class Examination {
                               : patient_.buffers[i - patient_.parameters.size()];
       if (named.second.storage().unsafeGetStorageImpl() != memory) continue;
       if (!before_.values[i].defined()) return true;
-      const at::Tensor equal = before_.values[i].eq(start_of(i));
+      const at::Tensor equal = before_.values[i].eq(starts_[i]);
       return equal.sum().item<double>() >= 0.99 * static_cast<double>(equal.numel());
     }
     return false;
@@ -343,7 +242,7 @@ class Examination {
     poisoned_ = replay(patient_, state_, {.poisons = true});
     for (Root& root : find_roots(*poisoned_)) {
       if (root.external >= 0 || root.is_swallowed) continue;
-      const OpRecord& record = poisoned_->trace.records[static_cast<size_t>(root.record)];
+      const OpRecord& record = poisoned_->trace.record(root.record);
       if (record.birth->cause != Cause::kUninitialized || record.parent >= 0) continue;
       roots_ = {std::move(root)};
       source_ = &*poisoned_;
@@ -444,7 +343,7 @@ class Examination {
   bool may_still_be_wrong(const Replay& changed) const {
     const std::vector<Root> left = find_roots(changed);
     return before_.is_finite() || std::any_of(left.begin(), left.end(), [&](const Root& root) {
-             const OpRecord& record = changed.trace.records[static_cast<size_t>(root.inner)];
+             const OpRecord& record = changed.trace.record(root.inner);
              return root.external < 0 && is_overflow(record.birth->cause);
            });
   }
@@ -453,12 +352,13 @@ class Examination {
   bool is_another_step(const Trial& trial, const Replay& changed, const Replay& fp32) const {
     const double factor = std::min(1.0, trial.change.factor);
     return gradients_differ(changed, fp32, factor) ||
-           (factor == 1.0 && moved_otherwise(changed, fp32));
+           (factor == 1.0 && moved_otherwise(changed, fp32, starts_));
   }
 
   const Patient& patient_;
   const DoctorOptions& options_;
   PatientState state_;
+  std::vector<at::Tensor> starts_;  // of parameters and buffers, as Replay::values has their ends
   Replay before_;
   std::optional<Replay> fp32_, poisoned_;
   const Replay* source_ = &before_;  // whose roots are the findings

@@ -9,12 +9,10 @@
 namespace mezzo::numerics {
 namespace {
 
-const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
-
 // Not the composites that copy where they cannot make a view, as `to` does: these compute nothing.
 int64_t outermost(const Trace& trace, int64_t i) {
-  for (int64_t parent = at(trace, i).parent; parent >= 0; parent = at(trace, i).parent) {
-    if (at(trace, parent).op->is_view) break;
+  for (int64_t parent = trace.record(i).parent; parent >= 0; parent = trace.record(i).parent) {
+    if (trace.record(parent).op->is_view) break;
     i = parent;
   }
   return i;
@@ -46,8 +44,8 @@ bool is_overflow_of_backward(const OpRecord& record) {
 std::set<int64_t> origins_of(const Trace& trace, int64_t end) {
   std::set<int64_t> origins = {end};
   for (std::deque<int64_t> open = {end}; !open.empty(); open.pop_front()) {
-    if (is_birth(at(trace, open.front()))) continue;
-    for (const int64_t source : at(trace, open.front()).sources) {
+    if (is_birth(trace.record(open.front()))) continue;
+    for (const int64_t source : trace.record(open.front()).sources) {
       if (origins.insert(source).second) open.push_back(source);
     }
   }
@@ -56,7 +54,7 @@ std::set<int64_t> origins_of(const Trace& trace, int64_t end) {
 
 bool is_of_overflows_of_backward(const Trace& trace, const std::set<int64_t>& origins) {
   return std::all_of(origins.begin(), origins.end(), [&trace](int64_t i) {
-    const OpRecord& record = at(trace, i);
+    const OpRecord& record = trace.record(i);
     return is_birth(record) ? is_overflow_of_backward(record) : !record.sources.empty();
   });
 }
@@ -67,7 +65,7 @@ bool is_search_for_scale(const Trace& trace, int64_t end) {
   const std::set<int64_t> origins = origins_of(trace, end);
   return is_of_overflows_of_backward(trace, origins) &&
          std::any_of(origins.begin(), origins.end(),
-                     [&trace](int64_t i) { return unscales(at(trace, i)); });
+                     [&trace](int64_t i) { return unscales(trace.record(i)); });
 }
 
 }  // namespace
@@ -77,8 +75,8 @@ std::vector<int64_t> bad_ends(const Trace& trace) {
   const auto N = static_cast<int64_t>(trace.records.size());
   for (int64_t i = 0; i < N; ++i) {
     const int64_t reader = outermost(trace, i);
-    if (at(trace, reader).outputs.empty()) continue;
-    for (const int64_t source : at(trace, i).sources) {
+    if (trace.record(reader).outputs.empty()) continue;
+    for (const int64_t source : trace.record(i).sources) {
       const int64_t maker = outermost(trace, source);
       if (maker != reader) is_read[static_cast<size_t>(maker)] = true;
     }
@@ -86,7 +84,7 @@ std::vector<int64_t> bad_ends(const Trace& trace) {
   std::vector<int64_t> ends;
   for (int64_t i = 0; i < N; ++i) {
     const bool is_end = outermost(trace, i) == i && !is_read[static_cast<size_t>(i)];
-    if (is_end && left_bad_numbers(at(trace, i)) && !is_search_for_scale(trace, i))
+    if (is_end && left_bad_numbers(trace.record(i)) && !is_search_for_scale(trace, i))
       ends.push_back(i);
   }
   return ends;
@@ -103,7 +101,7 @@ bool may_be_search_for_scale(const Trace& trace, const std::vector<int64_t>& end
 }
 
 std::string name_of_end(const Trace& trace, int64_t end) {
-  const OpRecord& record = at(trace, end);
+  const OpRecord& record = trace.record(end);
   const std::string op = record.op == nullptr ? "a kernel that is no op" : record.op->name;
   const std::string& place = record.module.empty() ? record.parameter : record.module;
   return place.empty() ? "what " + op + " left" : fmt::format("what {} left ({})", op, place);

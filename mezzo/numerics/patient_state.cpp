@@ -29,7 +29,13 @@ PatientState::PatientState(const Patient& patient) {
 
 void PatientState::restore() const {
   const at::NoGradGuard no_grad;
-  for (const Saved& saved : tensors_) saved.tensor.detach().copy_(saved.copy);
+  for (const Saved& saved : tensors_) {
+    // An optimizer made within the step may have split a weight, which is of 16 bits since.
+    if (saved.tensor.scalar_type() != saved.copy.scalar_type())
+      saved.tensor.set_data(saved.copy.clone());
+    else
+      saved.tensor.detach().copy_(saved.copy);
+  }
   for (const SavedGrad& saved : grads_) {
     if (saved.grad.defined()) saved.grad.detach().copy_(saved.copy);
     saved.parameter.mutable_grad() = saved.grad;

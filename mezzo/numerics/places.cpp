@@ -69,7 +69,7 @@ void Places::enter_pass(const torch::autograd::Node& node) {
 void Places::place_in_backward(OpRecord& record,
                                const std::shared_ptr<torch::autograd::Node>& node) {
   if (recent_nodes_.empty() || recent_nodes_.back() != node) recent_nodes_.push_back(node);
-  if (recent_nodes_.size() > kNodesKept) recent_nodes_.pop_front();
+  spend_nodes(kNodesKept);
   record.micro_batch = backwards_;
   record.node = node->name();
   if (at::GradMode::is_enabled() && record.node.find("heckpoint") != std::string::npos) {
@@ -90,12 +90,12 @@ void Places::place_at_node(OpRecord& record, const torch::autograd::Node& node) 
   const auto made = record_of_node_.find({node.thread_id(), node.sequence_nr()});
   if (made == record_of_node_.end()) return;
   record.forward = made->second;
-  record.parameter = trace_.records[static_cast<size_t>(made->second)].parameter;
+  record.parameter = trace_.record(made->second).parameter;
 }
 
 uint64_t Places::key_of(const OpRecord& record) {
   if (record.parent >= 0) {
-    OpRecord& parent = trace_.records[static_cast<size_t>(record.parent)];
+    OpRecord& parent = trace_.record(record.parent);
     return mixed(parent.key, parent.children++);
   }
   const int sort = record.is_recomputed ? 2 : record.node.empty() ? 0 : 1;
@@ -132,14 +132,13 @@ void Places::note_update(OpRecord& record, c10::ArrayRef<c10::IValue> arguments)
 // Of an optimizer, which may do more than that between two such ops.
 bool Places::is_update(const OpRecord& record, c10::ArrayRef<c10::IValue> arguments) const {
   if (record.direction != Direction::kOptimizer) return false;
-  if (record.parent >= 0) return trace_.records[static_cast<size_t>(record.parent)].is_update;
+  if (record.parent >= 0) return trace_.record(record.parent).is_update;
   bool reads_gradient = false, writes = false, has_parameter = false;
   for_each_tensor(arguments, [&](size_t argument, const at::Tensor& tensor) {
     const at::Tensor numbers = numbers_of(tensor);
     if (!numbers.defined()) return;
     const int64_t writer = ledger_.last_writer(numbers);
-    reads_gradient |= writer >= 0 &&
-                      trace_.records[static_cast<size_t>(writer)].direction == Direction::kBackward;
+    reads_gradient |= writer >= 0 && trace_.record(writer).direction == Direction::kBackward;
     writes |= record.op->writes[argument];
     has_parameter |= ledger_.is_parameter(numbers) || (tensor.is_leaf() && tensor.requires_grad());
   });
@@ -161,13 +160,13 @@ void Places::settle() {
                                     [](const OpRecord& record) { return record.is_update; });
   const int64_t end_of_updates = N - (updated - trace_.records.rbegin());
   for (int64_t i = 0; i < N; ++i) {
-    OpRecord& record = trace_.records[static_cast<size_t>(i)];
+    OpRecord& record = trace_.record(i);
     if (record.direction != Direction::kOptimizer) continue;
     const bool is_forward = i < last_backward_begin_ || i >= end_of_updates;
     if (is_forward) record.direction = Direction::kForward;
     if (i >= last_backward_begin_) record.micro_batch = 1;  // it is of no one
   }
-  recent_nodes_.clear();
+  spend_nodes(0);
 }
 
 bool Places::is_after_a_pass() const {
@@ -178,10 +177,15 @@ bool Places::is_after_a_pass() const {
 void Places::forget_step() {
   record_of_node_.clear();
   calls_.clear();
-  recent_nodes_.clear();
+  spend_nodes(0);
   passes_.clear();
   backwards_ = 0;
   last_backward_begin_ = -1;
+}
+
+void Places::spend_nodes(size_t kept) {
+  for (; recent_nodes_.size() > kept; recent_nodes_.pop_front())
+    spent_nodes_.push_back(std::move(recent_nodes_.front()));
 }
 
 }  // namespace mezzo::numerics

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/function.h>
@@ -44,11 +45,17 @@ class Places {
   /// The trace begins anew.
   void forget_step();
 
+  using Nodes = std::vector<std::shared_ptr<torch::autograd::Node>>;
+  /// Those not looked at any more, to be let go of where no lock is held: the last reference to a
+  /// node of Python's takes Python's own lock, which a thread that is about to take ours may hold.
+  Nodes take_spent_nodes() { return std::exchange(spent_nodes_, {}); }
+
  private:
   void enter_pass(const torch::autograd::Node& node);
   void place_in_backward(OpRecord& record, const std::shared_ptr<torch::autograd::Node>& node);
   void place_at_node(OpRecord& record, const torch::autograd::Node& node) const;
   std::shared_ptr<torch::autograd::Node> maker_of_gradient() const;
+  void spend_nodes(size_t kept);
   uint64_t key_of(const OpRecord& record);
   bool is_update(const OpRecord& record, c10::ArrayRef<c10::IValue> arguments) const;
 
@@ -58,6 +65,7 @@ class Places {
   std::map<std::pair<uint64_t, uint64_t>, int64_t> record_of_node_;  // thread, sequence number
   std::map<std::pair<int, int64_t>, uint64_t> calls_;                // of a sort in a micro-batch
   std::deque<std::shared_ptr<torch::autograd::Node>> recent_nodes_;
+  Nodes spent_nodes_;
   std::string last_parameter_;
   int64_t backwards_ = 0;                     // that have begun
   std::weak_ptr<const bool> running_passes_;  // lives as long as one of them runs

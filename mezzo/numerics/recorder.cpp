@@ -130,6 +130,7 @@ void Recorder::stop() {
 void Recorder::finish() {
   stop();
   places_.settle();
+  places_.take_spent_nodes();
   if (!failure_.empty())
     mezzo::detail::fail<Error>("numerics", "looking at a step's tensors failed: {}", failure_);
 }
@@ -142,11 +143,13 @@ std::unique_ptr<at::ObserverContext> Recorder::on_start(const at::RecordFunction
   const OpFacts* op = OpFacts::of(function);
   if (op == nullptr || op->name.starts_with("mezzo::watch_")) return nullptr;  // Python's way here
   if (at::in_parallel_region()) return nullptr;  // what a kernel's threads call is its own affair
+  Places::Nodes spent;                           // let go of after the lock
   const std::scoped_lock lock(mutex);
   Recorder* recorder = active.load();
   if (recorder == nullptr) return nullptr;
   try {
     if (recorder->is_at_a_new_step()) recorder->end_step();
+    spent = recorder->places_.take_spent_nodes();
     if (recorder->has_enough_) return nullptr;
     return recorder->start(function, *op);
   } catch (const std::exception& error) {
@@ -173,9 +176,7 @@ void Recorder::on_end(const at::RecordFunction& function, at::ObserverContext* c
     // Without the lock: an op that is run again may wait for other threads, and these for it.
     const std::optional<Birth> birth = suspect ? examine(call, *suspect) : std::nullopt;
     if (!birth.has_value()) return;
-    with_recorder([&](Recorder& recorder) {
-      recorder.trace_.records[static_cast<size_t>(frame->index)].birth = birth;
-    });
+    with_recorder([&](Recorder& recorder) { recorder.trace_.record(frame->index).birth = birth; });
   } catch (const std::exception& error) {
     with_recorder([&](Recorder& recorder) {
       recorder.failure_ = fmt::format("after {}: {}", frame->op.name, error.what());
@@ -218,8 +219,7 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   record.parent = is_inner ? open_frames.back().index : -1;
   places_.place(record, function);
   const ScalarFacts scalars = scalar_facts(op, arguments);
-  record.note = scalars.note;
-  record.rounded_argument = scalars.rounded_argument;
+  record.rounded_scalar = scalars.rounded;
   frame->has_infinite_scalar = scalars.has_infinity;
   open_frames.push_back({stretch_, frame->index, record.key});
 
@@ -255,7 +255,7 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
       !frame.op.is_view)
     keep_overwritten(frame, argument, numbers);
   if (!is_looked_at(numbers)) return;
-  OpRecord& record = trace_.records[static_cast<size_t>(frame.index)];
+  OpRecord& record = trace_.record(frame.index);
   const std::string name = ledger_.name_of(numbers);
   if (frame.op.writes[argument]) frame.written.push_back(numbers);
   if (!frame.op.reads[argument]) return;
@@ -293,7 +293,7 @@ void Recorder::read(Frame& frame, size_t argument, const at::Tensor& tensor) {
 }
 
 void Recorder::blame_garbage(int64_t maker) {
-  OpRecord& record = trace_.records[static_cast<size_t>(maker)];
+  OpRecord& record = trace_.record(maker);
   if (!record.op->leaves_garbage) return;
   if (last_bad_ >= 0 && !options_.is_poisoned) {  // code that is no op may have written it
     record.sources = {last_bad_};
@@ -321,7 +321,7 @@ int64_t Recorder::add_unseen(const OpRecord& reader, const TensorFacts& facts) {
 
 void Recorder::add_external(const at::Tensor& numbers, const TensorFacts& facts, int64_t reader) {
   const auto [at, is_new] = external_of_.emplace(facts.memory, trace_.externals.size());
-  if (reader >= 0) trace_.records[static_cast<size_t>(reader)].externals.push_back(at->second);
+  if (reader >= 0) trace_.record(reader).externals.push_back(at->second);
   if (!is_new) return;
   ExternalRecord external;
   external.name = ledger_.name_of(numbers);
@@ -335,7 +335,7 @@ void Recorder::add_external(const at::Tensor& numbers, const TensorFacts& facts,
 
 void Recorder::keep_overwritten(const Frame& frame, size_t argument, const at::Tensor& numbers) {
   const bool is_read = frame.op.reads[argument];
-  const bool is_inner = trace_.records[static_cast<size_t>(frame.index)].parent >= 0;
+  const bool is_inner = trace_.record(frame.index).parent >= 0;
   // What an op within another one only writes, and nobody knows, is the outer one's new result.
   if (!ledger_.is_external(numbers) || (is_inner && !is_read && !ledger_.knows(numbers))) return;
   const auto [place, is_first] =
@@ -349,7 +349,7 @@ void Recorder::keep_overwritten(const Frame& frame, size_t argument, const at::T
 // Gives back its record where it is to be examined.
 std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
                                       const std::vector<c10::IValue>& outputs) {
-  OpRecord& record = trace_.records[static_cast<size_t>(frame.index)];
+  OpRecord& record = trace_.record(frame.index);
   record.has_thrown = false;
   if (frame.op.is_view) return std::nullopt;
   const auto take = [&](const at::Tensor& tensor) {
@@ -395,7 +395,7 @@ std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
 }
 
 bool Recorder::is_garbage_made_by(int64_t i) const {
-  const OpFacts* op = trace_.records[static_cast<size_t>(i)].op;
+  const OpFacts* op = trace_.record(i).op;
   return op != nullptr && op->leaves_garbage;
 }
 

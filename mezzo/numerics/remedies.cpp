@@ -12,19 +12,15 @@
 namespace mezzo::numerics {
 namespace {
 
-const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
-
 // From fp16's largest number to 1, which leaves as much room below as it makes above.
 constexpr int kHalvings = 16;
 constexpr int kManyHalvings = 40;
-
-bool has_16_bits(at::ScalarType dtype) { return dtype == at::kHalf || dtype == at::kBFloat16; }
 
 // The parts of the model that ops are in, in their order; {""} if one is in no Scope.
 std::vector<std::string> modules_of(const Trace& trace, const std::set<int64_t>& ops) {
   std::vector<std::string> modules;
   for (const int64_t i : ops) {
-    const std::string& module = at(trace, i).module;
+    const std::string& module = trace.record(i).module;
     if (module.empty()) return {""};
     if (std::find(modules.begin(), modules.end(), module) == modules.end())
       modules.push_back(module);
@@ -91,10 +87,10 @@ std::optional<Trial> all_in_fp32(const std::vector<Root>& roots, const Trace& tr
   Trial trial;
   std::set<std::string> names;
   for (const Root& root : roots) {
-    if (root.external >= 0 || !is_overflow(at(trace, root.record).birth->cause)) continue;
+    if (root.external >= 0 || !is_overflow(trace.record(root.record).birth->cause)) continue;
     const Change change = ops_in_fp32(root);
     trial.change.ops.insert(change.ops.begin(), change.ops.end());
-    if (at(trace, root.record).op != nullptr) names.insert(at(trace, root.record).op->name);
+    if (trace.record(root.record).op != nullptr) names.insert(trace.record(root.record).op->name);
   }
   if (names.size() < 2) return std::nullopt;
   trial.what = fmt::format("several causes: {} in fp32", fmt::join(names, ", "));
@@ -152,12 +148,13 @@ Trial higher_scale(const Trace& trace) {
 std::optional<Trial> larger_scalar(const Trace& trace, const Root& root) {
   const int64_t first = std::max<int64_t>(0, root.record - 40);
   for (int64_t i = std::max(root.inner, root.record); i >= first; --i) {
-    const OpRecord& record = at(trace, i);
-    if (record.note.find(" is 0 in ") == std::string::npos) continue;
+    const OpRecord& record = trace.record(i);
+    if (!record.rounded_scalar.has_value() || !record.rounded_scalar->is_zero) continue;
     Trial trial;
     constexpr double kEps = 1e-4;  // fp16 has it, and bf16
-    trial.change.scalars[i] = {record.rounded_argument, kEps};
-    trial.what = fmt::format("{:g} instead in {} ({})", kEps, record.op->name, record.note);
+    trial.change.scalars[i] = {record.rounded_scalar->argument, kEps};
+    trial.what =
+        fmt::format("{:g} instead in {} ({})", kEps, record.op->name, record.rounded_scalar->note);
     trial.advice = fmt::format("an eps of {:g} or more there, or that part in fp32", kEps);
     return trial;
   }
@@ -165,31 +162,31 @@ std::optional<Trial> larger_scalar(const Trace& trace, const Root& root) {
 }
 
 std::optional<Trial> guarded(const Trace& trace, int64_t i) {
-  if (i < 0 || at(trace, i).op == nullptr) return std::nullopt;
-  const std::string advice = domain_advice(at(trace, i).op->name);
+  if (i < 0 || trace.record(i).op == nullptr) return std::nullopt;
+  const std::string advice = domain_advice(trace.record(i).op->name);
   if (advice.empty()) return std::nullopt;
   Trial trial;
   trial.change.guards = {i};
-  trial.what = fmt::format("{} kept within its domain", at(trace, i).op->name);
+  trial.what = fmt::format("{} kept within its domain", trace.record(i).op->name);
   trial.advice = advice;
   return trial;
 }
 
 void add_guards(std::vector<Trial>& trials, const Trace& trace, const Root& root) {
-  const OpRecord& record = at(trace, root.record);
+  const OpRecord& record = trace.record(root.record);
   const auto add = [&](int64_t i) {
     const std::optional<Trial> trial = guarded(trace, i);
     if (!trial.has_value()) return;
     trials.push_back(*trial);
     for (const int64_t other : root.alike) {
-      const OpRecord& alike = at(trace, other);
+      const OpRecord& alike = trace.record(other);
       trials.back().change.guards.insert(record.direction == Direction::kBackward ? alike.forward
                                                                                   : other);
     }
   };
   if (record.direction == Direction::kBackward) {
     int64_t forward = record.forward;
-    for (int depth = 0; forward >= 0 && depth < 4; ++depth, forward = at(trace, forward).parent)
+    for (int depth = 0; forward >= 0 && depth < 4; ++depth, forward = trace.record(forward).parent)
       add(forward);
   } else {
     if (root.inner != root.record) add(root.inner);
@@ -267,7 +264,7 @@ std::set<int64_t> seeds_of(const Trace& trace) {
   int64_t last = -1;
   bool was_in_backward = false;
   for (int64_t i = 0; i < static_cast<int64_t>(trace.records.size()); ++i) {
-    const OpRecord& record = at(trace, i);
+    const OpRecord& record = trace.record(i);
     const bool is_in_backward = !record.node.empty();
     if (record.op != nullptr && record.parent < 0 && record.op->name == "aten::ones_like") last = i;
     if (is_in_backward && !was_in_backward && last >= 0) seeds.insert(last);
@@ -283,7 +280,7 @@ std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& befo
   std::vector<Trial> trials;
   if (finding.cause == Cause::kExternal) return {cleaned_externals(roots, trace, finding)};
   if (finding.cause == Cause::kUninitialized) return {zeros_for_empty(root)};
-  const OpRecord& record = at(trace, root.record);
+  const OpRecord& record = trace.record(root.record);
   const bool is_backward = finding.direction == Direction::kBackward;
   const bool may_be_scale = is_backward && finding.cause == Cause::kUnseenKernel;
   if (is_overflow(finding.cause) || may_be_scale) {

@@ -14,8 +14,6 @@
 namespace mezzo::numerics {
 namespace {
 
-const OpRecord& at(const Trace& trace, int64_t i) { return trace.records[static_cast<size_t>(i)]; }
-
 bool is_meant(const TensorFacts& facts) { return (facts.kinds & ~facts.intended) == 0; }
 
 // An infinity that came in explains the bad result: it is there in the exact one too.
@@ -35,16 +33,16 @@ bool leaves_what_is_meant(const OpRecord& record) {
   return std::all_of(record.outputs.begin(), record.outputs.end(), is_meant);
 }
 
-// Its arguments do not explain it either, so it is what a person would call the place.
-int64_t outermost(const Trace& trace, int64_t i) {
-  while (at(trace, i).parent >= 0 && is_root(at(trace, at(trace, i).parent)) &&
-         at(trace, at(trace, i).parent).birth->cause != Cause::kUninitialized)
-    i = at(trace, i).parent;
+// Whose arguments do not explain it either, so that it is what a person would call the place.
+int64_t outermost_birth(const Trace& trace, int64_t i) {
+  while (trace.record(i).parent >= 0 && is_root(trace.record(trace.record(i).parent)) &&
+         trace.record(trace.record(i).parent).birth->cause != Cause::kUninitialized)
+    i = trace.record(i).parent;
   return i;
 }
 
 bool is_within(const Trace& trace, int64_t i, int64_t outer) {
-  while (i > outer) i = at(trace, i).parent;
+  while (i > outer) i = trace.record(i).parent;
   return i == outer;
 }
 
@@ -83,7 +81,7 @@ class Search {
   }
 
   void expand(int64_t i) {
-    const OpRecord& record = at(trace_, i);
+    const OpRecord& record = trace_.record(i);
     if (is_root(record)) {
       births_.insert(i);
       add_guilty_inputs(i);
@@ -96,10 +94,11 @@ class Search {
         externals_.emplace(external, i);
     }
     for (const int64_t source : record.sources) {
-      if (!reads_bad || !leaves_what_is_meant(at(trace_, source))) visit(source, i);
+      if (!reads_bad || !leaves_what_is_meant(trace_.record(source))) visit(source, i);
     }
     // A result of an op within may be its own: the outer one names the same memory.
-    if (record.parent >= 0 && is_root(at(trace_, record.parent))) visit(record.parent, next_.at(i));
+    if (record.parent >= 0 && is_root(trace_.record(record.parent)))
+      visit(record.parent, next_.at(i));
   }
 
   // An infinity from before the step that is no mask's, however it came here.
@@ -110,15 +109,15 @@ class Search {
       const int64_t here = open.back();
       open.pop_back();
       if (!seen.insert(here).second) continue;
-      for (const size_t external : at(trace_, here).externals) {
+      for (const size_t external : trace_.record(here).externals) {
         const ExternalRecord& from = trace_.externals[external];
-        const bool is_mask =
-            (from.kinds == kNegativeInf || from.name.empty()) && !passes_infinity_on(at(trace_, i));
+        const bool is_mask = (from.kinds == kNegativeInf || from.name.empty()) &&
+                             !passes_infinity_on(trace_.record(i));
         if (is_mask) continue;
         externals_.emplace(external, i);
         explained_.insert(i);
       }
-      for (const int64_t source : at(trace_, here).sources) open.push_back(source);
+      for (const int64_t source : trace_.record(here).sources) open.push_back(source);
     }
   }
 
@@ -132,7 +131,7 @@ class Search {
 
 bool is_alike(const Trace& trace, const Root& a, const Root& b) {
   if (a.external >= 0 || b.external >= 0) return false;
-  const OpRecord &one = at(trace, a.record), &other = at(trace, b.record);
+  const OpRecord &one = trace.record(a.record), &other = trace.record(b.record);
   return one.op == other.op && one.direction == other.direction &&
          one.birth->cause == other.birth->cause && a.is_swallowed == b.is_swallowed;
 }
@@ -152,7 +151,7 @@ int64_t innermost(const Trace& trace, int64_t outer) {
   int64_t inner = outer;
   const auto N = static_cast<int64_t>(trace.records.size());
   for (int64_t i = outer + 1; i < N && is_within(trace, i, outer); ++i) {
-    if (is_root(at(trace, i)) && at(trace, i).parent == inner) inner = i;
+    if (is_root(trace.record(i)) && trace.record(i).parent == inner) inner = i;
   }
   return inner;
 }
@@ -160,8 +159,9 @@ int64_t innermost(const Trace& trace, int64_t outer) {
 std::vector<Root> swallowed_roots(const Trace& trace, const std::set<int64_t>& known) {
   std::vector<Root> roots;
   for (int64_t i = 0; i < static_cast<int64_t>(trace.records.size()); ++i) {
-    if (!is_root(at(trace, i)) || at(trace, i).birth->cause == Cause::kUninitialized) continue;
-    const int64_t outer = outermost(trace, i);
+    if (!is_root(trace.record(i)) || trace.record(i).birth->cause == Cause::kUninitialized)
+      continue;
+    const int64_t outer = outermost_birth(trace, i);
     if (outer != i || known.contains(outer)) continue;
     Root root;
     root.record = outer;
@@ -227,15 +227,15 @@ Link link_of(const OpRecord& record) {
 
 // The op where it was born comes first.
 std::vector<Link> way_of(const Root& root, const Replay& replay) {
-  std::vector<Link> links = {link_of(at(replay.trace, root.record))};
+  std::vector<Link> links = {link_of(replay.trace.record(root.record))};
   int64_t last = root.record;
   for (int64_t i : root.way) {
-    const OpRecord& record = at(replay.trace, i);
+    const OpRecord& record = replay.trace.record(i);
     if (record.op != nullptr && record.op->leaves_garbage) continue;  // code that is no op wrote it
-    while (at(replay.trace, i).parent >= 0) i = at(replay.trace, i).parent;
+    while (replay.trace.record(i).parent >= 0) i = replay.trace.record(i).parent;
     if (i == root.record || i == last) continue;
     last = i;
-    links.push_back(link_of(at(replay.trace, i)));
+    links.push_back(link_of(replay.trace.record(i)));
   }
   return links;
 }
@@ -320,7 +320,7 @@ std::vector<Root> find_roots(const Replay& replay) {
     roots.push_back(std::move(root));
   }
   for (const int64_t birth : search.births()) {
-    const int64_t outer = outermost(trace, birth);
+    const int64_t outer = outermost_birth(trace, birth);
     if (search.is_explained(birth) || !known.insert(outer).second) continue;
     Root root;
     root.record = outer;
@@ -335,14 +335,14 @@ std::vector<Root> find_roots(const Replay& replay) {
 }
 
 Finding finding_at(int64_t i, const Replay& replay) {
-  const OpRecord& record = at(replay.trace, i);
+  const OpRecord& record = replay.trace.record(i);
   Finding finding;
   finding.op = name_of(record);
   finding.direction = record.direction;
   finding.module = record.module;
   finding.parameter = record.parameter;
   finding.node = record.node;
-  if (record.forward >= 0) finding.forward_op = name_of(at(replay.trace, record.forward));
+  if (record.forward >= 0) finding.forward_op = name_of(replay.trace.record(record.forward));
   if (record.op == nullptr && record.forward >= 0)
     finding.op = "the backward pass of " + finding.forward_op;
   finding.is_recomputed = record.is_recomputed;
@@ -359,8 +359,8 @@ namespace {
 // What is known of it is known best where it was born, unless that op has no kernel for fp64.
 int64_t best_known(const Root& root, const Trace& trace) {
   if (root.inner < 0) return root.record;
-  const bool is_exact_outside_alone = !at(trace, root.inner).birth->exact.has_value() &&
-                                      at(trace, root.record).birth->exact.has_value();
+  const bool is_exact_outside_alone = !trace.record(root.inner).birth->exact.has_value() &&
+                                      trace.record(root.record).birth->exact.has_value();
   return is_exact_outside_alone ? root.record : root.inner;
 }
 
@@ -374,9 +374,9 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
   }
   const Trace& trace = replay.trace;
   Finding finding = finding_at(root.record, replay);
-  for (int64_t i = root.inner; i > root.record; i = at(trace, i).parent)
-    finding.inner.insert(finding.inner.begin(), name_of(at(trace, i)));
-  const OpRecord& record = at(trace, best_known(root, trace));
+  for (int64_t i = root.inner; i > root.record; i = trace.record(i).parent)
+    finding.inner.insert(finding.inner.begin(), name_of(trace.record(i)));
+  const OpRecord& record = trace.record(best_known(root, trace));
   const Birth& birth = *record.birth;
   const TensorFacts* bad =
       birth.output < record.outputs.size() ? &record.outputs[birth.output] : nullptr;
@@ -385,7 +385,7 @@ Finding finding_of(const Root& root, const Replay& replay, const Patient& patien
     finding.sizes = bad->sizes;
     finding.bad_elements = bad->stats.non_finite();
   }
-  const Cause outer_cause = at(trace, root.record).birth->cause;
+  const Cause outer_cause = trace.record(root.record).birth->cause;
   const bool knows_better = outer_cause == Cause::kEmptyReduction ||
                             outer_cause == Cause::kMaskedRow || outer_cause == Cause::kMaskedChoice;
   finding.cause = knows_better ? outer_cause : birth.cause;
@@ -414,7 +414,7 @@ std::vector<std::string> not_finite_of(const Replay& replay) {
   const auto may_be = [&](const Sink& sink) {
     return sink.sort == Sink::Sort::kState &&
            std::all_of(sink.sources.begin(), sink.sources.end(), [&](int64_t source) {
-             return leaves_what_is_meant(at(replay.trace, source));
+             return leaves_what_is_meant(replay.trace.record(source));
            });
   };
   std::vector<Sink> sinks = replay.bad_sinks;
@@ -425,7 +425,7 @@ std::vector<std::string> not_finite_of(const Replay& replay) {
 Finding finding_of_error(const Replay& replay) {
   int64_t thrower = -1;
   for (int64_t i = static_cast<int64_t>(replay.trace.records.size()) - 1; i >= 0; --i) {
-    if (!at(replay.trace, i).has_thrown) continue;
+    if (!replay.trace.record(i).has_thrown) continue;
     thrower = i;
     break;
   }
@@ -433,12 +433,12 @@ Finding finding_of_error(const Replay& replay) {
   finding.op = "code between ops";
   if (thrower >= 0) {
     int64_t outer = thrower;
-    while (at(replay.trace, outer).parent >= 0 &&
-           at(replay.trace, at(replay.trace, outer).parent).has_thrown)
-      outer = at(replay.trace, outer).parent;
+    while (replay.trace.record(outer).parent >= 0 &&
+           replay.trace.record(replay.trace.record(outer).parent).has_thrown)
+      outer = replay.trace.record(outer).parent;
     finding = finding_at(outer, replay);
-    for (int64_t i = thrower; i > outer; i = at(replay.trace, i).parent)
-      finding.inner.insert(finding.inner.begin(), name_of(at(replay.trace, i)));
+    for (int64_t i = thrower; i > outer; i = replay.trace.record(i).parent)
+      finding.inner.insert(finding.inner.begin(), name_of(replay.trace.record(i)));
   }
   finding.cause = Cause::kError;
   finding.note = replay.error.substr(0, replay.error.find('\n'));

@@ -38,21 +38,22 @@ std::optional<at::ScalarType> dtype_of_tensors(c10::ArrayRef<c10::IValue> argume
   return std::nullopt;
 }
 
-std::string rounding_note(double number, at::ScalarType dtype) {
+std::optional<RoundedScalar> rounded(size_t argument, double number, at::ScalarType dtype) {
   const FloatFormat& format = float_format(dtype);
-  if (number == 0.0 || !std::isfinite(number)) return "";
+  if (number == 0.0 || !std::isfinite(number)) return std::nullopt;
   // To nearest: half the smallest number is a tie, and goes to the even one, 0.
   if (std::abs(number) <= format.smallest_subnormal / 2)
-    return fmt::format("{:g} is 0 in {}", number, format.name);
+    return RoundedScalar{argument, true, fmt::format("{:g} is 0 in {}", number, format.name)};
   if (std::abs(number) >= format.max * (1 + format.epsilon / 4))
-    return fmt::format("{:g} is infinite in {}", number, format.name);
-  return "";
+    return RoundedScalar{argument, false,
+                         fmt::format("{:g} is infinite in {}", number, format.name)};
+  return std::nullopt;
 }
 
 // The op that wrote this memory last, before record `before`.
 int64_t writer_of(const Trace& trace, const void* memory, int64_t before) {
   for (int64_t i = before - 1; i >= 0; --i) {
-    const auto& outputs = trace.records[static_cast<size_t>(i)].outputs;
+    const auto& outputs = trace.record(i).outputs;
     if (std::any_of(outputs.begin(), outputs.end(),
                     [&](const TensorFacts& output) { return output.memory == memory; }))
       return i;
@@ -61,12 +62,12 @@ int64_t writer_of(const Trace& trace, const void* memory, int64_t before) {
 }
 
 std::string rounded_within(const Trace& trace, int64_t record, int ops) {
-  for (const TensorFacts& input : trace.records[static_cast<size_t>(record)].inputs) {
+  for (const TensorFacts& input : trace.record(record).inputs) {
     const int64_t writer = writer_of(trace, input.memory, record);
     if (writer < 0) continue;
-    const OpRecord& made = trace.records[static_cast<size_t>(writer)];
-    if (made.note.find(" is 0 in ") != std::string::npos)
-      return fmt::format("{}, in {}", made.note, made.op->name);
+    const OpRecord& made = trace.record(writer);
+    if (made.rounded_scalar.has_value() && made.rounded_scalar->is_zero)
+      return fmt::format("{}, in {}", made.rounded_scalar->note, made.op->name);
     if (ops == 1) continue;
     if (std::string note = rounded_within(trace, writer, ops - 1); !note.empty()) return note;
   }
@@ -88,9 +89,7 @@ ScalarFacts scalar_facts(const OpFacts& op, c10::ArrayRef<c10::IValue> arguments
     const std::optional<double> number = number_in(arguments[i]);
     if (!number.has_value()) continue;
     facts.has_infinity |= !std::isfinite(*number);
-    if (!rounds || !facts.note.empty()) continue;
-    facts.note = rounding_note(*number, *dtype);
-    facts.rounded_argument = i;
+    if (rounds && !facts.rounded.has_value()) facts.rounded = rounded(i, *number, *dtype);
   }
   return facts;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include <ATen/core/ivalue.h>
@@ -13,8 +14,7 @@ namespace mezzo::numerics {
 /// What the plain numbers among an op's arguments say.
 struct ScalarFacts {
   bool has_infinity = false;  ///< one is not finite: what becomes infinite by it is meant so
-  std::string note;  ///< one that is 0 or infinite in the tensors' dtype: "1e-08 is 0 in fp16"
-  size_t rounded_argument = 0;  ///< which one, if there is a note
+  std::optional<RoundedScalar> rounded;  ///< the first one
 };
 
 /// Numbers are Scalars, floats, and 0-dim tensors that were made of a Scalar.

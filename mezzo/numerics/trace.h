@@ -49,6 +49,13 @@ struct Birth {
   std::string note;
 };
 
+/// A plain number among an op's arguments that is another one in the dtype of its tensors.
+struct RoundedScalar {
+  size_t argument = 0;
+  bool is_zero = false;  // there; else infinite
+  std::string note;      // "1e-08 is 0 in fp16"
+};
+
 /// One call of an op, at its place in the step.
 struct OpRecord {
   /// Its place, as a number that it has in every run of the step, whatever other ops do within
@@ -71,10 +78,9 @@ struct OpRecord {
   bool reads_bad = false;         // beyond intended infinities
   bool is_update = false;         // reads a gradient, or writes a parameter or with one
   std::optional<Birth> birth;
-  bool has_thrown = true;       // until it has come to its end
-  std::string note;             // on its scalars
-  size_t rounded_argument = 0;  // which one it is on
-  uint64_t hash = 0;            // of its results' bits, where all are finite; else 0
+  bool has_thrown = true;  // until it has come to its end
+  std::optional<RoundedScalar> rounded_scalar;
+  uint64_t hash = 0;  // of its results' bits, where all are finite; else 0
 };
 
 /// A tensor that was not finite before the step.
@@ -92,6 +98,9 @@ struct Trace {
   std::deque<OpRecord> records;
   std::vector<ExternalRecord> externals;
   int64_t unread = 0;  // results whose numbers nobody could look at
+
+  OpRecord& record(int64_t i) { return records[static_cast<size_t>(i)]; }
+  const OpRecord& record(int64_t i) const { return records[static_cast<size_t>(i)]; }
 };
 
 }  // namespace mezzo::numerics

@@ -25,6 +25,7 @@
 #include "mezzo/base/memory.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "mezzo/optim/compact_adamw.h"
 #include "tests/close.h"
 #include "tests/testing.h"
 
@@ -194,6 +195,26 @@ TEST(Diagnose, PutsBackCountersFlagsAndRunningStatistics) {
 }
 
 // The copies to restore, and the step's gradients to compare others with.
+TEST(Diagnose, PutsBackWeightsThatTheStepHasSplit) {
+  const at::Tensor w = at::full({4, 4}, 1.0F / 3, at::kFloat).set_requires_grad(true);
+  const at::Tensor x = at::full({2, 4}, std::numeric_limits<float>::infinity());
+  const at::Tensor before = w.detach().clone();
+  const Diagnosis diagnosis = diagnose(
+      {[&] {
+         optim::CompactAdamW optimizer({w}, optim::CompactAdamWOptions().split_weights(true));
+         const at::Tensor loss = at::linear(x.to(w.scalar_type()), w).to(at::kFloat).sum();
+         loss.backward();
+         optimizer.step();
+         return loss.detach();
+       },
+       {{"w", w}},
+       {},
+       {{"x", x}}});
+  EXPECT_EQ(w.scalar_type(), at::kFloat);
+  EXPECT_TRUE(w.detach().equal(before));
+  EXPECT_EQ(diagnosis.is_reproduced, true) << to_text(diagnosis);
+}
+
 TEST(Diagnose, AHealthyStepCostsASecondCopyOfParametersAndGradients) {
   constexpr int64_t kSide = 1024, kBytes = kSide * kSide * 4;
   TensorMemoryMeter meter;
