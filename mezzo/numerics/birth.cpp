@@ -11,6 +11,7 @@
 #include <ATen/ops/isfinite.h>
 
 #include "mezzo/base/float_format.h"
+#include "mezzo/base/ivalue_tensors.h"
 #include "mezzo/numerics/ledger.h"
 
 namespace mezzo::numerics {
@@ -64,24 +65,9 @@ double element_at(const at::Tensor& tensor, at::IntArrayRef index) {
   return element.to(at::kDouble).item<double>();
 }
 
-c10::IValue in_fp64(const c10::IValue& value) {
-  const auto wide = [](const at::Tensor& tensor) {
-    if (!tensor.defined() || !(tensor.is_floating_point() || tensor.is_complex())) return tensor;
-    return tensor.to(tensor.is_complex() ? at::kComplexDouble : at::kDouble, false, true);
-  };
-  if (value.isTensor()) return wide(value.toTensor());
-  if (value.isTensorList()) {
-    c10::List<at::Tensor> tensors;
-    for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(wide(tensor));
-    return tensors;
-  }
-  if (value.isOptionalTensorList()) {
-    c10::List<std::optional<at::Tensor>> tensors;
-    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-      tensors.push_back(tensor.has_value() ? std::optional(wide(*tensor)) : std::nullopt);
-    return tensors;
-  }
-  return value;
+at::Tensor in_fp64(const at::Tensor& tensor) {
+  if (!tensor.is_floating_point() && !tensor.is_complex()) return tensor;
+  return tensor.to(tensor.is_complex() ? at::kComplexDouble : at::kDouble, false, true);
 }
 
 // An attention without dropout is tagged as if it had one.
@@ -179,22 +165,6 @@ Cause cause_of(const Call& call, const OpRecord& record, const Birth& birth, at:
 
 }  // namespace
 
-void for_each_tensor(c10::ArrayRef<c10::IValue> values,
-                     const std::function<void(size_t, const at::Tensor&)>& visit) {
-  for (size_t i = 0; i < values.size(); ++i) {
-    const c10::IValue& value = values[i];
-    if (value.isTensor()) {
-      if (value.toTensor().defined()) visit(i, value.toTensor());
-    } else if (value.isTensorList()) {
-      for (const at::Tensor& tensor : value.toTensorVector()) visit(i, tensor);
-    } else if (value.isOptionalTensorList()) {
-      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
-        if (tensor.has_value() && tensor->defined()) visit(i, *tensor);
-      }
-    }
-  }
-}
-
 std::vector<int64_t> first_non_finite(const at::Tensor& tensor) { return first_of(is_bad(tensor)); }
 
 std::vector<at::Tensor> results_in_fp64(const Call& call) {
@@ -209,7 +179,7 @@ std::vector<at::Tensor> results_in_fp64(const Call& call) {
     } else if (schema.arguments()[i].name() == "half_to_float") {
       stack.emplace_back(false);
     } else {
-      stack.push_back(in_fp64(value));
+      stack.push_back(map_tensors(value, in_fp64));
     }
   }
   std::vector<at::Tensor> results;

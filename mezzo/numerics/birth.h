@@ -30,8 +30,4 @@ std::vector<at::Tensor> results_in_fp64(const Call& call);
 /// The index of the first element that is not finite; there is one.
 std::vector<int64_t> first_non_finite(const at::Tensor& tensor);
 
-/// Tensors in a list of arguments or results, those within lists too, with their places.
-void for_each_tensor(c10::ArrayRef<c10::IValue> values,
-                     const std::function<void(size_t, const at::Tensor&)>& visit);
-
 }  // namespace mezzo::numerics

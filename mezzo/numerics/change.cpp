@@ -10,6 +10,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/base/ivalue_tensors.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/numerics/domain.h"
 #include "mezzo/numerics/quiet.h"
@@ -58,24 +59,6 @@ bool is_narrow(at::ScalarType dtype, at::ScalarType target) {
 
 bool is_narrow(const at::Tensor& tensor, at::ScalarType target) {
   return tensor.defined() && is_narrow(tensor.scalar_type(), target);
-}
-
-using Map = std::function<at::Tensor(const at::Tensor&)>;
-
-c10::IValue mapped(const c10::IValue& value, const Map& map) {
-  if (value.isTensor()) return map(value.toTensor());
-  if (value.isTensorList()) {
-    c10::List<at::Tensor> tensors;
-    for (const at::Tensor& tensor : value.toTensorVector()) tensors.push_back(map(tensor));
-    return tensors;
-  }
-  if (value.isOptionalTensorList()) {
-    c10::List<std::optional<at::Tensor>> tensors;
-    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-      tensors.push_back(tensor.has_value() ? std::optional(map(*tensor)) : std::nullopt);
-    return tensors;
-  }
-  return value;
 }
 
 /// One call, as it passes through.
@@ -175,7 +158,7 @@ class PassingCall {
     const c10::impl::ExcludeDispatchKeyGuard no_more(kKey);
     const at::DisableRecordFunctionGuard no_record;
     for (size_t i = 0; i < count_; ++i) {
-      argument(i) = mapped(argument(i), [](const at::Tensor& tensor) {
+      argument(i) = map_tensors(argument(i), [](const at::Tensor& tensor) {
         const auto before = active->wide.dtype_before(tensor);
         return before.has_value() ? tensor.to(*before) : tensor;
       });
@@ -207,7 +190,7 @@ class PassingCall {
     const at::DisableRecordFunctionGuard no_record;
     const size_t results = op_.schema().returns().size();
     for (size_t i = stack_.size() - results; i < stack_.size(); ++i) {
-      stack_[i] = mapped(stack_[i], [&](const at::Tensor& result) {
+      stack_[i] = map_tensors(stack_[i], [&](const at::Tensor& result) {
         for (const auto& [original, copy] : written) {
           if (result.is_same(copy)) return original;
         }
@@ -232,8 +215,8 @@ class PassingCall {
       } else if (formal.name() == "half_to_float") {
         argument(i) = false;
       } else {
-        argument(i) = mapped(argument(i), [&](const at::Tensor& tensor) {
-          if (!narrow_.has_value() && tensor.defined() && tensor.has_storage())
+        argument(i) = map_tensors(argument(i), [&](const at::Tensor& tensor) {
+          if (!narrow_.has_value() && tensor.has_storage())
             narrow_ = active->wide.dtype_before(tensor);
           if (!is_narrow(tensor, type)) return tensor;
           if (!narrow_.has_value()) narrow_ = tensor.scalar_type();

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/ivalue_tensors.h"
 #include "mezzo/numerics/birth.h"
 #include "mezzo/numerics/quiet.h"
 #include "mezzo/numerics/recorder.h"

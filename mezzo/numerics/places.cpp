@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
+#include "mezzo/base/ivalue_tensors.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/numerics/birth.h"
 

@@ -13,6 +13,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/base/ivalue_tensors.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/numerics/birth.h"
 #include "mezzo/numerics/ledger.h"

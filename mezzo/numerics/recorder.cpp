@@ -11,6 +11,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/base/ivalue_tensors.h"
 #include "mezzo/numerics/birth.h"
 #include "mezzo/numerics/ends.h"
 #include "mezzo/numerics/poison.h"
@@ -77,16 +78,6 @@ uint64_t hash_of(const OpRecord& record, const std::vector<at::Tensor>& results)
     hash = hash * 31 + kernels::content_hash(results[i]);
   }
   return hash;
-}
-
-c10::IValue copy_of(const c10::IValue& value) {
-  if (value.isTensor() && value.toTensor().defined()) return value.toTensor().clone();
-  if (value.isTensorList()) {
-    c10::List<at::Tensor> copies;
-    for (const at::Tensor& tensor : value.toTensorVector()) copies.push_back(tensor.clone());
-    return copies;
-  }
-  return value;
 }
 
 }  // namespace
@@ -232,7 +223,9 @@ std::unique_ptr<Recorder::Frame> Recorder::start(const at::RecordFunction& funct
   record.reads_bad = reads_non_finite(record);
   frame->arguments.assign(arguments.begin(), arguments.end());
   for (size_t i = 0; i < frame->arguments.size(); ++i) {
-    if (op.writes[i] && op.reads[i]) frame->arguments[i] = copy_of(frame->arguments[i]);
+    if (op.writes[i] && op.reads[i])
+      frame->arguments[i] =
+          map_tensors(frame->arguments[i], [](const at::Tensor& tensor) { return tensor.clone(); });
   }
   return frame;
 }
