@@ -51,8 +51,9 @@ class Autocast {
 };
 
 /// torch.clear_autocast_cache(): drops this thread's kept casts, and libtorch's. Needed only for a
-/// weight that is written to behind autograd's back within a region, as by `weight.data().fill_(0)`
-/// or set_data(): such a write is not seen.
+/// weight that is written to behind autograd's back within a region: such a write is not seen. It
+/// is one through `weight.data()`, set_data() or a raw pointer, or by ATen's fused steps where they
+/// are called by name (at::_fused_adamw_ and its like; Mezzo's optimizers tell of theirs).
 void clear_autocast_cache();
 
 }  // namespace mezzo

@@ -186,7 +186,8 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     const at::NoGradGuard no_grad;
     Bucket<State> bucket;
     add(bucket, param, options);
-    update(bucket, options, {.grad_scale = std::nullopt, .found_inf = std::nullopt, .lr = lr_});
+    step_bucket(bucket, options,
+                {.grad_scale = std::nullopt, .found_inf = std::nullopt, .lr = lr_});
   }
 
  private:
@@ -239,9 +240,17 @@ class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
     for (size_t i = 0; i < groups.size(); ++i) {
       const auto& options = static_cast<const Options&>(param_groups_[i].options());
       for (const auto& [place, bucket] : groups[i]) {
-        update(bucket, options, detail::scale_on(bucket.params.front().device(), scale));
+        step_bucket(bucket, options, detail::scale_on(bucket.params.front().device(), scale));
       }
     }
+  }
+
+  // ATen's fused kernels write without a new version of what they write to. Without one, autocast
+  // would go on with its cast of the old weights, and autograd would differentiate by the new ones
+  // what was computed with the old.
+  void step_bucket(const Bucket<State>& bucket, const Options& options, const ScaleOfStep& scale) {
+    update(bucket, options, scale);
+    for (const at::Tensor& param : bucket.params) param.unsafeGetTensorImpl()->bump_version();
   }
 
   const char* name_;

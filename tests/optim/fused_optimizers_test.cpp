@@ -6,6 +6,7 @@
 #include <torch/optim/schedulers/step_lr.h>
 #include <torch/serialize.h>
 
+#include "mezzo/amp/autocast.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/optim/adagrad.h"
@@ -159,6 +160,29 @@ TEST_P(FusedOptimizers, TakeTheirRateFromLibtorchsSchedulers) {
   EXPECT_LT(lr, 0.01 / 8);
   EXPECT_CLOSE(ours[0], theirs[0],
                tolerance_for(at::kDouble, kRoundingsPerStep * kSteps, magnitude_of(theirs[0])));
+}
+
+TEST_P(FusedOptimizers, AreFollowedByProductsOfTheNewWeightsWithinARegion) {
+  const at::Tensor weight = some({9, 5}, 1).to(at::kFloat).set_requires_grad(true),
+                   x = some({3, 5}, 2).to(at::kFloat);
+  const auto optimizer = GetParam().ours({weight});
+  const Autocast autocast(at::kCPU, at::kBFloat16);
+  const at::Tensor before = at::linear(x, weight);
+  before.sum().backward();
+  optimizer->step();
+  const at::Tensor after = at::linear(x, weight);
+  EXPECT_FALSE(at::equal(after, before));
+  EXPECT_BIT_EQUAL(after, at::linear(x, weight.detach()));
+}
+
+TEST_P(FusedOptimizers, LetNoGraphOfTheOldWeightsBeDifferentiated) {
+  const Params params = start();
+  const auto optimizer = GetParam().ours(params);
+  const at::Tensor loss = (params[0] * params[0]).sum();
+  loss.backward({}, /*retain_graph=*/true);
+  optimizer->step();
+  EXPECT_THAT([&] { loss.backward(); }, ::testing::ThrowsMessage<c10::Error>(::testing::HasSubstr(
+                                            "modified by an inplace operation")));
 }
 
 TEST_P(FusedOptimizers, RefuseASparseGradient) {
