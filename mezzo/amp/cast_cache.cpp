@@ -53,6 +53,8 @@ at::Tensor cast_for_autocast(const at::Tensor& tensor, at::ScalarType dtype,
   // Under no_grad, too, the cast is tied to its parameter: a later use in this region may need it.
   const at::AutoGradMode with_grad(true);
   at::Tensor cast = tensor.to(dtype);
+  // Below autograd, as in a custom op's kernel, it is not: later uses would get no gradient.
+  if (!cast.requires_grad()) return cast;
   cache().insert_or_assign(
       key, Kept{c10::weak_intrusive_ptr<c10::TensorImpl>(tensor.getIntrusivePtr()), version, cast});
   return cast;

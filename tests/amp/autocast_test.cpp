@@ -183,6 +183,19 @@ TEST(AutocastCache, ACastMadeWithoutGradStillCarriesTheGradientLater) {
   EXPECT_TRUE(w.grad().defined());
 }
 
+TEST(AutocastCache, ACastMadeBelowAutogradTakesNoGradientFromALaterUse) {
+  const at::Tensor w = weight(), x = at::ones({2, 4});
+  const Autocast autocast(at::kCPU, at::kHalf);
+  {
+    const at::AutoDispatchBelowADInplaceOrView as_in_a_custom_ops_kernel;
+    at::linear(x, w);
+  }
+  const at::Tensor y = at::linear(x, w);
+  ASSERT_TRUE(y.requires_grad());
+  y.sum().backward();
+  EXPECT_TRUE(w.grad().defined());
+}
+
 TEST(Autocast, RunsUnderInferenceMode) {
   const at::Tensor w = weight();
   const c10::InferenceMode inference;
