@@ -13,9 +13,9 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
-#include "mezzo/amp/apply_cast_rule.h"
 #include "mezzo/amp/cast_policy.h"
 #include "mezzo/amp/cast_table.h"
+#include "mezzo/amp/op_casts.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/ops.h"

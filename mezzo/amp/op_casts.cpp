@@ -1,4 +1,4 @@
-#include "mezzo/amp/apply_cast_rule.h"
+#include "mezzo/amp/op_casts.h"
 
 #include <utility>
 
