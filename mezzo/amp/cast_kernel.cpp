@@ -16,6 +16,7 @@
 #include "mezzo/amp/cast_policy.h"
 #include "mezzo/amp/cast_table.h"
 #include "mezzo/amp/op_casts.h"
+#include "mezzo/amp/op_names.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/ops.h"
@@ -129,24 +130,21 @@ class Registry {
   void install(const std::string& op) {
     const std::lock_guard lock(mutex_);
     if (!installed_.insert(op).second) return;
-    const size_t colons = op.find("::");
-    const bool is_aten = colons == std::string::npos;
-    const std::string space = is_aten ? "aten" : op.substr(0, colons);
-    const std::string name = is_aten ? op : op.substr(colons + 2);
-    const size_t dot = name.find('.');
-    const auto handle = c10::Dispatcher::singleton().findSchema(
-        {space + "::" + name.substr(0, dot), dot == std::string::npos ? "" : name.substr(dot + 1)});
+    const c10::OperatorName name = dispatcher_name(op);
+    const auto handle = c10::Dispatcher::singleton().findSchema(name);
     if (!handle.has_value()) return;  // an op of the table that this libtorch does not have
+    const std::string space(name.getNamespace().value());
     // The dispatcher warns once a process that a kernel is being replaced. Here that is the
     // purpose.
     SilentWarnings silent;
     const c10::WarningUtils::WarningHandlerGuard guard(&silent);
     for (const c10::DeviceType device : {c10::DeviceType::CPU, c10::DeviceType::CUDA}) {
-      auto kernel =
-          std::make_unique<CastKernel>(InstalledOp{op, device, is_aten}, kernel_count_++, *handle);
+      auto kernel = std::make_unique<CastKernel>(InstalledOp{op, device, space == "aten"},
+                                                 kernel_count_++, *handle);
       library(space, device)
-          .impl(name.c_str(), torch::CppFunction::makeFromBoxedKernel(
-                                  c10::BoxedKernel::makeFromFunctor(std::move(kernel))));
+          .impl(c10::toString(name).c_str(),
+                torch::CppFunction::makeFromBoxedKernel(
+                    c10::BoxedKernel::makeFromFunctor(std::move(kernel))));
     }
   }
 

@@ -6,8 +6,8 @@
 #include <fmt/ranges.h>
 
 #include "mezzo/amp/cast_kernel.h"
-#include "mezzo/amp/cast_ops.h"
 #include "mezzo/amp/cast_table.h"
+#include "mezzo/amp/op_names.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/nearest.h"
 #include "mezzo/base/scope.h"

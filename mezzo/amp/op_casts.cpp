@@ -6,21 +6,11 @@
 
 #include "mezzo/amp/cast_cache.h"
 #include "mezzo/amp/cast_table.h"
+#include "mezzo/amp/op_names.h"
 #include "mezzo/base/check.h"
 
 namespace mezzo {
 namespace {
-
-// norm is the one op whose dtype is an argument of other overloads.
-std::optional<c10::OperatorHandle> overload_with_dtype(const std::string& op) {
-  const auto find = [](const char* overload) {
-    return c10::Dispatcher::singleton().findSchema({"aten::norm", overload});
-  };
-  if (op == "norm.Scalar") return find("ScalarOpt_dtype");
-  if (op == "norm.ScalarOpt_dim") return find("ScalarOpt_dim_dtype");
-  if (op == "norm.names_ScalarOpt_dim") return find("names_ScalarOpt_dim_dtype");
-  return std::nullopt;
-}
 
 /// f(tensor) for every defined tensor in the argument; f may replace it.
 template <class F>
