@@ -1,11 +1,9 @@
 #include "mezzo/amp/cast_kernel.h"
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -17,7 +15,6 @@
 #include "mezzo/amp/cast_table.h"
 #include "mezzo/amp/op_casts.h"
 #include "mezzo/amp/op_names.h"
-#include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/ops.h"
 
@@ -44,7 +41,7 @@ struct ThreadState {
   uint64_t scope_version = 0;
   Rules* rules = nullptr;  // of the current path
   std::unordered_map<std::string, Rules> rules_by_path;
-  std::set<std::pair<std::string, std::string>> met;  // op, path
+  std::set<MetOp> met;
 };
 
 ThreadState& thread_state() {
@@ -190,24 +187,7 @@ bool leave_cast_region() { return --thread_state().regions == 0; }
 
 bool is_in_cast_region() { return thread_state().regions > 0; }
 
-std::vector<std::string> unmet_cast_rules() {
-  if (guarded_policy() == nullptr) return {};
-  const auto& met = thread_state().met;
-  std::map<std::string, bool> rules;  // one for all overloads of an op; whether one has met it
-  for (const CastPolicy::Override& rule : guarded_policy()->overrides()) {
-    const std::string op = rule.op.substr(0, rule.op.find('.'));
-    bool& is_met = rules[fmt::format("{}{}{}={}", rule.scope, rule.scope.empty() ? "" : ":", op,
-                                     name_of(rule.rule))];
-    is_met = is_met || std::any_of(met.begin(), met.end(), [&](const auto& seen) {
-               return seen.first == rule.op && is_in_scope(seen.second, rule.scope);
-             });
-  }
-  std::vector<std::string> unmet;
-  for (const auto& [rule, is_met] : rules) {
-    if (!is_met) unmet.push_back(rule);
-  }
-  return unmet;
-}
+const std::set<MetOp>& ops_met() { return thread_state().met; }
 
 void forget_resolved_rules() {
   thread_state().rules = nullptr;

@@ -1,7 +1,8 @@
 #pragma once
 
+#include <set>
 #include <string>
-#include <vector>
+#include <utility>
 
 namespace mezzo {
 
@@ -20,9 +21,11 @@ void enter_cast_region();
 bool leave_cast_region();
 bool is_in_cast_region();
 
-/// The rules beyond its preset of the policy in force on this thread that no op has met here since
-/// it is in force, as "blocks.9.attn:mm=fp32".
-std::vector<std::string> unmet_cast_rules();
+/// An op with its overload, and the path of scopes that it ran in.
+using MetOp = std::pair<std::string, std::string>;
+
+/// The ops that have asked for their rule on this thread since its policy is in force.
+const std::set<MetOp>& ops_met();
 
 /// To be called when the policy in force on this thread has changed.
 void forget_resolved_rules();

@@ -1,6 +1,7 @@
 #include "mezzo/amp/cast_policy.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include <fmt/ranges.h>
@@ -20,6 +21,8 @@ std::string_view trimmed(std::string_view text) {
   if (begin == std::string_view::npos) return "";
   return text.substr(begin, text.find_last_not_of(" \t\n") - begin + 1);
 }
+
+std::string without_overload(const std::string& op) { return op.substr(0, op.find('.')); }
 
 std::optional<CastRule> rule_in_row(const CastTableRow& row, std::string_view policy,
                                     c10::DeviceType device) {
@@ -102,6 +105,11 @@ std::optional<CastRule> CastPolicy::rule(std::string_view op, c10::DeviceType de
   return std::nullopt;
 }
 
+std::string to_string(const CastPolicy::Override& rule) {
+  return fmt::format("{}{}{}={}", rule.scope, rule.scope.empty() ? "" : ":", rule.op,
+                     name_of(rule.rule));
+}
+
 CastPolicyGuard::CastPolicyGuard(const CastPolicy& policy)
     : CastPolicyGuard(std::make_shared<const CastPolicy>(policy)) {}
 
@@ -117,5 +125,21 @@ CastPolicyGuard::~CastPolicyGuard() {
 }
 
 const std::shared_ptr<const CastPolicy>& guarded_policy() { return guarded(); }
+
+std::vector<std::string> unmet_cast_rules() {
+  if (guarded_policy() == nullptr) return {};
+  std::map<std::string, bool> rules;  // whether one of its overloads has met it
+  for (const CastPolicy::Override& rule : guarded_policy()->overrides()) {
+    bool& is_met = rules[to_string({without_overload(rule.op), rule.rule, rule.scope})];
+    is_met = is_met || std::any_of(ops_met().begin(), ops_met().end(), [&](const MetOp& met) {
+               return met.first == rule.op && is_in_scope(met.second, rule.scope);
+             });
+  }
+  std::vector<std::string> unmet;
+  for (const auto& [rule, is_met] : rules) {
+    if (!is_met) unmet.push_back(rule);
+  }
+  return unmet;
+}
 
 }  // namespace mezzo

@@ -74,6 +74,9 @@ class CastPolicy {
   std::vector<Override> overrides_;
 };
 
+/// As set_rules() reads it: "blocks.9.attn:mm=fp32".
+std::string to_string(const CastPolicy::Override& rule);
+
 /// Puts a policy in force on this thread while it lives; guards nest and restore what was there.
 /// It acts wherever autocast is on, in a region of Autocast or of libtorch's own; in the latter
 /// casts of parameters are not kept.
@@ -93,5 +96,9 @@ class CastPolicyGuard {
 
 /// The policy that a CastPolicyGuard has put in force on this thread; null where none has.
 const std::shared_ptr<const CastPolicy>& guarded_policy();
+
+/// The rules beyond its preset of the policy in force on this thread that no op has met here since
+/// it is in force: to_string() of each, one for all overloads of an op.
+std::vector<std::string> unmet_cast_rules();
 
 }  // namespace mezzo

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "mezzo/amp/cast_policy.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/train/fit.h"
 
@@ -96,8 +97,7 @@ std::string pattern_of(const std::string& scope) {
 }  // namespace
 
 std::string to_string(const FittedRule& rule) {
-  return fmt::format("{}{}{}={}", rule.scope, rule.scope.empty() ? "" : ":", rule.op,
-                     name_of(rule.rule));
+  return mezzo::to_string(CastPolicy::Override{rule.op, rule.rule, rule.scope});
 }
 
 std::vector<FittedRule> propose_rules(const std::vector<SeenOp>& ops, at::ScalarType lower) {

@@ -10,7 +10,7 @@
 
 #include <ATen/Context.h>
 
-#include "mezzo/amp/cast_kernel.h"
+#include "mezzo/amp/cast_policy.h"
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/check.h"

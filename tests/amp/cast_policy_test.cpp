@@ -7,7 +7,6 @@
 #include <torch/library.h>
 
 #include "mezzo/amp/autocast.h"
-#include "mezzo/amp/cast_kernel.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/scope.h"
 #include "tests/testing.h"
