@@ -75,7 +75,7 @@ CastPolicy& CastPolicy::set_rules(std::string_view rules) {
     rules.remove_prefix(comma == std::string_view::npos ? rules.size() : comma + 1);
     const size_t equals = one.find('=');
     if (one.empty()) continue;
-    MEZZO_CHECK_USAGE(equals != std::string_view::npos, "cast rules",
+    MEZZO_CHECK_USAGE(equals != std::string_view::npos, "cast-rules",
                       "must read [scope:]op=rule, ..., but '{}' does not", one);
     std::string_view op = trimmed(one.substr(0, equals)), scope;
     // A single colon ends the scope; a double one belongs to the op's namespace.

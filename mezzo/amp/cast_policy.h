@@ -42,7 +42,7 @@ class CastPolicy {
   static CastPolicy current();
 
   /// Sets the rule of an op, everywhere or in the parts of the model that `scope` names (see
-  /// is_in_scope). A later rule wins over an earlier one. Throws Error for an op that the
+  /// is_in_scope). A later rule wins over an earlier one. Throws UsageError for an op that the
   /// dispatcher does not know, and for a rule that the op cannot take: casting in an op that writes
   /// into its arguments, a dtype for an op without one.
   CastPolicy& set(std::string_view op, CastRule rule, std::string_view scope = "");

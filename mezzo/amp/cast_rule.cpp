@@ -21,8 +21,9 @@ CastRule cast_rule(std::string_view name) {
   for (size_t i = 0; i < kNames.size(); ++i) {
     if (kNames[i] == name) return static_cast<CastRule>(i);
   }
-  detail::fail<UsageError>("cast rule", "must be one of {}, but is '{}'{}", fmt::join(kNames, ", "),
-                           name, did_you_mean(name, {kNames.begin(), kNames.end()}));
+  detail::fail<UsageError>("cast-rules", "must be one of {}, but is '{}'{}",
+                           fmt::join(kNames, ", "), name,
+                           did_you_mean(name, {kNames.begin(), kNames.end()}));
 }
 
 }  // namespace mezzo

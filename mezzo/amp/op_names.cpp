@@ -56,12 +56,13 @@ std::vector<std::string> overloads_of(std::string_view op) {
   const std::string known_as = policy_name(wanted);
   const bool is_known =
       !has_overload && std::find(names.begin(), names.end(), known_as) != names.end();
-  MEZZO_CHECK(!overloads.empty() || !is_known, "CastPolicy",
-              "all overloads of '{}' write into an argument or have no tensors. Hint: name one, as "
-              "'{}.Tensor', for pass or banned",
-              op, op);
-  MEZZO_CHECK(!overloads.empty(), "CastPolicy", "'{}' is no op that libtorch knows{}", op,
-              did_you_mean(known_as, names));
+  MEZZO_CHECK_USAGE(
+      !overloads.empty() || !is_known, "CastPolicy",
+      "all overloads of '{}' write into an argument or have no tensors. Hint: name one, as "
+      "'{}.Tensor', for pass or banned",
+      op, op);
+  MEZZO_CHECK_USAGE(!overloads.empty(), "CastPolicy", "'{}' is no op that libtorch knows{}", op,
+                    did_you_mean(known_as, names));
   std::sort(overloads.begin(), overloads.end());
   return overloads;
 }
@@ -82,19 +83,20 @@ void check_op_takes(const std::string& op, CastRule rule) {
   const auto handle =
       c10::Dispatcher::singleton().findSchemaOrThrow(name.name.c_str(), name.overload_name.c_str());
   const c10::FunctionSchema& schema = handle.schema();
-  MEZZO_CHECK(!writes_into_arguments(schema), "CastPolicy",
-              "{} writes into an argument, and a cast would make it write into a copy: it can take "
-              "pass and banned, but not {}",
-              op, name_of(rule));
-  MEZZO_CHECK(has_tensors(schema), "CastPolicy", "{} has no tensor argument to cast", op);
+  MEZZO_CHECK_USAGE(
+      !writes_into_arguments(schema), "CastPolicy",
+      "{} writes into an argument, and a cast would make it write into a copy: it can take "
+      "pass and banned, but not {}",
+      op, name_of(rule));
+  MEZZO_CHECK_USAGE(has_tensors(schema), "CastPolicy", "{} has no tensor argument to cast", op);
   if (rule == CastRule::kFp32SetDtype) {
-    MEZZO_CHECK(schema.argumentIndexWithName("dtype").has_value(), "CastPolicy",
-                "{} has no argument dtype that fp32_set_dtype could set. Hint: fp32", op);
+    MEZZO_CHECK_USAGE(schema.argumentIndexWithName("dtype").has_value(), "CastPolicy",
+                      "{} has no argument dtype that fp32_set_dtype could set. Hint: fp32", op);
   }
   if (rule == CastRule::kFp32AppendDtype) {
-    MEZZO_CHECK(overload_with_dtype(op).has_value(), "CastPolicy",
-                "{} has no overload with a dtype that fp32_append_dtype could call. Hint: fp32",
-                op);
+    MEZZO_CHECK_USAGE(
+        overload_with_dtype(op).has_value(), "CastPolicy",
+        "{} has no overload with a dtype that fp32_append_dtype could call. Hint: fp32", op);
   }
 }
 

@@ -7,7 +7,6 @@
 
 #include "mezzo/amp/cast_policy.h"
 #include "mezzo/amp/cast_table.h"
-#include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 
 namespace mezzo::cli {
@@ -32,16 +31,8 @@ std::set<std::string> ops_of(const CastPolicy& policy) {
   return ops;
 }
 
-CastPolicy policy_of(const OpsOptions& options) {
-  try {
-    return CastPolicy::preset(options.policy).set_rules(options.rules);
-  } catch (const Error& error) {
-    throw UsageError(error.what());
-  }
-}
-
 void print_rules(const OpsOptions& options) {
-  const CastPolicy policy = policy_of(options);
+  const CastPolicy policy = CastPolicy::preset(options.policy).set_rules(options.rules);
   const c10::DeviceType device = options.device == "cuda" ? at::kCUDA : at::kCPU;
   const bool is_diff = !options.diff.empty();
   const CastPolicy other = CastPolicy::preset(is_diff ? options.diff : options.policy);

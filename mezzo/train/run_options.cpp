@@ -350,11 +350,7 @@ bool can_release_gradients(const PrecisionMode& mode) {
 }
 
 CastPolicy cast_policy_of(const RunConfig& config) {
-  try {
-    return CastPolicy::preset(config.cast_policy).set_rules(config.cast_rules);
-  } catch (const Error& error) {
-    detail::fail<UsageError>("train", "cast-rules: {}", error.what());
-  }
+  return CastPolicy::preset(config.cast_policy).set_rules(config.cast_rules);
 }
 
 bool is_fused(const RunConfig& config) {

@@ -132,6 +132,11 @@ TEST(CastPolicy, RefusesAnOpThatLibtorchDoesNotKnow) {
   EXPECT_THROW_WITH(CastPolicy::mezzo().set("sotfmax", CastRule::kFp32), "did you mean 'softmax'");
 }
 
+TEST(CastPolicy, RefusesAnyTextThatCannotWorkAsAWrongWord) {
+  for (const char* rules : {"mm", "mm=fp23", "sotfmax=fp32", "add_=fp32", "add_.Tensor=fp32"})
+    EXPECT_THROW(CastPolicy::mezzo().set_rules(rules), UsageError) << rules;
+}
+
 TEST(CastPolicy, AsksForTheOverloadOfAnOpThatOnlyWritesIntoArguments) {
   EXPECT_THROW_WITH(CastPolicy::mezzo().set("add_", CastRule::kBanned), "Hint: name one");
   CastPolicy::mezzo().set("add_.Tensor", CastRule::kBanned);
