@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
 
 #include "mezzo/amp/cast_cache.h"
 #include "mezzo/amp/cast_table.h"
@@ -43,20 +44,26 @@ OpCasts::OpCasts(const c10::OperatorHandle& handle, std::string op, c10::DeviceT
       device_(device),
       argument_count_(handle.schema().arguments().size()),
       dtype_index_(handle.schema().argumentIndexWithName("dtype")) {
-  for (const c10::Argument& argument : handle.schema().arguments())
+  for (const c10::Argument& argument : handle.schema().arguments()) {
     is_cast_.push_back(!argument.name().starts_with("wide_"));
+    is_statistics_.push_back(argument.name().starts_with("running_"));
+  }
+  for (const char* name : {"training", "use_input_stats"}) {
+    if (const auto index = handle.schema().argumentIndexWithName(name)) trains_index_ = index;
+  }
 }
 
 void OpCasts::call(CastRule rule, torch::jit::Stack* stack) const {
+  std::vector<Updated> updated;
   switch (rule) {
     case CastRule::kLower:
-      cast_arguments(at::autocast::get_autocast_dtype(device_), *stack);
+      updated = cast_arguments(at::autocast::get_autocast_dtype(device_), *stack);
       break;
     case CastRule::kFp32:
-      cast_arguments(at::kFloat, *stack);
+      updated = cast_arguments(at::kFloat, *stack);
       break;
     case CastRule::kPromote:
-      cast_arguments(widest(*stack), *stack);
+      updated = cast_arguments(widest(*stack), *stack);
       break;
     case CastRule::kFp32SetDtype:
       if (first_argument_is_eligible(*stack)) {
@@ -78,6 +85,8 @@ void OpCasts::call(CastRule rule, torch::jit::Stack* stack) const {
       MEZZO_INTERNAL_CHECK(rule != CastRule::kPass);
   }
   handle_.callBoxed(stack);
+  const at::NoGradGuard no_grad;
+  for (const Updated& of : updated) of.statistics.copy_(of.cast);
 }
 
 bool OpCasts::first_argument_is_eligible(const torch::jit::Stack& stack) const {
@@ -85,13 +94,24 @@ bool OpCasts::first_argument_is_eligible(const torch::jit::Stack& stack) const {
   return first.isTensor() && at::autocast::is_eligible(first.toTensor(), device_);
 }
 
-void OpCasts::cast_arguments(at::ScalarType dtype, torch::jit::Stack& stack) const {
+bool OpCasts::updates_statistics(const torch::jit::Stack& stack) const {
+  return trains_index_.has_value() &&
+         stack[stack.size() - argument_count_ + *trains_index_].toBool();
+}
+
+std::vector<OpCasts::Updated> OpCasts::cast_arguments(at::ScalarType dtype,
+                                                      torch::jit::Stack& stack) const {
+  const bool updates = updates_statistics(stack);
+  std::vector<Updated> updated;
   for (size_t i = 0; i < argument_count_; ++i) {
     if (!is_cast_[i]) continue;
     for_each_tensor(stack[stack.size() - argument_count_ + i], [&](at::Tensor& tensor) {
-      tensor = cast_for_autocast(tensor, dtype, device_);
+      const at::Tensor cast = cast_for_autocast(tensor, dtype, device_);
+      if (updates && is_statistics_[i] && !cast.is_same(tensor)) updated.push_back({tensor, cast});
+      tensor = cast;
     });
   }
+  return updated;
 }
 
 // fp32 where the eligible arguments do not agree: also for fp16 beside bf16, which libtorch's
