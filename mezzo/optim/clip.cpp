@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <map>
+#include <optional>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -41,7 +42,9 @@ Groups grouped(const std::vector<at::Tensor>& grads) {
   return groups;
 }
 
-at::ScalarType norm_dtype(at::ScalarType dtype) {
+/// None: the real type of a complex one, which the norm has by itself and may not be told.
+std::optional<at::ScalarType> norm_dtype(at::ScalarType dtype) {
+  if (at::isComplexType(dtype)) return std::nullopt;
   return dtype == at::kDouble ? at::kDouble : at::kFloat;
 }
 

@@ -11,12 +11,12 @@ namespace mezzo::optim {
 ///   params    any shapes, dtypes and devices; those without a gradient count for nothing, one
 ///             that is listed twice (a shared module's in Module::parameters()) counts once
 ///   max_norm  > 0; infinity measures without clipping
-///   returns   0-dim, fp32 (fp64 if a gradient is), on the first gradient's device; zero if there
-///             is none
-/// 16-bit gradients are squared and summed in fp32. A norm that is not finite passes into the
-/// gradients, as NaN or zero, as torch.nn.utils.clip_grad_norm_ has it: check with the scaler.
-/// Does not wait for a GPU, unless some gradients are on a CPU and others are not. Throws Error for
-/// another max_norm.
+///   returns   0-dim, fp32 (fp64 if a gradient is, or complex of fp64), on the first gradient's
+///             device; zero if there is none
+/// 16-bit gradients are squared and summed in fp32; of complex ones it is the absolute value. A
+/// norm that is not finite passes into the gradients, as NaN or zero, as
+/// torch.nn.utils.clip_grad_norm_ has it: check with the scaler. Does not wait for a GPU, unless
+/// some gradients are on a CPU and others are not. Throws Error for another max_norm.
 at::Tensor clip_grad_norm_(const std::vector<at::Tensor>& params, double max_norm);
 
 /// Its second half: the same multiplication, with a norm that is known.

@@ -87,6 +87,21 @@ TEST(Clip, TakesTheNormOfAllDtypesTogether) {
   EXPECT_EQ(clip_grad_norm_({half, full}, 100.0).item<double>(), 5.0);
 }
 
+TEST(Clip, TakesTheAbsoluteValuesOfComplexGradients) {
+  for (const auto& [complex, real] :
+       {std::pair{at::kComplexFloat, at::kFloat}, std::pair{at::kComplexDouble, at::kDouble}}) {
+    const auto z = at::complex(at::tensor({3.0, 0.0}, real), at::tensor({4.0, 12.0}, real));
+    const auto param = parameter(z.clone()), beside = parameter(at::full({1}, 84.0, real));
+    ASSERT_EQ(z.scalar_type(), complex);
+    const auto norm = clip_grad_norm_({param, beside}, 42.5);
+    EXPECT_EQ(norm.scalar_type(), real);
+    EXPECT_NEAR(norm.item<double>(), 85.0, tolerance_for(real, 8, 85.0));  // 3 + 4i, 12i and 84
+    // Halved, but for the millionth beside the norm.
+    const double tolerance = tolerance_for(real, 8, 6.0) + 6e-6 / 85.0;
+    EXPECT_CLOSE(at::view_as_real(param.grad()), at::view_as_real(z) / 2, tolerance);
+  }
+}
+
 TEST(Clip, CountsAndClipsAParameterListedTwiceOnce) {
   const auto shared = parameter(at::full({4}, 3.0));
   EXPECT_EQ(grad_norm({shared, shared}).item<double>(), 6.0);
