@@ -13,6 +13,7 @@
 #include <torch/csrc/jit/serialization/pickle.h>
 #include <torch/csrc/jit/serialization/pickler.h>
 
+#include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 
 namespace mezzo {
@@ -73,10 +74,7 @@ void save_torch_file(const std::optional<GradScalerState>& state,
   archive.writeRecord("byteorder", byte_order.data(), byte_order.size());
   archive.writeEndOfFile();
 
-  std::ofstream file(path, std::ios::binary);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  MEZZO_CHECK(file.good(), kWhere, "cannot write {}", path.string());
+  write_file_atomically(path, bytes);
 }
 
 std::optional<GradScalerState> load_torch_file(const std::filesystem::path& path) {

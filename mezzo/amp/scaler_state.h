@@ -17,7 +17,7 @@ struct GradScalerState {
 
 /// Writes the state as torch.save(scaler.state_dict(), path) does, a disabled scaler's as an empty
 /// dict: Python's torch.load(path) reads it, with weights_only too. Throws Error if the file cannot
-/// be written.
+/// be written; one that was there is then untouched.
 void save_torch_file(const std::optional<GradScalerState>& state,
                      const std::filesystem::path& path);
 

@@ -40,6 +40,16 @@ TEST(ScalerState, ReadsWhatItWroteBitForBit) {
   expect_equal(load_torch_file(folder / "state.pt").value(), state);
 }
 
+TEST(ScalerState, ReplacesAFileOnlyOnceTheNewOneIsWhole) {
+  const TempDir folder;
+  save_torch_file(kState, folder / "state.pt");
+  // What a crash, or a full disk, would leave.
+  std::filesystem::create_hard_link(folder / "state.pt", folder / "before.pt");
+  save_torch_file(std::nullopt, folder / "state.pt");
+  expect_equal(load_torch_file(folder / "before.pt").value(), kState);
+  EXPECT_FALSE(load_torch_file(folder / "state.pt").has_value());
+}
+
 TEST(ScalerState, OfADisabledScalerIsAnEmptyDict) {
   const TempDir folder;
   save_torch_file(std::nullopt, folder / "state.pt");
@@ -72,7 +82,8 @@ TEST(ScalerState, NamesWhatIsWrongWithAFile) {
   const std::string whole = testing::read_file(MEZZO_TEST_DATA "/scaler_state.pt");
   testing::write_file(folder / "half.pt", whole.substr(0, whole.size() / 2));
   EXPECT_THROW_WITH(load_torch_file(folder / "half.pt"), "is not a file of torch.save");
-  EXPECT_THROW_WITH(save_torch_file(kState, folder / "no folder" / "state.pt"), "cannot write");
+  EXPECT_THROW_WITH(save_torch_file(kState, folder / "no folder" / "state.pt"),
+                    "No such file or directory");
 }
 
 TEST(ScalerState, NamesAMissingKeyAndAValueThatIsNoNumber) {
