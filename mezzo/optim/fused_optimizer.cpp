@@ -37,6 +37,20 @@ void check_options(const char* optimizer, bool are_own) {
                     optimizer);
 }
 
+// A kernel would refuse it only in its bucket's turn, with part of the step taken.
+void check_dtypes(const char* optimizer, size_t group, const std::vector<at::Tensor>& params) {
+  for (size_t i = 0; i < params.size(); ++i) {
+    const at::ScalarType dtype = params[i].scalar_type();
+    MEZZO_CHECK(
+        dtype == at::kDouble || dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf,
+        optimizer,
+        "parameter {} of group {} must be fp64, fp32, bf16 or fp16, but is {}. Hint: train "
+        "a complex weight as its at::view_as_real(), made complex again in forward; leave "
+        "out what is not trained",
+        i, group, c10::toString(dtype));
+  }
+}
+
 void check_differ(const char* optimizer,
                   const std::vector<torch::optim::OptimizerParamGroup>& groups,
                   const torch::optim::OptimizerParamGroup& added) {

@@ -45,6 +45,8 @@ namespace detail {
 
 /// Throws UsageError unless a group's options are the optimizer's own.
 void check_options(const char* optimizer, bool are_own);
+/// Throws Error for a parameter of a dtype that no fused kernel takes. `group`: its number.
+void check_dtypes(const char* optimizer, size_t group, const std::vector<at::Tensor>& params);
 /// Throws Error for a parameter in the new group that is there already, or in it twice.
 void check_differ(const char* optimizer,
                   const std::vector<torch::optim::OptimizerParamGroup>& groups,
@@ -87,18 +89,20 @@ void check_read_step(const PlaceOfParam& place, const at::Tensor& step, const at
 
 /// An optimizer over one of ATen's fused kernels: what AdamW, Adam, SGD and Adagrad share.
 ///
-/// A parameter without a gradient is left alone. Parameters are dense floating-point tensors of any
-/// mix of devices and dtypes, each given once; the state has the parameter's dtype. No step waits
-/// for the device. A step that throws, for a gradient that it cannot take, has changed nothing.
-/// Options, learning rate schedulers, parameter groups, torch::save and torch::load are libtorch's.
+/// A parameter without a gradient is left alone. Parameters are dense fp64, fp32, bf16 and fp16
+/// tensors of any mix of devices and dtypes, each given once; the state has the parameter's dtype.
+/// No step waits for the device. A step that throws, for a gradient that it cannot take, has
+/// changed nothing. Options, learning rate schedulers, parameter groups, torch::save and
+/// torch::load are libtorch's.
 template <class Options, class State>
 class FusedOptimizer : public torch::optim::Optimizer, public ScaledStep {
  public:
   /// libtorch's, which is not virtual. Throws Error for a parameter that would be stepped twice,
-  /// and for options of another optimizer.
+  /// for one that is not fp64, fp32, bf16 or fp16, and for options of another optimizer.
   void add_param_group(const torch::optim::OptimizerParamGroup& group) {
     detail::check_options(
         name_, !group.has_options() || dynamic_cast<const Options*>(&group.options()) != nullptr);
+    detail::check_dtypes(name_, param_groups_.size(), group.params());
     detail::check_differ(name_, param_groups_, group);
     Optimizer::add_param_group(group);
   }

@@ -3,6 +3,8 @@
 #include <sstream>
 #include <string_view>
 
+#include <fmt/format.h>
+
 #include <torch/optim/schedulers/step_lr.h>
 #include <torch/serialize.h>
 
@@ -219,6 +221,16 @@ TEST_P(FusedOptimizers, AreLeftAsTheyWereByAGradientThatIsRefusedInAnyGroup) {
   }
 }
 
+TEST_P(FusedOptimizers, RefuseAParameterThatNoFusedKernelTakes) {
+  const Params params = start();
+  for (const at::ScalarType dtype : {at::kComplexFloat, at::kLong, at::kFloat8_e4m3fn}) {
+    EXPECT_THROW_WITH(GetParam().ours({params[0], at::empty({2}, dtype)}),
+                      fmt::format("parameter 1 of group 0 must be fp64, fp32, bf16 or fp16, but is "
+                                  "{}. Hint: train a complex weight as its at::view_as_real()",
+                                  c10::toString(dtype)));
+  }
+}
+
 TEST_P(FusedOptimizers, RefuseAParameterGivenTwice) {
   const Params params = start();
   const char* const error = "each parameter must be given once, but one of shape [9, 5]";
@@ -309,6 +321,13 @@ TEST(FusedOptimizers, RefuseAParameterInASecondGroup) {
   Adam optimizer(params);
   EXPECT_THROW_WITH(optimizer.add_param_group(Params{params[1]}),
                     "each parameter must be given once, but one of shape [5] is given twice");
+  EXPECT_EQ(optimizer.param_groups().size(), 1U);
+}
+
+TEST(FusedOptimizers, RefuseAComplexParameterInASecondGroup) {
+  Adam optimizer(start());
+  EXPECT_THROW_WITH(optimizer.add_param_group(Params{at::zeros({2}, at::kComplexFloat)}),
+                    "parameter 0 of group 1 must be fp64, fp32, bf16 or fp16");
   EXPECT_EQ(optimizer.param_groups().size(), 1U);
 }
 
