@@ -17,6 +17,13 @@ bool attempt(GradScaler& scaler, torch::optim::Optimizer& optimizer, const at::T
   return outcome.stepped();
 }
 
+// Whether the scale is below that of the last attempt. Where hysteresis has held it, it is lowered
+// here: at the same scale the same batch would overflow again.
+bool is_lowered(GradScaler& scaler, double scale) {
+  if (scaler.get_scale() == scale) scaler.update(scale * scaler.get_backoff_factor());
+  return scaler.get_scale() < scale;
+}
+
 }  // namespace
 
 RetryResult step_with_retry(GradScaler& scaler, torch::optim::Optimizer& optimizer,
@@ -27,12 +34,13 @@ RetryResult step_with_retry(GradScaler& scaler, torch::optim::Optimizer& optimiz
   if (!scaler.is_dynamic()) max_retries = 0;
   RetryResult result;
   while (true) {
+    const double scale = scaler.get_scale();
     const at::Tensor value = loss();
     result.has_stepped = attempt(scaler, optimizer, value, before_step);
     result.loss = value.detach();
     if (result.has_stepped) return result;
     optimizer.zero_grad();
-    if (result.retries == max_retries) return result;
+    if (result.retries == max_retries || !is_lowered(scaler, scale)) return result;
     ++result.retries;
   }
 }

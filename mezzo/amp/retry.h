@@ -23,8 +23,10 @@ struct RetryResult {
 ///                scale; it must do the same every time it is called, all of an accumulation too
 ///   before_step  runs between unscale_ and step, to clip; if not given, unscale_ is left to step
 /// The gradients must be zero or absent before; after a step they are there to look at, after a
-/// failure they are zeroed. A static scale is not tried twice. Reads found_inf once an attempt.
-/// Throws what GradScaler does; Error also for a negative max_retries.
+/// failure they are zeroed. A retry lowers the scale at once, whatever the hysteresis, which holds
+/// it only after the last attempt; where it cannot be lowered, being static or at min_scale,
+/// nothing is tried twice. Reads the scale and found_inf in each attempt. Throws what GradScaler
+/// does; Error also for a negative max_retries.
 RetryResult step_with_retry(GradScaler& scaler, torch::optim::Optimizer& optimizer,
                             const std::function<at::Tensor()>& loss, int64_t max_retries,
                             const std::function<void()>& before_step = nullptr);

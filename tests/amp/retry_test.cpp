@@ -83,6 +83,41 @@ TEST(StepWithRetry, DoesNotTryAStaticScaleTwice) {
   EXPECT_EQ(problem.forwards, 1);
 }
 
+TEST(StepWithRetry, NeverTriesTheSameScaleTwiceWhateverTheHysteresis) {
+  for (const int64_t hysteresis : {2, 100}) {
+    Problem problem;
+    torch::optim::SGD optimizer({problem.weight}, 0.125);
+    GradScaler scaler(at::kCPU, {.init_scale = 0x1p15, .hysteresis = hysteresis});
+    const RetryResult result = step_with_retry(
+        scaler, optimizer, [&] { return problem.loss(); }, /*max_retries=*/8);
+    EXPECT_TRUE(result.has_stepped);
+    EXPECT_EQ(result.retries, 3);
+    EXPECT_EQ(problem.forwards, 4);
+    EXPECT_EQ(scaler.get_scale(), 0x1p12);
+  }
+}
+
+TEST(StepWithRetry, LeavesTheScaleOfTheLastAttemptToTheHysteresis) {
+  Problem problem;
+  torch::optim::SGD optimizer({problem.weight}, 0.125);
+  GradScaler scaler(at::kCPU, {.init_scale = 0x1p15, .hysteresis = 2});
+  step_with_retry(
+      scaler, optimizer, [&] { return problem.loss(); }, /*max_retries=*/0);
+  EXPECT_EQ(scaler.get_scale(), 0x1p15);
+}
+
+TEST(StepWithRetry, DoesNotTryAScaleAtItsFloorTwice) {
+  Problem problem;
+  torch::optim::SGD optimizer({problem.weight}, 0.125);
+  GradScaler scaler(at::kCPU,
+                    {.init_scale = 0x1p14, .min_scale = 0x1p13, .error_at_min_scale = false});
+  const RetryResult result = step_with_retry(
+      scaler, optimizer, [&] { return problem.loss(); }, /*max_retries=*/8);
+  EXPECT_FALSE(result.has_stepped);
+  EXPECT_EQ(result.retries, 1);
+  EXPECT_EQ(problem.forwards, 2);
+}
+
 TEST(StepWithRetry, StepsOnceWithADisabledScaler) {
   Problem problem;
   torch::optim::SGD optimizer({problem.weight}, 0.125);
