@@ -345,6 +345,7 @@ void GradScaler::load_state_dict(const GradScalerState& state) {
   tensors_.scale.fill_(options_.init_scale);
   tensors_.growth_tracker.fill_(init_growth_tracker_);
   tensors_.hysteresis_tracker.fill_(options_.hysteresis);
+  overflowed_at_floor_.zero_();
 }
 
 void GradScaler::load_state_dict(const std::optional<GradScalerState>& state) {

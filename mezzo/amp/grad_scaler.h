@@ -121,9 +121,10 @@ class GradScaler {
 
   /// Take it after update(). None when disabled.
   std::optional<GradScalerState> state_dict() const;
-  /// The scale is brought into [min_scale, max_scale], the hysteresis is full again. Throws for a
-  /// state that cannot work, and for none (a disabled scaler's); the scaler is then unchanged.
-  /// No-op when disabled.
+  /// The scale is brought into [min_scale, max_scale], the hysteresis is full again, and an
+  /// overflow at min_scale that nobody has been told of is forgotten. Throws for a state that
+  /// cannot work, and for none (a disabled scaler's); the scaler is then unchanged. No-op when
+  /// disabled.
   /// @{
   void load_state_dict(const GradScalerState& state);
   void load_state_dict(const std::optional<GradScalerState>& state);
