@@ -45,11 +45,16 @@ struct Region {
   explicit Region(c10::DeviceType type)
       : device(type),
         dtype(at::autocast::get_autocast_dtype(type)),
-        enabled(at::autocast::is_autocast_enabled(type)) {}
+        enabled(at::autocast::is_autocast_enabled(type)),
+        cache_enabled(at::autocast::is_autocast_cache_enabled()) {}
   c10::DeviceType device;
   at::ScalarType dtype;
-  bool enabled;
+  bool enabled, cache_enabled;
 };
+
+Autocast entered(const Region& region) {
+  return Autocast(region.device, region.dtype, region.enabled, region.cache_enabled);
+}
 
 /// The function, and what it sees around itself now: on a CPU, and on its device if that is
 /// another.
@@ -87,8 +92,7 @@ std::vector<at::Tensor> run_again(const Call& call, const std::vector<at::Tensor
   if (!call.random.empty()) random.emplace(call);
   const ScopePath scope(call.scope);
   const CastPolicyGuard policy(call.policy);
-  const Autocast on_cpu(call.on_cpu.device, call.on_cpu.dtype, call.on_cpu.enabled);
-  const Autocast on_device(call.on_device.device, call.on_device.dtype, call.on_device.enabled);
+  const Autocast on_cpu = entered(call.on_cpu), on_device = entered(call.on_device);
   const at::AutoGradMode with_grad(true);
   return call.function(inputs);
 }

@@ -1,6 +1,7 @@
 #include "mezzo/amp/checkpoint.h"
 
 #include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "mezzo/amp/autocast.h"
@@ -144,6 +145,21 @@ TEST(Checkpoint, DifferentiatesInFp32WhatRanInFp32) {
   };
   for (const CheckpointFunction& part : {by_rule, in_an_island})
     EXPECT_BIT_EQUAL(gradient(part, true), gradient(part, false));
+}
+
+TEST(Checkpoint, RunsAgainWithoutACacheOfCastsWhereItRanWithout) {
+  std::vector<bool> seen;
+  const CheckpointFunction part = [&](const Tensors& in) {
+    seen.push_back(at::autocast::is_autocast_cache_enabled());
+    return Tensors{in[0].sin()};
+  };
+  at::Tensor y;
+  {
+    const Autocast autocast(at::kCPU, at::kHalf, /*enabled=*/true, /*cache_enabled=*/false);
+    y = checkpoint(part, {at::randn({4}).requires_grad_()})[0];
+  }
+  y.sum().backward();
+  EXPECT_THAT(seen, ::testing::ElementsAre(false, false));
 }
 
 TEST(Checkpoint, UnderNoGradIsJustTheCall) {
