@@ -10,18 +10,24 @@ namespace mezzo {
 
 /// What a precision mode means, in one place: every room that asks "which dtype" asks this table.
 struct PrecisionMode {
-  std::string_view name;   ///< as the command line has it: "amp-fp16"
-  at::ScalarType weights;  ///< dtype of parameters, gradients and optimizer state
-  std::optional<at::ScalarType>
-      autocast;              ///< the 16-bit type that an Autocast region runs in; none: no region
-  bool scales_loss;          ///< dynamic loss scaling by default
-  bool splits_weights;       ///< matrices are kept as their bf16 value, which products use, and a
-                             ///< 16-bit remainder: together exactly `weights`, fp32
-  int moment_bits;           ///< of the optimizer's moments; 8: block by block, but for tables,
-                             ///< vectors and small tensors
-  bool fp8_products;         ///< the linear layers of a model's inner blocks multiply in FP8
-                             ///< (mezzo/kernels/fp8/linear.h); their ends stay as autocast has them
-  std::string_view meaning;  ///< one line for a person
+  /// As the command line has it: "amp-fp16".
+  std::string_view name;
+  /// dtype of parameters, gradients and optimizer state.
+  at::ScalarType weights;
+  /// The 16-bit type that an Autocast region runs in; none: no region.
+  std::optional<at::ScalarType> autocast = std::nullopt;
+  /// Dynamic loss scaling by default.
+  bool scales_loss = false;
+  /// Matrices are kept as their bf16 value, which products use, and a 16-bit remainder: together
+  /// exactly `weights`, fp32.
+  bool splits_weights = false;
+  /// Of the optimizer's moments; 8: block by block, but for tables, vectors and small tensors.
+  int moment_bits = 32;
+  /// The linear layers of a model's inner blocks multiply in FP8 (mezzo/kernels/fp8/linear.h);
+  /// their ends stay as autocast has them.
+  bool fp8_products = false;
+  /// One line for a person.
+  std::string_view meaning;
 
   /// The dtype in which matrix products run, but for those in FP8.
   at::ScalarType compute() const { return autocast.value_or(weights); }
