@@ -246,6 +246,48 @@ TEST(GradScaler, AnIntervalLoweredBelowTheTrackerStillGrowsAtTheNextGoodStep) {
   EXPECT_EQ(scaler.get_scale(), 8.0);
 }
 
+struct Factor {
+  const char* name;
+  void (GradScaler::*set)(double);
+  double (GradScaler::*get)() const;
+  double usual, other, refused;
+  float gradient;     // of the step after which it acts
+  double next_scale;  // from 8, by the other
+};
+
+TEST(GradScaler, AFactorThatIsSetActsOnTheNextUpdate) {
+  const Factor factors[] = {{.name = "growth_factor",
+                             .set = &GradScaler::set_growth_factor,
+                             .get = &GradScaler::get_growth_factor,
+                             .usual = 2.0,
+                             .other = 4.0,
+                             .refused = 1.0,
+                             .gradient = 1.0f,
+                             .next_scale = 32.0},
+                            {.name = "backoff_factor",
+                             .set = &GradScaler::set_backoff_factor,
+                             .get = &GradScaler::get_backoff_factor,
+                             .usual = 0.5,
+                             .other = 0.25,
+                             .refused = 1.0,
+                             .gradient = kInf,
+                             .next_scale = 2.0}};
+  for (const Factor& factor : factors) {
+    SCOPED_TRACE(factor.name);
+    const at::Tensor p = parameter();
+    auto optimizer = sgd(p);
+    GradScaler scaler = scaler_with({.init_scale = 8.0, .growth_interval = 1});
+    EXPECT_THROW_WITH((scaler.*factor.set)(factor.refused), std::string(factor.name) + " must be");
+    EXPECT_EQ((scaler.*factor.get)(), factor.usual);
+    (scaler.*factor.set)(factor.other);
+    EXPECT_EQ((scaler.*factor.get)(), factor.other);
+    set_grad(p, factor.gradient);
+    scaler.step(optimizer);
+    scaler.update();
+    EXPECT_EQ(scaler.get_scale(), factor.next_scale);
+  }
+}
+
 TEST(GradScaler, UpdateToAGivenScaleKeepsTheTracker) {
   const at::Tensor p = parameter();
   auto optimizer = sgd(p);
