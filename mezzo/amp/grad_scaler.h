@@ -110,7 +110,6 @@ class GradScaler {
   double get_backoff_factor() const { return options_.backoff_factor; }
   int64_t get_growth_interval() const { return options_.growth_interval; }
   double get_min_scale() const { return options_.min_scale; }
-  double get_max_scale() const { return options_.max_scale; }
   void set_growth_factor(double factor);
   void set_backoff_factor(double factor);
   /// An interval at or below the good steps counted so far makes the next good step grow the scale.
