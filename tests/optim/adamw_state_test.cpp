@@ -3,11 +3,13 @@
 #include "mezzo/base/check.h"
 #include "mezzo/optim/adamw.h"
 #include "tests/close.h"
+#include "tests/optim/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::optim {
 namespace {
 
+using testing::cloned;
 using testing::magnitude_of;
 
 NamedParameters model() {
@@ -21,13 +23,6 @@ void give_grads(NamedParameters& named, double value) {
   for (auto& parameter : named) {
     parameter.value().mutable_grad() = at::full_like(parameter.value(), value).detach();
   }
-}
-
-std::map<std::string, at::Tensor> cloned(std::map<std::string, at::Tensor> state) {
-  for (auto& [key, tensor] : state) {
-    tensor = tensor.clone();
-  }
-  return state;
 }
 
 TEST(AdamWState, IsKeyedByParameterName) {

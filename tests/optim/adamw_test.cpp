@@ -5,17 +5,17 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "tests/close.h"
+#include "tests/optim/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::optim {
 namespace {
 
+using testing::expect_equal;
+using testing::flag;
 using testing::magnitude_of;
-
-at::Tensor some(at::IntArrayRef shape, int64_t seed, at::ScalarType dtype = at::kFloat) {
-  auto generator = at::detail::createCPUGenerator(seed);
-  return at::randn(shape, generator, at::dtype(at::kFloat)).to(dtype);
-}
+using testing::snapshot;
+using testing::some;
 
 /// Two parameters with gradients `factor` times the script's, of `dtype`.
 NamedParameters two_parameters(at::ScalarType dtype = at::kFloat, double factor = 1.0) {
@@ -25,28 +25,6 @@ NamedParameters two_parameters(at::ScalarType dtype = at::kFloat, double factor 
   named["weight"].mutable_grad() = some({33, 7}, 3, dtype).mul(factor);
   named["bias"].mutable_grad() = some({7}, 4, dtype).mul(factor);
   return named;
-}
-
-at::Tensor flag(double value) { return at::full({}, value, at::kFloat); }
-
-std::map<std::string, at::Tensor> snapshot(AdamW& optimizer, const NamedParameters& named) {
-  auto all = optimizer.named_state(named);
-  for (const auto& parameter : named) {
-    all["param." + parameter.key()] = parameter.value();
-  }
-  for (auto& [key, tensor] : all) {
-    tensor = tensor.detach().clone();
-  }
-  return all;
-}
-
-void expect_equal(const std::map<std::string, at::Tensor>& actual,
-                  const std::map<std::string, at::Tensor>& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (const auto& [key, tensor] : expected) {
-    SCOPED_TRACE(key);
-    EXPECT_BIT_EQUAL(actual.at(key), tensor);
-  }
 }
 
 class AdamWDtypes : public ::testing::TestWithParam<at::ScalarType> {};

@@ -12,19 +12,21 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/optim/clip.h"
 #include "tests/close.h"
+#include "tests/optim/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::optim {
 namespace {
 
+using testing::expect_equal;
+using testing::flag;
 using testing::magnitude_of;
+using testing::snapshot;
+using testing::some;
+using testing::Tensors;
 
 // One update of a number: decay, two moments, bias corrections, root, quotient, sum.
 constexpr int64_t kRoundingsPerStep = 16;
-
-at::Tensor some(at::IntArrayRef shape, int64_t seed) {
-  return at::randn(shape, at::detail::createCPUGenerator(seed), at::dtype(at::kFloat));
-}
 
 /// Above and below the size for 8 bits, without elements, and of one dimension.
 NamedParameters model() {
@@ -43,29 +45,6 @@ void give_grads(NamedParameters& named, int64_t step, double scale = 1.0,
     parameter.value().mutable_grad() = some(parameter.value().sizes(), ++seed).to(dtype).mul(scale);
   }
 }
-
-using Tensors = std::map<std::string, at::Tensor>;
-
-Tensors snapshot(CompactAdamW& optimizer, const NamedParameters& named) {
-  auto all = optimizer.named_state(named);
-  for (const auto& parameter : named) {
-    all["param." + parameter.key()] = parameter.value();
-  }
-  for (auto& [key, tensor] : all) {
-    tensor = tensor.detach().clone();
-  }
-  return all;
-}
-
-void expect_equal(const Tensors& actual, const Tensors& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (const auto& [key, tensor] : expected) {
-    SCOPED_TRACE(key);
-    EXPECT_BIT_EQUAL(actual.at(key), tensor);
-  }
-}
-
-at::Tensor flag(double value) { return at::full({}, value, at::kFloat); }
 
 CompactAdamWOptions options(bool splits, int64_t moment_bits) {
   return CompactAdamWOptions(0.01).weight_decay(0.1).moment_bits(moment_bits).split_weights(splits);

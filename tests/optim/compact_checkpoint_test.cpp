@@ -5,16 +5,16 @@
 #include "mezzo/base/error.h"
 #include "mezzo/optim/compact_adamw.h"
 #include "tests/close.h"
+#include "tests/optim/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::optim {
 namespace {
 
-using Tensors = std::map<std::string, at::Tensor>;
-
-at::Tensor some(at::IntArrayRef shape, int64_t seed) {
-  return at::randn(shape, at::detail::createCPUGenerator(seed), at::dtype(at::kFloat));
-}
+using testing::cloned;
+using testing::expect_equal;
+using testing::some;
+using testing::Tensors;
 
 NamedParameters model(int64_t seed) {
   NamedParameters named;
@@ -28,19 +28,6 @@ void step(CompactAdamW& optimizer, NamedParameters& named, int64_t number) {
     parameter.value().mutable_grad() = some(parameter.value().sizes(), 10 + number);
   }
   optimizer.step();
-}
-
-Tensors cloned(Tensors tensors) {
-  for (auto& [key, tensor] : tensors) tensor = tensor.clone();
-  return tensors;
-}
-
-void expect_equal(const Tensors& actual, const Tensors& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (const auto& [key, tensor] : expected) {
-    SCOPED_TRACE(key);
-    EXPECT_BIT_EQUAL(actual.at(key), tensor);
-  }
 }
 
 CompactAdamWOptions compact() {

@@ -16,12 +16,16 @@
 #include "mezzo/optim/adamw.h"
 #include "mezzo/optim/sgd.h"
 #include "tests/close.h"
+#include "tests/optim/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::optim {
 namespace {
 
+using testing::expect_equal;
+using testing::flag;
 using testing::magnitude_of;
+using testing::some;
 
 // One update of a number: decay, two moments, bias corrections, root, quotient, sum.
 constexpr int64_t kRoundingsPerStep = 16;
@@ -60,29 +64,18 @@ std::vector<Case> cases() {
   };
 }
 
-at::Tensor some(at::IntArrayRef shape, int64_t seed) {
-  return at::randn(shape, at::detail::createCPUGenerator(seed), at::dtype(at::kDouble));
-}
-
 Params start() {
-  return {some({9, 5}, 1).set_requires_grad(true), some({5}, 2).set_requires_grad(true)};
+  return {some({9, 5}, 1, at::kDouble).set_requires_grad(true),
+          some({5}, 2, at::kDouble).set_requires_grad(true)};
 }
 
 /// A power of two scales exactly, so that scaled and plain steps have equal bits.
 void give_grads(const Params& params, int64_t step, double scale = 1.0) {
   for (size_t i = 0; i < params.size(); ++i) {
     const auto seed = 100 * step + static_cast<int64_t>(i);
-    params[i].mutable_grad() = some(params[i].sizes(), seed).mul(scale);
+    params[i].mutable_grad() = some(params[i].sizes(), seed, at::kDouble).mul(scale);
   }
 }
-
-void expect_equal(const Params& actual, const Params& expected) {
-  for (size_t i = 0; i < expected.size(); ++i) {
-    EXPECT_BIT_EQUAL(actual[i], expected[i]);
-  }
-}
-
-at::Tensor flag(double value) { return at::full({}, value, at::kFloat); }
 
 void scaled_step(torch::optim::Optimizer& optimizer, double grad_scale, double found_inf) {
   dynamic_cast<ScaledStep&>(optimizer).scaled_step(flag(grad_scale), flag(found_inf));
@@ -165,8 +158,7 @@ TEST_P(FusedOptimizers, TakeTheirRateFromLibtorchsSchedulers) {
 }
 
 TEST_P(FusedOptimizers, AreFollowedByProductsOfTheNewWeightsWithinARegion) {
-  const at::Tensor weight = some({9, 5}, 1).to(at::kFloat).set_requires_grad(true),
-                   x = some({3, 5}, 2).to(at::kFloat);
+  const at::Tensor weight = some({9, 5}, 1).set_requires_grad(true), x = some({3, 5}, 2);
   const auto optimizer = GetParam().ours({weight});
   const Autocast autocast(at::kCPU, at::kBFloat16);
   const at::Tensor before = at::linear(x, weight);
@@ -250,9 +242,9 @@ std::vector<Case> cases_with_state() {
 class FusedOptimizersState : public ::testing::TestWithParam<Case> {};
 
 TEST_P(FusedOptimizersState, OfParametersUnlikeTheirsIsRefusedAndTheirOwnKept) {
-  const at::Tensor weight = some({9, 5}, 1);
-  const Params others = {some({5, 9}, 1), some({9, 6}, 1), weight.to(at::kFloat),
-                         weight.t().contiguous().t()};
+  const at::Tensor weight = some({9, 5}, 1, at::kDouble);
+  const Params others = {some({5, 9}, 1, at::kDouble), some({9, 6}, 1, at::kDouble),
+                         weight.to(at::kFloat), weight.t().contiguous().t()};
   for (const at::Tensor& other : others) {
     other.set_requires_grad(true);
     other.mutable_grad() = at::ones_like(other);
