@@ -18,6 +18,7 @@
 
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/base/check.h"
+#include "tests/amp/expect_state.h"
 #include "tests/amp/fused_sgd.h"
 #include "tests/close.h"
 #include "tests/testing.h"
@@ -313,12 +314,7 @@ GradScalerState state_from(const json& j) {
 }
 
 void expect_state(const GradScaler& scaler, const json& expected) {
-  const GradScalerState state = scaler.state_dict().value(), wanted = state_from(expected);
-  EXPECT_EQ(state.scale, wanted.scale);
-  EXPECT_EQ(state.growth_factor, wanted.growth_factor);
-  EXPECT_EQ(state.backoff_factor, wanted.backoff_factor);
-  EXPECT_EQ(state.growth_interval, wanted.growth_interval);
-  EXPECT_EQ(state.growth_tracker, wanted.growth_tracker);
+  testing::expect_state(scaler.state_dict().value(), state_from(expected));
 }
 
 TEST(GradScalerUsage, StateDictIsThatOfTorchAmpBeforeAndAfterTheFirstScale) {

@@ -12,32 +12,26 @@
 #include <torch/csrc/jit/serialization/pickle.h>
 
 #include "mezzo/base/check.h"
+#include "tests/amp/expect_state.h"
 #include "tests/testing.h"
 
 namespace mezzo {
 namespace {
 
+using testing::expect_state;
 using testing::TempDir;
 
 constexpr GradScalerState kState{4096.0, 2.0, 0.5, 2000, 7};
 
-void expect_equal(const GradScalerState& actual, const GradScalerState& expected) {
-  EXPECT_EQ(actual.scale, expected.scale);
-  EXPECT_EQ(actual.growth_factor, expected.growth_factor);
-  EXPECT_EQ(actual.backoff_factor, expected.backoff_factor);
-  EXPECT_EQ(actual.growth_interval, expected.growth_interval);
-  EXPECT_EQ(actual.growth_tracker, expected.growth_tracker);
-}
-
 TEST(ScalerState, ReadsAFileOfPythonsTorchSave) {
-  expect_equal(load_torch_file(MEZZO_TEST_DATA "/scaler_state.pt").value(), kState);
+  expect_state(load_torch_file(MEZZO_TEST_DATA "/scaler_state.pt").value(), kState);
 }
 
 TEST(ScalerState, ReadsWhatItWroteBitForBit) {
   const TempDir folder;
   const GradScalerState state{0x1.23456p-3, 1.1, 1.0 / 3.0, (int64_t{1} << 40) + 1, 123456789};
   save_torch_file(state, folder / "state.pt");
-  expect_equal(load_torch_file(folder / "state.pt").value(), state);
+  expect_state(load_torch_file(folder / "state.pt").value(), state);
 }
 
 TEST(ScalerState, ReplacesAFileOnlyOnceTheNewOneIsWhole) {
@@ -46,7 +40,7 @@ TEST(ScalerState, ReplacesAFileOnlyOnceTheNewOneIsWhole) {
   // What a crash, or a full disk, would leave.
   std::filesystem::create_hard_link(folder / "state.pt", folder / "before.pt");
   save_torch_file(std::nullopt, folder / "state.pt");
-  expect_equal(load_torch_file(folder / "before.pt").value(), kState);
+  expect_state(load_torch_file(folder / "before.pt").value(), kState);
   EXPECT_FALSE(load_torch_file(folder / "state.pt").has_value());
 }
 
