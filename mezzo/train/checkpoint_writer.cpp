@@ -10,7 +10,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/graph.h"
+#include "mezzo/kernels/cuda/pinned.h"
 
 namespace mezzo::train {
 namespace {

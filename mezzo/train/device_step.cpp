@@ -13,6 +13,8 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/kernels/cuda/graph.h"
+#include "mezzo/kernels/cuda/pinned.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
 #include "mezzo/optim/clip.h"
 #include "mezzo/train/forward_backward.h"

@@ -9,7 +9,7 @@
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/amp/gradient_facts.h"
 #include "mezzo/amp/precision.h"
-#include "mezzo/kernels/cuda/graph.h"
+#include "mezzo/kernels/cuda/stream.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/run_optimizer.h"

@@ -4,6 +4,8 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/cuda/pinned.h"
+#include "mezzo/kernels/cuda/stream.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {

@@ -3,7 +3,8 @@
 #include "mezzo/kernels/adamw/cuda.h"
 
 #include "mezzo/kernels/adamw/pointers.h"
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 
 namespace mezzo::kernels::cuda {
 namespace {
@@ -31,7 +32,7 @@ bool takes_adamw(const at::Tensor& weight) { return weight.is_cuda(); }
 
 void adamw_(const std::vector<AdamWParam>& params) {
   if (params.empty()) return;
-  const Launch launch(params.front().weight);
+  const LaunchGuard launch(params.front().weight);
   std::vector<AdamWTensor> tensors;
   tensors.reserve(params.size());
   for (const AdamWParam& p : params) tensors.push_back(tensor_of(p, nullptr));
@@ -42,7 +43,7 @@ void adamw_on_device_(const std::vector<AdamWParam>& params, const std::vector<a
                       const AdamWOnDevice& shared) {
   if (params.empty()) return;
   check_adamw(params);
-  const Launch launch(params.front().weight);
+  const LaunchGuard launch(params.front().weight);
   std::vector<AdamWTensor> tensors;
   tensors.reserve(params.size());
   for (size_t i = 0; i < params.size(); ++i) {

@@ -1,37 +1,43 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include <functional>
+#include <memory>
 
-#include "mezzo/kernels/cuda/number.h"
+#include <c10/core/Device.h>
 
 namespace mezzo::kernels::cuda {
 
-/// Where a kernel on this tensor is launched. While it lives, the tensor's GPU is the current one.
-class Launch {
+/// A stream of its own on a GPU, and what of it the host can wait for.
+class Stream {
  public:
-  explicit Launch(const at::Tensor& tensor);
-  ~Launch();
-  Launch(const Launch&) = delete;
-  Launch& operator=(const Launch&) = delete;
+  explicit Stream(c10::Device device);
+  ~Stream();
+  Stream(Stream&&) noexcept;
 
-  /// libtorch's current stream there, a cudaStream_t: a kernel runs in its order, and a graph that
-  /// is being captured on it takes it in.
-  void* stream() const { return stream_; }
-  int multiprocessors() const;
+  /// Runs f with this as the current stream.
+  void run(const std::function<void()>& f);
+  /// All that was launched on the current stream comes first; and the other way round.
+  void wait_for_current();
+  void let_current_wait();
 
  private:
-  c10::DeviceIndex device_, before_;
-  void* stream_;
+  struct Own;
+  std::unique_ptr<Own> own_;
 };
 
-/// Whether kernels take this dtype: fp32, bf16 or fp16.
-bool is_number(at::ScalarType dtype);
-/// Whether they take this tensor: of such a dtype, on a GPU.
-bool takes(const at::Tensor& x);
-/// For one that they take.
-Number number_of(at::ScalarType dtype);
+/// A place in what was launched on the current stream.
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(Event&&) noexcept;
+  void record();
+  /// The host waits until everything up to the place is done; at once where nothing was recorded.
+  void wait() const;
 
-/// x, contiguous and at a multiple of 16 bytes, as kernels take it: itself, or a copy.
-at::Tensor aligned(const at::Tensor& x);
+ private:
+  struct Own;
+  std::unique_ptr<Own> own_;
+};
 
 }  // namespace mezzo::kernels::cuda

@@ -1,6 +1,4 @@
-// How a kernel is given tensors, whatever runs it.
-
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/tensors.h"
 
 namespace mezzo::kernels::cuda {
 

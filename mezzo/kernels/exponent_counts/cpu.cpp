@@ -7,7 +7,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/exponent_counts/exponent_counts.h"
 #include "mezzo/kernels/simd/simd.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"

@@ -7,14 +7,15 @@
 
 #include <ATen/ops/zeros.h>
 
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/exponent_counts/exponent_counts.h"
 
 namespace mezzo::kernels::cuda {
 
 ExponentCounts exponent_counts(const at::Tensor& tensor) {
   constexpr int64_t kWords = sizeof(DeviceExponentCounts) / sizeof(int64_t);
-  const Launch launch(tensor);
+  const LaunchGuard launch(tensor);
   const at::Tensor x = aligned(tensor.detach());
   const at::Tensor counts = at::zeros({kWords}, x.options().dtype(at::kLong));
   launch_exponent_counts(x.const_data_ptr(), x.numel(), number_of(x.scalar_type()),

@@ -28,7 +28,7 @@ ExponentCounts exponent_counts_reference(const at::Tensor& tensor);
 namespace cuda {
 
 /// The same by a GPU's kernel, of at least one number that cuda::takes()
-/// (mezzo/kernels/cuda/stream.h). sum_squares may differ from call to call by its fp64 roundings.
+/// (mezzo/kernels/cuda/tensors.h). sum_squares may differ from call to call by its fp64 roundings.
 ExponentCounts exponent_counts(const at::Tensor& tensor);
 
 }  // namespace cuda

@@ -4,14 +4,15 @@
 
 #include <ATen/ops/empty.h>
 
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/fp8/cast.h"
 #include "mezzo/kernels/fp8/scaling.h"
 
 namespace mezzo::kernels::cuda {
 
 at::Tensor fp8_scale(const at::Tensor& amax, at::ScalarType dtype, int64_t margin) {
-  const Launch launch(amax);
+  const LaunchGuard launch(amax);
   at::Tensor scale = at::empty({}, amax.options());
   launch_fp8_scale({.amax = amax.mutable_data_ptr<float>(),
                     .amaxes = nullptr,
@@ -23,7 +24,7 @@ at::Tensor fp8_scale(const at::Tensor& amax, at::ScalarType dtype, int64_t margi
 }
 
 at::Tensor next_fp8_scale(AmaxHistory& history, at::ScalarType dtype, int64_t margin) {
-  const Launch launch(history.latest);
+  const LaunchGuard launch(history.latest);
   at::Tensor scale = at::empty({}, history.latest.options());
   launch_fp8_scale({.amax = history.latest.mutable_data_ptr<float>(),
                     .amaxes = history.amaxes.mutable_data_ptr<float>(),
@@ -35,7 +36,7 @@ at::Tensor next_fp8_scale(AmaxHistory& history, at::ScalarType dtype, int64_t ma
 }
 
 Fp8 fp8_cast(const at::Tensor& x_in, const at::Tensor& scale, const Fp8Cast& cast) {
-  const Launch launch(x_in);
+  const LaunchGuard launch(x_in);
   const at::Tensor x = aligned(x_in);
   const int64_t rows = x.size(0), C = x.size(1);
   Fp8 result{at::empty({rows, C}, x.options().dtype(cast.dtype)), {}, scale};

@@ -4,13 +4,14 @@
 
 #include <ATen/ops/empty_like.h>
 
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/gelu/gelu.h"
 
 namespace mezzo::kernels::cuda {
 
 at::Tensor tanh_gelu(const at::Tensor& x_in) {
-  const Launch launch(x_in);
+  const LaunchGuard launch(x_in);
   const at::Tensor x = aligned(x_in);
   at::Tensor y = at::empty_like(x);
   launch_gelu(x.const_data_ptr(), y.mutable_data_ptr(), x.numel(), number_of(x.scalar_type()),
@@ -20,7 +21,7 @@ at::Tensor tanh_gelu(const at::Tensor& x_in) {
 
 at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in,
                               at::Tensor* again) {
-  const Launch launch(x_in);
+  const LaunchGuard launch(x_in);
   const at::Tensor x = aligned(x_in), grad = aligned(grad_in);
   at::Tensor grad_x = at::empty_like(x);
   if (again != nullptr) *again = at::empty_like(x);

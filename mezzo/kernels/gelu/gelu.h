@@ -17,7 +17,7 @@ at::Tensor tanh_gelu(const at::Tensor& x);
 at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x,
                               at::Tensor* again = nullptr);
 
-/// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/stream.h).
+/// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/tensors.h).
 namespace cuda {
 
 at::Tensor tanh_gelu(const at::Tensor& x);

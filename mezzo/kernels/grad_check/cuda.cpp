@@ -7,7 +7,8 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/grad_check/grad_check.h"
 
 namespace mezzo::kernels::cuda {
@@ -40,7 +41,7 @@ bool takes_check(const at::Tensor& grad) {
 std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
                                           double smallest_normal) {
   if (grads.empty()) return {};
-  const Launch launch(grads.front());
+  const LaunchGuard launch(grads.front());
   if (inv_scale != 1.0f) mark_changed(grads);
   const std::vector<Gradient> all = gradients_of(grads);
   const at::Tensor counts = make_counts(static_cast<int64_t>(grads.size()), grads.front().device());
@@ -61,7 +62,7 @@ std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, 
 void check_and_unscale_on_device_(const std::vector<at::Tensor>& grads, const at::Tensor& found_inf,
                                   const at::Tensor& inv_scale) {
   if (grads.empty()) return;
-  const Launch launch(grads.front());
+  const LaunchGuard launch(grads.front());
   mark_changed(grads);
   const std::vector<Gradient> all = gradients_of(grads);
   launch_check_and_unscale(all.data(), static_cast<int64_t>(all.size()),
@@ -83,7 +84,7 @@ void count_if_not_finite(const std::vector<at::Tensor>& grads, const at::Tensor&
                          double smallest_normal, at::Tensor& counts) {
   for (const at::Tensor& grad : grads) MEZZO_INTERNAL_CHECK(grad.is_non_overlapping_and_dense());
   MEZZO_INTERNAL_CHECK(counts.size(0) >= static_cast<int64_t>(grads.size()));
-  const Launch launch(norm);
+  const LaunchGuard launch(norm);
   counts.zero_();
   const std::vector<Gradient> all = gradients_of(grads);
   launch_check_and_unscale(all.data(), static_cast<int64_t>(all.size()),

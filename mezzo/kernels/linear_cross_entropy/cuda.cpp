@@ -11,7 +11,8 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/kernels/cuda/launch.h"
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/linear_cross_entropy/chunked.h"
 
 namespace mezzo::kernels {
@@ -42,7 +43,7 @@ LossAndGradients linear_cross_entropy_cuda(const at::Tensor& x, const at::Tensor
                                            const at::Tensor& targets_in,
                                            const LinearCrossEntropyOptions& options,
                                            GradientsWanted wanted) {
-  const cuda::Launch launch(x);
+  const cuda::LaunchGuard launch(x);
   const int64_t V = weight_in.size(0), C = weight_in.size(1);
   const at::Tensor rows = x.reshape({-1, C}).contiguous(), weight = weight_in.contiguous();
   const at::Tensor targets = targets_in.reshape(-1).contiguous();

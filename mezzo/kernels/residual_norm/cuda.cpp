@@ -8,7 +8,8 @@
 #include <ATen/ops/empty_like.h>
 
 #include "mezzo/kernels/cuda/launch.h"
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 
 namespace mezzo::kernels::cuda {
@@ -38,7 +39,7 @@ bool takes_norm(const at::Tensor& x, at::ScalarType out) {
 ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
                            const at::Tensor& weight_in, const at::Tensor& bias_in, double eps,
                            at::ScalarType dtype, NormKind kind) {
-  const Launch launch(x_in);
+  const LaunchGuard launch(x_in);
   const at::Tensor x = aligned(x_in), weight = vector_of(weight_in), bias = vector_of(bias_in);
   at::Tensor branch = branch_in;
   // fp32 holds each of the others exactly.
@@ -68,7 +69,7 @@ ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
 at::Tensor norm_again(const at::Tensor& sum_in, const at::Tensor& mean, const at::Tensor& rstd,
                       const at::Tensor& weight_in, const at::Tensor& bias_in,
                       at::ScalarType dtype) {
-  const Launch launch(sum_in);
+  const LaunchGuard launch(sum_in);
   const at::Tensor sum = aligned(sum_in), weight = vector_of(weight_in), bias = vector_of(bias_in);
   at::Tensor normed = at::empty(sum.sizes(), sum.options().dtype(dtype));
   launch_norm_again({.x = nullptr,
@@ -94,7 +95,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                                          const at::Tensor& mean, const at::Tensor& rstd,
                                          const at::Tensor& weight_in, const at::Tensor& bias_in,
                                          ResidualNormExtras extras) {
-  const Launch launch(sum_in);
+  const LaunchGuard launch(sum_in);
   const at::Tensor grad_normed = aligned(grad_normed_in), sum = aligned(sum_in);
   const at::Tensor weight = vector_of(weight_in), bias = vector_of(bias_in);
   const at::Tensor grad_sum =

@@ -4,7 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/rope/rotate.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"

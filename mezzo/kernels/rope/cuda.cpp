@@ -4,14 +4,15 @@
 
 #include <ATen/ops/empty.h>
 
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/rope/rotate.h"
 
 namespace mezzo::kernels::cuda {
 
 at::Tensor rotate_pairs(const at::Tensor& x_in, const at::Tensor& table_in, RopePairs pairs,
                         bool is_inverse) {
-  const Launch launch(x_in);
+  const LaunchGuard launch(x_in);
   const at::Tensor x = with_dense_heads(x_in), table = aligned(table_in);
   at::Tensor y = at::empty(x.sizes(), x.options());
   launch_rope({.x = x.const_data_ptr(),

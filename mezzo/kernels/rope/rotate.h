@@ -30,7 +30,7 @@ at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& table, RopePairs 
 
 }  // namespace reference
 
-/// The same by a GPU's kernel, of what cuda::takes() (mezzo/kernels/cuda/stream.h).
+/// The same by a GPU's kernel, of what cuda::takes() (mezzo/kernels/cuda/tensors.h).
 namespace cuda {
 
 at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& table, RopePairs pairs,

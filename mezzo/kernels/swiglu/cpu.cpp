@@ -10,7 +10,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
 #include "mezzo/kernels/swiglu/swiglu.h"

@@ -7,13 +7,14 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
-#include "mezzo/kernels/cuda/stream.h"
+#include "mezzo/kernels/cuda/launch_guard.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/swiglu/swiglu.h"
 
 namespace mezzo::kernels::cuda {
 
 at::Tensor swiglu(const at::Tensor& gate_up_in) {
-  const Launch launch(gate_up_in);
+  const LaunchGuard launch(gate_up_in);
   const at::Tensor gate_up = aligned(gate_up_in);
   std::vector<int64_t> sizes = gate_up.sizes().vec();
   const int64_t C = sizes.back() /= 2;
@@ -25,7 +26,7 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
 
 at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in,
                            at::Tensor* again) {
-  const Launch launch(gate_up_in);
+  const LaunchGuard launch(gate_up_in);
   const at::Tensor gate_up = aligned(gate_up_in), grad = aligned(grad_in);
   const int64_t C = grad.size(-1);
   at::Tensor grad_gate_up = at::empty_like(gate_up);

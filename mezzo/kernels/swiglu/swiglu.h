@@ -20,7 +20,7 @@ at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
                            at::Tensor* again = nullptr);
 
-/// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/stream.h).
+/// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/tensors.h).
 namespace cuda {
 
 at::Tensor swiglu(const at::Tensor& gate_up);
