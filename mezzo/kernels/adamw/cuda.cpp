@@ -19,7 +19,7 @@ bool is_aligned(const AdamWAddresses& p) {
 
 AdamWTensor tensor_of(const AdamWParam& param, const float* step) {
   const AdamWPointers p = adamw_pointers(param);
-  return {p, number_of(p.weight_dtype), number_of(p.grad_dtype), is_aligned(p), step};
+  return {p, dtype_of(p.weight_dtype), dtype_of(p.grad_dtype), is_aligned(p), step};
 }
 
 const float* address(const at::Tensor& number) {

@@ -55,10 +55,10 @@ __device__ __forceinline__ void fetch_wide(const void* base, Place p, float (&to
   for (int k = 0; k < kEach; ++k) to[k] = wide(values[k]);
 }
 
-__device__ __forceinline__ void fetch_wide(Number number, const void* base, Place p,
+__device__ __forceinline__ void fetch_wide(DType dtype, const void* base, Place p,
                                            float (&to)[kEach]) {
-  if (number == Number::kFloat) return fetch_wide<float>(base, p, to);
-  if (number == Number::kBFloat16) return fetch_wide<BFloat16>(base, p, to);
+  if (dtype == DType::kFloat) return fetch_wide<float>(base, p, to);
+  if (dtype == DType::kBFloat16) return fetch_wide<BFloat16>(base, p, to);
   fetch_wide<Half>(base, p, to);
 }
 
@@ -70,7 +70,7 @@ __device__ __forceinline__ void put_narrow(void* base, Place p, const float (&fr
 }
 
 __device__ __forceinline__ void fetch_weight(const AdamWTensor& t, Place p, float (&w)[kEach]) {
-  if (t.remainder == nullptr) return fetch_wide(t.weight_number, t.weight, p, w);
+  if (t.remainder == nullptr) return fetch_wide(t.weight_dtype, t.weight, p, w);
   uint16_t high[kEach] = {};
   int16_t remainder[kEach] = {};
   fetch(t.weight, p, high);
@@ -90,9 +90,9 @@ __device__ __forceinline__ void put_weight(const AdamWTensor& t, Place p, const 
     }
     put(t.weight, p, high);
     put(t.remainder, p, remainder);
-  } else if (t.weight_number == Number::kFloat) {
+  } else if (t.weight_dtype == DType::kFloat) {
     put(t.weight, p, w);
-  } else if (t.weight_number == Number::kBFloat16) {
+  } else if (t.weight_dtype == DType::kBFloat16) {
     put_narrow<BFloat16>(t.weight, p, w);
   } else {
     put_narrow<Half>(t.weight, p, w);
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kThreads) adamw(const __grid_constant__ AdamWB
     const int count = static_cast<int>(max(int64_t{0}, min(int64_t{kEach}, end - at)));
     const Place p{at, count, count == kEach && t.is_aligned};
     float g[kEach] = {}, w[kEach] = {};
-    fetch_wide(t.grad_number, t.grad, p, g);
+    fetch_wide(t.grad_dtype, t.grad, p, g);
     for (int k = 0; k < kEach; ++k) g[k] = a.grad_scale == 1.0f ? g[k] : g[k] / a.grad_scale;
     fetch_weight(t, p, w);
     if (t.exp_avg_scale == nullptr) {

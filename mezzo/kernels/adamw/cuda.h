@@ -3,13 +3,13 @@
 #include <cstdint>
 
 #include "mezzo/kernels/adamw/addresses.h"
-#include "mezzo/kernels/cuda/number.h"
+#include "mezzo/kernels/cuda/dtype.h"
 
 namespace mezzo::kernels::cuda {
 
 /// An AdamWParam on a GPU.
 struct AdamWTensor : AdamWAddresses {
-  Number weight_number, grad_number;
+  DType weight_dtype, grad_dtype;
   bool is_aligned;    // all at multiples of 16 bytes
   const float* step;  // of the parameter, this one counted; null: `numbers` says all
 };

@@ -6,8 +6,8 @@
 #include <c10/util/Half.h>
 
 #include "mezzo/kernels/cuda/compiler.cuh"
+#include "mezzo/kernels/cuda/dtype.h"
 #include "mezzo/kernels/cuda/launch.h"
-#include "mezzo/kernels/cuda/number.h"
 
 namespace mezzo::kernels::cuda {
 
@@ -40,13 +40,13 @@ __device__ __forceinline__ void store(T* to, const Pack<T, N>& values) {
   *reinterpret_cast<Pack<T, N>*>(to) = values;
 }
 
-/// f(T{}) for the type that `number` names.
+/// f(T{}) for the type that `dtype` names.
 template <class F>
-void with_number(Number number, F&& f) {
-  switch (number) {
-    case Number::kFloat:
+void with_dtype(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::kFloat:
       return f(float{});
-    case Number::kBFloat16:
+    case DType::kBFloat16:
       return f(BFloat16{});
     default:
       return f(Half{});

@@ -2,15 +2,15 @@
 
 namespace mezzo::kernels::cuda {
 
-bool is_number(at::ScalarType dtype) {
+bool is_kernel_dtype(at::ScalarType dtype) {
   return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
 }
 
-bool takes(const at::Tensor& x) { return x.is_cuda() && is_number(x.scalar_type()); }
+bool takes(const at::Tensor& x) { return x.is_cuda() && is_kernel_dtype(x.scalar_type()); }
 
-Number number_of(at::ScalarType dtype) {
-  if (dtype == at::kFloat) return Number::kFloat;
-  return dtype == at::kBFloat16 ? Number::kBFloat16 : Number::kHalf;
+DType dtype_of(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return DType::kFloat;
+  return dtype == at::kBFloat16 ? DType::kBFloat16 : DType::kHalf;
 }
 
 at::Tensor aligned(const at::Tensor& x) {

@@ -18,7 +18,7 @@ ExponentCounts exponent_counts(const at::Tensor& tensor) {
   const LaunchGuard launch(tensor);
   const at::Tensor x = aligned(tensor.detach());
   const at::Tensor counts = at::zeros({kWords}, x.options().dtype(at::kLong));
-  launch_exponent_counts(x.const_data_ptr(), x.numel(), number_of(x.scalar_type()),
+  launch_exponent_counts(x.const_data_ptr(), x.numel(), dtype_of(x.scalar_type()),
                          static_cast<DeviceExponentCounts*>(counts.mutable_data_ptr()),
                          launch.stream());
   const at::Tensor on_host = counts.cpu();

@@ -64,9 +64,9 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void launch_exponent_counts(const void* x, int64_t N, Number number, DeviceExponentCounts* counts,
+void launch_exponent_counts(const void* x, int64_t N, DType dtype, DeviceExponentCounts* counts,
                             void* stream) {
-  with_number(number, [&]<class T>(T) {
+  with_dtype(dtype, [&]<class T>(T) {
     launch(count<T>, ceil_div(N, kTile), kThreads, stream, static_cast<const T*>(x), N, counts);
   });
 }

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "mezzo/kernels/cuda/number.h"
+#include "mezzo/kernels/cuda/dtype.h"
 
 namespace mezzo::kernels::cuda {
 
@@ -15,7 +15,7 @@ struct DeviceExponentCounts {
 };
 
 /// x: N numbers at a multiple of 16 bytes.
-void launch_exponent_counts(const void* x, int64_t N, Number number, DeviceExponentCounts* counts,
+void launch_exponent_counts(const void* x, int64_t N, DType dtype, DeviceExponentCounts* counts,
                             void* stream);
 
 }  // namespace mezzo::kernels::cuda

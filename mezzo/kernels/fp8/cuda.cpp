@@ -49,7 +49,7 @@ Fp8 fp8_cast(const at::Tensor& x_in, const at::Tensor& scale, const Fp8Cast& cas
        .amax = cast.amax.defined() ? cast.amax.mutable_data_ptr<float>() : nullptr,
        .rows = rows,
        .C = C,
-       .number = number_of(x.scalar_type()),
+       .dtype = dtype_of(x.scalar_type()),
        .format = cast.dtype == at::kFloat8_e4m3fn ? Fp8Format::kE4M3 : Fp8Format::kE5M2},
       launch.stream());
   return result;

@@ -135,7 +135,7 @@ void launch_tiles(const Fp8Rows& a, void* stream) {
 
 void launch_fp8_cast(const Fp8Rows& a, void* stream) {
   if (a.rows == 0 || a.C == 0) return;
-  with_number(a.number, [&]<class T>(T) {
+  with_dtype(a.dtype, [&]<class T>(T) {
     if (a.format == Fp8Format::kE4M3) {
       launch_tiles<T, Float8_e4m3fn>(a, stream);
     } else {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "mezzo/kernels/cuda/number.h"
+#include "mezzo/kernels/cuda/dtype.h"
 
 namespace mezzo::kernels::cuda {
 
@@ -16,7 +16,7 @@ struct Fp8Rows {
   void* transposed;  // [C, rows], as aligned, or null
   float* amax;       // or null
   int64_t rows, C;
-  Number number;
+  DType dtype;
   Fp8Format format;
 };
 

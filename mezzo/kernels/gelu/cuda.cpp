@@ -14,7 +14,7 @@ at::Tensor tanh_gelu(const at::Tensor& x_in) {
   const LaunchGuard launch(x_in);
   const at::Tensor x = aligned(x_in);
   at::Tensor y = at::empty_like(x);
-  launch_gelu(x.const_data_ptr(), y.mutable_data_ptr(), x.numel(), number_of(x.scalar_type()),
+  launch_gelu(x.const_data_ptr(), y.mutable_data_ptr(), x.numel(), dtype_of(x.scalar_type()),
               launch.stream());
   return y;
 }
@@ -27,7 +27,7 @@ at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in,
   if (again != nullptr) *again = at::empty_like(x);
   launch_gelu_backward(grad.const_data_ptr(), x.const_data_ptr(), grad_x.mutable_data_ptr(),
                        again != nullptr ? again->mutable_data_ptr() : nullptr, x.numel(),
-                       number_of(x.scalar_type()), launch.stream());
+                       dtype_of(x.scalar_type()), launch.stream());
   return grad_x;
 }
 

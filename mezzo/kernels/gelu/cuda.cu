@@ -68,18 +68,18 @@ int64_t blocks_for(int64_t N) {
 
 }  // namespace
 
-void launch_gelu(const void* x, void* y, int64_t N, Number number, void* stream) {
+void launch_gelu(const void* x, void* y, int64_t N, DType dtype, void* stream) {
   if (N == 0) return;
-  with_number(number, [&]<class T>(T) {
+  with_dtype(dtype, [&]<class T>(T) {
     launch(gelu_loop<T>, blocks_for<T>(N), kThreads, stream, static_cast<const T*>(x),
            static_cast<T*>(y), N);
   });
 }
 
 void launch_gelu_backward(const void* grad, const void* x, void* grad_x, void* y, int64_t N,
-                          Number number, void* stream) {
+                          DType dtype, void* stream) {
   if (N == 0) return;
-  with_number(number, [&]<class T>(T) {
+  with_dtype(dtype, [&]<class T>(T) {
     launch(gelu_grad_loop<T>, blocks_for<T>(N), kThreads, stream, static_cast<const T*>(grad),
            static_cast<const T*>(x), static_cast<T*>(grad_x), static_cast<T*>(y), N);
   });

@@ -21,7 +21,7 @@ std::vector<Gradient> gradients_of(const std::vector<at::Tensor>& grads) {
     void* values = grad.mutable_data_ptr();
     all.push_back({.values = values,
                    .N = grad.numel(),
-                   .number = number_of(grad.scalar_type()),
+                   .dtype = dtype_of(grad.scalar_type()),
                    .is_aligned = reinterpret_cast<uintptr_t>(values) % 16 == 0});
   }
   return all;

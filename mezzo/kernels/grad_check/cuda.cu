@@ -72,9 +72,9 @@ __device__ Facts check_tile(const Gradient& gradient, int64_t begin, int64_t end
 
 __device__ Facts check_tile(const Gradient& gradient, int64_t begin, int64_t end, float factor,
                             float smallest_normal) {
-  if (gradient.number == Number::kFloat)
+  if (gradient.dtype == DType::kFloat)
     return check_tile<float>(gradient, begin, end, factor, smallest_normal);
-  if (gradient.number == Number::kBFloat16)
+  if (gradient.dtype == DType::kBFloat16)
     return check_tile<BFloat16>(gradient, begin, end, factor, smallest_normal);
   return check_tile<Half>(gradient, begin, end, factor, smallest_normal);
 }

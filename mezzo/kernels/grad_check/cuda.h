@@ -2,14 +2,14 @@
 
 #include <cstdint>
 
-#include "mezzo/kernels/cuda/number.h"
+#include "mezzo/kernels/cuda/dtype.h"
 
 namespace mezzo::kernels::cuda {
 
 struct Gradient {
   void* values;
   int64_t N;
-  Number number;
+  DType dtype;
   bool is_aligned;  // at a multiple of 16 bytes
 };
 

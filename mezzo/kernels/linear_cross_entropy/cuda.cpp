@@ -67,7 +67,7 @@ LossAndGradients linear_cross_entropy_cuda(const at::Tensor& x, const at::Tensor
                             .label_smoothing = static_cast<float>(options.label_smoothing),
                             .z_loss = static_cast<float>(options.z_loss),
                             .wants_gradient = wanted.x || wanted.weight,
-                            .number = cuda::number_of(logits.scalar_type())},
+                            .dtype = cuda::dtype_of(logits.scalar_type())},
                            launch.stream());
     if (wanted.x) product_into(result.grad_x.slice(0, begin, end), logits, weight, /*adds=*/false);
     if (wanted.weight) product_into(result.grad_weight, logits.t(), x_chunk, /*adds=*/begin > 0);

@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads) loss_rows(LossRows a) {
 
 void launch_loss_rows(const LossRows& a, void* stream) {
   if (a.rows == 0) return;
-  with_number(a.number, [&]<class T>(T) {
+  with_dtype(a.dtype, [&]<class T>(T) {
     constexpr int kWidth = 16 / sizeof(T);
     if (a.V % kWidth == 0) {
       launch(loss_rows<T, kWidth>, a.rows, kThreads, stream, a);

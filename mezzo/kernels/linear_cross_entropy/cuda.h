@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "mezzo/kernels/cuda/number.h"
+#include "mezzo/kernels/cuda/dtype.h"
 
 namespace mezzo::kernels::cuda {
 
@@ -16,7 +16,7 @@ struct LossRows {
   int64_t rows, V, ignore_index;
   float label_smoothing, z_loss;
   bool wants_gradient;
-  Number number;
+  DType dtype;
 };
 
 void launch_loss_rows(const LossRows& rows, void* stream);

@@ -32,8 +32,8 @@ at::Tensor statistics_like(const at::Tensor& x) {
 
 bool takes_norm(const at::Tensor& x, at::ScalarType out) {
   const at::ScalarType stream = x.scalar_type();
-  return takes(x) && x.numel() > 0 && is_number(out) && (stream == at::kFloat || stream == out) &&
-         row_layout(x.size(-1)).threads > 0;
+  return takes(x) && x.numel() > 0 && is_kernel_dtype(out) &&
+         (stream == at::kFloat || stream == out) && row_layout(x.size(-1)).threads > 0;
 }
 
 ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
@@ -59,9 +59,9 @@ ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
                     .rows = x.numel() / x.size(-1),
                     .C = x.size(-1),
                     .eps = static_cast<float>(eps),
-                    .stream_number = number_of(x.scalar_type()),
-                    .branch_number = number_of(branch.defined() ? branch.scalar_type() : dtype),
-                    .out = number_of(dtype)},
+                    .stream_dtype = dtype_of(x.scalar_type()),
+                    .branch_dtype = dtype_of(branch.defined() ? branch.scalar_type() : dtype),
+                    .out = dtype_of(dtype)},
                    launch.stream());
   return result;
 }
@@ -83,9 +83,9 @@ at::Tensor norm_again(const at::Tensor& sum_in, const at::Tensor& mean, const at
                      .rows = sum.numel() / sum.size(-1),
                      .C = sum.size(-1),
                      .eps = 0.0f,
-                     .stream_number = number_of(sum.scalar_type()),
-                     .branch_number = number_of(dtype),
-                     .out = number_of(dtype)},
+                     .stream_dtype = dtype_of(sum.scalar_type()),
+                     .branch_dtype = dtype_of(dtype),
+                     .out = dtype_of(dtype)},
                     launch.stream());
   return normed;
 }
@@ -101,10 +101,9 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
   const at::Tensor grad_sum =
       grad_sum_in.defined() ? aligned(grad_sum_in.to(sum.scalar_type())) : grad_sum_in;
   const int64_t C = sum.size(-1), rows = sum.numel() / C;
-  const Number stream_number = number_of(sum.scalar_type()),
-               out = number_of(grad_normed.scalar_type());
+  const DType stream_dtype = dtype_of(sum.scalar_type()), out = dtype_of(grad_normed.scalar_type());
   // As many as run at once: all of them begin together and end together.
-  const int resident = resident_norm_grad_blocks(C, stream_number, out) * launch.multiprocessors();
+  const int resident = resident_norm_grad_blocks(C, stream_dtype, out) * launch.multiprocessors();
   const auto blocks = static_cast<int>(std::min<int64_t>(rows, resident));
   at::Tensor grad_x = at::empty_like(sum),
              grad_branch = extras.branch ? at::empty_like(grad_normed) : at::Tensor(),
@@ -124,7 +123,7 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
                          .rows = rows,
                          .C = C,
                          .blocks = blocks,
-                         .stream_number = stream_number,
+                         .stream_dtype = stream_dtype,
                          .out = out},
                         launch.stream());
   const at::Tensor sums = partials.sum(1);

@@ -164,10 +164,10 @@ void with_items(int items, F&& f) {
 
 /// f(T{}, O{}): a stream of 32 bits takes any output, one of 16 bits its own.
 template <class F>
-void with_numbers(Number stream_number, Number out, F&& f) {
-  with_number(stream_number, [&]<class T>(T) {
+void with_dtypes(DType stream_dtype, DType out, F&& f) {
+  with_dtype(stream_dtype, [&]<class T>(T) {
     if constexpr (std::is_same_v<T, float>) {
-      with_number(out, [&]<class O>(O) { f(T{}, O{}); });
+      with_dtype(out, [&]<class O>(O) { f(T{}, O{}); });
     } else {
       f(T{}, T{});
     }
@@ -178,9 +178,9 @@ void with_numbers(Number stream_number, Number out, F&& f) {
 
 void launch_norm_rows(const NormRows& a, void* stream) {
   const RowLayout layout = row_layout(a.C);
-  with_numbers(a.stream_number, a.out, [&]<class T, class O>(T, O) {
+  with_dtypes(a.stream_dtype, a.out, [&]<class T, class O>(T, O) {
     with_items(layout.items, [&]<int Items>(std::integral_constant<int, Items>) {
-      if (a.branch_number == a.out) {
+      if (a.branch_dtype == a.out) {
         launch(norm_rows<T, O, O, Items>, a.rows, layout.threads, stream, a);
       } else {
         launch(norm_rows<T, float, O, Items>, a.rows, layout.threads, stream, a);
@@ -191,24 +191,24 @@ void launch_norm_rows(const NormRows& a, void* stream) {
 
 void launch_norm_again(const NormRows& a, void* stream) {
   const int threads = row_layout(a.C).threads;
-  with_numbers(a.stream_number, a.out, [&]<class T, class O>(T, O) {
+  with_dtypes(a.stream_dtype, a.out, [&]<class T, class O>(T, O) {
     launch(norm_again<T, O>, a.rows, threads, stream, a);
   });
 }
 
 void launch_norm_grad_rows(const NormGradRows& a, void* stream) {
   const RowLayout layout = row_layout(a.C);
-  with_numbers(a.stream_number, a.out, [&]<class T, class O>(T, O) {
+  with_dtypes(a.stream_dtype, a.out, [&]<class T, class O>(T, O) {
     with_items(layout.items, [&]<int Items>(std::integral_constant<int, Items>) {
       launch(norm_grad_rows<T, O, Items>, a.blocks, layout.threads, stream, a);
     });
   });
 }
 
-int resident_norm_grad_blocks(int64_t C, Number stream_number, Number out) {
+int resident_norm_grad_blocks(int64_t C, DType stream_dtype, DType out) {
   const RowLayout layout = row_layout(C);
   int blocks = 0;
-  with_numbers(stream_number, out, [&]<class T, class O>(T, O) {
+  with_dtypes(stream_dtype, out, [&]<class T, class O>(T, O) {
     with_items(layout.items, [&]<int Items>(std::integral_constant<int, Items>) {
       blocks = resident_blocks(norm_grad_rows<T, O, Items>, layout.threads);
     });

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "mezzo/kernels/cuda/number.h"
+#include "mezzo/kernels/cuda/dtype.h"
 
 namespace mezzo::kernels::cuda {
 
@@ -10,17 +10,17 @@ namespace mezzo::kernels::cuda {
 // bytes; C has a row_layout().
 
 struct NormRows {
-  const void* x;       // in `stream_number`
-  const void* branch;  // in branch_number, `out` or fp32; null: the sum is x, and is not written
+  const void* x;       // in `stream_dtype`
+  const void* branch;  // in branch_dtype, `out` or fp32; null: the sum is x, and is not written
   const float* weight;
   const float* bias;  // null: zero
-  void* sum;          // in stream_number
+  void* sum;          // in stream_dtype
   void* normed;       // in `out`
   float* mean;        // null: RMSNorm, which has none
   float* rstd;
   int64_t rows, C;
   float eps;
-  Number stream_number, branch_number, out;
+  DType stream_dtype, branch_dtype, out;
 };
 
 void launch_norm_rows(const NormRows& rows, void* stream);
@@ -30,7 +30,7 @@ void launch_norm_again(const NormRows& rows, void* stream);
 
 struct NormGradRows {
   const void* grad_normed;  // in `out`
-  const void* grad_sum;     // in stream_number; null: zero
+  const void* grad_sum;     // in stream_dtype; null: zero
   const void* sum;
   const float* mean;  // null: RMSNorm
   const float *rstd, *weight;
@@ -40,12 +40,12 @@ struct NormGradRows {
   float* partials;  // [2, blocks, C]: each block's share of grad weight, then of grad bias
   int64_t rows, C;
   int blocks;
-  Number stream_number, out;
+  DType stream_dtype, out;
 };
 
 void launch_norm_grad_rows(const NormGradRows& rows, void* stream);
 
 /// How many of these blocks a multiprocessor runs at once.
-int resident_norm_grad_blocks(int64_t C, Number stream_number, Number out);
+int resident_norm_grad_blocks(int64_t C, DType stream_dtype, DType out);
 
 }  // namespace mezzo::kernels::cuda

@@ -21,7 +21,7 @@ at::Tensor rotate_pairs(const at::Tensor& x_in, const at::Tensor& table_in, Rope
                .shape = rope_shape(x),
                .direction = is_inverse ? -1.0f : 1.0f,
                .is_interleaved = pairs == RopePairs::kInterleaved,
-               .number = number_of(x.scalar_type())},
+               .dtype = dtype_of(x.scalar_type())},
               launch.stream());
   return y;
 }

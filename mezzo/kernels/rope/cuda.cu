@@ -66,7 +66,7 @@ void launch_pairs(const Rope& a, void* stream) {
 
 void launch_rope(const Rope& a, void* stream) {
   if (a.shape.B * a.shape.T * a.shape.H * a.shape.D == 0) return;
-  with_number(a.number, [&]<class T>(T) {
+  with_dtype(a.dtype, [&]<class T>(T) {
     if (a.is_interleaved) return launch_pairs<T, true>(a, stream);
     launch_pairs<T, false>(a, stream);
   });

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "mezzo/kernels/cuda/number.h"
+#include "mezzo/kernels/cuda/dtype.h"
 #include "mezzo/kernels/rope/shape.h"
 
 namespace mezzo::kernels::cuda {
@@ -14,7 +14,7 @@ struct Rope {
   RopeShape shape;
   float direction;  // 1, or -1 to turn back
   bool is_interleaved;
-  Number number;  // of x and y
+  DType dtype;  // of x and y
 };
 
 void launch_rope(const Rope& rope, void* stream);

@@ -20,7 +20,7 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
   const int64_t C = sizes.back() /= 2;
   at::Tensor y = at::empty(sizes, gate_up.options());
   launch_swiglu(gate_up.const_data_ptr(), y.mutable_data_ptr(), C == 0 ? 0 : y.numel() / C, C,
-                number_of(y.scalar_type()), launch.stream());
+                dtype_of(y.scalar_type()), launch.stream());
   return y;
 }
 
@@ -34,7 +34,7 @@ at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_
   launch_swiglu_backward(
       grad.const_data_ptr(), gate_up.const_data_ptr(), grad_gate_up.mutable_data_ptr(),
       again != nullptr ? again->mutable_data_ptr() : nullptr, C == 0 ? 0 : grad.numel() / C, C,
-      number_of(grad.scalar_type()), launch.stream());
+      dtype_of(grad.scalar_type()), launch.stream());
   return grad_gate_up;
 }
 

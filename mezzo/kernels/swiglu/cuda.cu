@@ -46,8 +46,8 @@ __global__ void swiglu_grad_loop(const T* grad_y, const T* gate_up, T* grad_gate
 
 /// f(T{}, integral constant Width): 16 bytes at a time where a row is made of whole ones.
 template <class F>
-void with_width(Number number, int64_t C, F&& f) {
-  with_number(number, [&]<class T>(T) {
+void with_width(DType dtype, int64_t C, F&& f) {
+  with_dtype(dtype, [&]<class T>(T) {
     constexpr int kWidth = 16 / sizeof(T);
     if (C % kWidth == 0) return f(T{}, std::integral_constant<int, kWidth>{});
     f(T{}, std::integral_constant<int, 1>{});
@@ -56,19 +56,19 @@ void with_width(Number number, int64_t C, F&& f) {
 
 }  // namespace
 
-void launch_swiglu(const void* gate_up, void* y, int64_t rows, int64_t C, Number number,
+void launch_swiglu(const void* gate_up, void* y, int64_t rows, int64_t C, DType dtype,
                    void* stream) {
   if (rows * C == 0) return;
-  with_width(number, C, [&]<class T, int Width>(T, std::integral_constant<int, Width>) {
+  with_width(dtype, C, [&]<class T, int Width>(T, std::integral_constant<int, Width>) {
     launch(swiglu_loop<T, Width>, ceil_div(rows * C, Width * kThreads), kThreads, stream,
            static_cast<const T*>(gate_up), static_cast<T*>(y), rows * C, C);
   });
 }
 
 void launch_swiglu_backward(const void* grad, const void* gate_up, void* grad_gate_up, void* y,
-                            int64_t rows, int64_t C, Number number, void* stream) {
+                            int64_t rows, int64_t C, DType dtype, void* stream) {
   if (rows * C == 0) return;
-  with_width(number, C, [&]<class T, int Width>(T, std::integral_constant<int, Width>) {
+  with_width(dtype, C, [&]<class T, int Width>(T, std::integral_constant<int, Width>) {
     launch(swiglu_grad_loop<T, Width>, ceil_div(rows * C, Width * kThreads), kThreads, stream,
            static_cast<const T*>(grad), static_cast<const T*>(gate_up),
            static_cast<T*>(grad_gate_up), static_cast<T*>(y), rows * C, C);
