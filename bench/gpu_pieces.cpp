@@ -119,7 +119,7 @@ void head(const Shape& s) {
       at::randint(s.V, {s.tokens()}, at::TensorOptions(at::kCUDA).dtype(at::kLong));
   print_operations(
       "head and loss, 3 products", 6.0 * static_cast<double>(s.tokens() * s.C * s.V),
-      [&] { kernels::linear_cross_entropy_cuda(x, w, targets, {}, {.x = true, .weight = true}); });
+      [&] { kernels::cuda::linear_cross_entropy(x, w, targets, {}, {.x = true, .weight = true}); });
 }
 
 void optimizer(bool is_8bit) {

@@ -105,7 +105,7 @@ TEST_P(AdamWKernels, HasTheBitsOfItsReferenceForAwkwardSizes) {
       plain.grad = gradient({N}, step, grad_dtype);
       fused.grad = there(plain.grad);
       adamw_({fused});
-      adamw_reference_(plain);
+      reference::adamw_(plain);
     }
     expect_equal(fused, plain);
   }

@@ -36,14 +36,14 @@ TEST_P(ExponentCountsOf, AreThoseOfThePlainCode) {
     x.index_put_({at::randint(N, {N / 60})}, at::tensor(kInf));
     x.index_put_({at::randint(N, {N / 70})}, at::tensor(-kInf));
     x = x.to(GetParam());
-    expect_equal(exponent_counts(x), exponent_counts_reference(x));
+    expect_equal(exponent_counts(x), reference::exponent_counts(x));
   }
 }
 
 TEST_P(ExponentCountsOf, AreTheSameForAnyLayoutAndNumberOfThreads) {
   const at::Tensor x = at::randn({200, 1000}).to(GetParam());
   const int threads = at::get_num_threads();
-  const ExponentCounts expected = exponent_counts_reference(x);
+  const ExponentCounts expected = reference::exponent_counts(x);
   for (const int count : {1, 2, 5}) {
     at::set_num_threads(count);
     expect_equal(exponent_counts(x), expected);
@@ -51,7 +51,7 @@ TEST_P(ExponentCountsOf, AreTheSameForAnyLayoutAndNumberOfThreads) {
   }
   at::set_num_threads(threads);
   expect_equal(exponent_counts(x.slice(1, 0, 1000, 3)),
-               exponent_counts_reference(x.slice(1, 0, 1000, 3)));
+               reference::exponent_counts(x.slice(1, 0, 1000, 3)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, ExponentCountsOf,

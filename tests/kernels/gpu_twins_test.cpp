@@ -247,7 +247,7 @@ LossAndInputGradients loss_of(const at::Tensor& x, const at::Tensor& weight,
                               const at::Tensor& targets, const LinearCrossEntropyOptions& options) {
 #ifdef MEZZO_EMULATED_GPU
   const LossAndGradients of =
-      linear_cross_entropy_cuda(x, weight, targets, options, {.x = true, .weight = true});
+      cuda::linear_cross_entropy(x, weight, targets, options, {.x = true, .weight = true});
   return {of.loss, of.grad_x * 3.0 * of.per_row, of.grad_weight * 3.0 * of.per_row};
 #else
   const at::Tensor own_x = x.detach().requires_grad_(),
@@ -460,7 +460,7 @@ TEST_F(ExponentCountsTwinOnGpu, CountAsTheReference) {
         x.slice(0, 50, 60).fill_(1e-41f);
       }
       x = x.to(dtype);
-      const ExponentCounts want = exponent_counts_reference(x),
+      const ExponentCounts want = reference::exponent_counts(x),
                            got = tested::exponent_counts(on_gpu(x));
       EXPECT_EQ(got.by_exponent, want.by_exponent);
       EXPECT_EQ(got.zeros, want.zeros);

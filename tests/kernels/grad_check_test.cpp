@@ -107,7 +107,8 @@ TEST_P(GradCheckOn, FactsAreThoseOfTheReference) {
       const std::vector<GradFacts> facts = check_and_unscale_(copies(grads, device), 0.25f, normal);
       for (size_t i = 0; i < grads.size(); ++i) {
         const at::Tensor copy = grads[i].clone();
-        EXPECT_EQ(facts[i], check_and_unscale_reference_(copy, 0.25f, normal)) << dtype << " " << i;
+        EXPECT_EQ(facts[i], reference::check_and_unscale_(copy, 0.25f, normal))
+            << dtype << " " << i;
       }
     }
   }
@@ -118,7 +119,7 @@ TEST_P(GradCheckOn, ABlockFullOfOneKindIsCountedToTheEnd) {
     for (const double value : {kNaN, kInf, -kInf, 0.0, 0x1p-15}) {
       const at::Tensor grad = at::full({9'000}, value, dtype);
       EXPECT_EQ(check_and_unscale_({there(grad)}, 1.0f, kNormal).front(),
-                check_and_unscale_reference_(grad, 1.0f, kNormal))
+                reference::check_and_unscale_(grad, 1.0f, kNormal))
           << dtype << " " << value;
     }
   }

@@ -83,7 +83,7 @@ TEST_P(LinearCrossEntropyOnCpu, ChunksOfAnySizeAreWithinTheBounds) {
   const int64_t V = c.weight.size(0);
   const int64_t bytes = kernels::widens(c.x.scalar_type()) ? 4 : c.x.element_size();
   for (const int64_t rows : {1, 10, 256}) {
-    const LossAndGradients got = linear_cross_entropy_cpu(
+    const LossAndGradients got = cpu::linear_cross_entropy(
         c.x, c.weight, c.targets, c.options, {.x = true, .weight = true}, rows * V * bytes);
     expect_within_bounds({got.loss, got.grad_x, got.grad_weight}, c);
   }
@@ -132,7 +132,7 @@ TEST(LinearCrossEntropyReference, IsPytorchsCrossEntropyOfTheLogits) {
   const at::Tensor expected =
       at::cross_entropy_loss(at::linear(c.x, c.weight), c.targets, {}, at::Reduction::Mean, 3, 0.2);
   EXPECT_TRUE(
-      at::equal(linear_cross_entropy_reference(c.x, c.weight, c.targets, c.options), expected));
+      at::equal(reference::linear_cross_entropy(c.x, c.weight, c.targets, c.options), expected));
 }
 
 TEST(LinearCrossEntropyReference, GradientIsTheFiniteDifference) {
@@ -141,7 +141,7 @@ TEST(LinearCrossEntropyReference, GradientIsTheFiniteDifference) {
   const LossValues exact = exact_values(c);
   constexpr double kStep = 0x1p-14;
   const auto loss = [&](const at::Tensor& x) {
-    return linear_cross_entropy_reference(x, c.weight, c.targets, c.options);
+    return reference::linear_cross_entropy(x, c.weight, c.targets, c.options);
   };
   for (int64_t i = 0; i < c.x.numel(); ++i) {
     at::Tensor step = at::zeros_like(c.x);
@@ -290,8 +290,8 @@ TEST(LinearCrossEntropyOp, ManyChunksNeedLessThanTheLogits) {
   const LossCase c = random_case(512, 4097, 32, at::kBFloat16);
   const int64_t logits_bytes = 512 * 4097 * 2;
   const TensorMemoryMeter memory;
-  linear_cross_entropy_cpu(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true},
-                           logits_bytes / 16);
+  cpu::linear_cross_entropy(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true},
+                            logits_bytes / 16);
   EXPECT_LT(memory.peak_bytes(), logits_bytes);
 }
 
@@ -302,7 +302,7 @@ TEST(LinearCrossEntropyOp, TakesOneChunkWhereThatNeedsLess) {
   constexpr int64_t N = 2048, V = 17'000, C = 1024;
   const LossCase c = random_case(N, V, C, at::kBFloat16);
   const TensorMemoryMeter memory;
-  linear_cross_entropy_cpu(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true});
+  cpu::linear_cross_entropy(c.x, c.weight, c.targets, c.options, {.x = true, .weight = true});
   EXPECT_LT(memory.peak_bytes(), 2 * V * (N + C) + 4 * V * C / 8);
 }
 

@@ -116,10 +116,10 @@ void adamw_(const std::vector<AdamWParam>& params) {
     } else if (has_gpu_kernel(p)) {
       on_gpu[p.weight.device().index()].push_back(p);
     } else {
-      adamw_reference_(p);
+      reference::adamw_(p);
     }
   }
-  adamw_cpu(on_cpu);
+  cpu::adamw_(on_cpu);
   if constexpr (kHasCuda) {
     for (const auto& [device, own] : on_gpu) cuda::adamw_(own);
   }

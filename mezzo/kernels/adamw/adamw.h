@@ -45,7 +45,7 @@ struct AdamWOnDevice {
 /// the number of threads, and its baseline round otherwise: one ULP of m and v in a step.) The
 /// gradient is left as it is. Zero elements are fine. NaN and Inf pass into weight and moments.
 ///
-/// On a CPU, and a GPU that the build has kernels for; elsewhere by adamw_reference_().
+/// On a CPU, and a GPU that the build has kernels for; elsewhere by reference::adamw_().
 void adamw_(const std::vector<AdamWParam>& params);
 
 namespace cuda {
@@ -65,7 +65,11 @@ void adamw_on_device_(const std::vector<AdamWParam>& params, const std::vector<a
 
 }  // namespace cuda
 
+namespace reference {
+
 /// The same as tensor code, on any device; on a CPU the same bits.
-void adamw_reference_(const AdamWParam& param);
+void adamw_(const AdamWParam& param);
+
+}  // namespace reference
 
 }  // namespace mezzo::kernels

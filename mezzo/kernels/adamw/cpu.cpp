@@ -168,7 +168,7 @@ MEZZO_INLINE void step_range(const AdamWPointers* p, int64_t begin, int64_t end)
 
 }  // namespace
 
-void adamw_cpu(const std::vector<AdamWPointers>& params) {
+void cpu::adamw_(const std::vector<AdamWPointers>& params) {
   Blocks tiles(kTile);
   for (const AdamWPointers& p : params) tiles.add(p.N);
   tiles.share_out([&](size_t i, int64_t begin, int64_t end) {

@@ -20,6 +20,11 @@ AdamWPointers adamw_pointers(const AdamWParam& param);
 /// Throws Error, naming what does not fit, for parameters that adamw_() cannot step.
 void check_adamw(const std::vector<AdamWParam>& params);
 
-void adamw_cpu(const std::vector<AdamWPointers>& params);
+namespace cpu {
+
+/// kernels::adamw_() of parameters on the CPU, which have been checked.
+void adamw_(const std::vector<AdamWPointers>& params);
+
+}  // namespace cpu
 
 }  // namespace mezzo::kernels

@@ -103,7 +103,7 @@ void store_weight_(const AdamWParam& p, const at::Tensor& w) {
 
 }  // namespace
 
-void adamw_reference_(const AdamWParam& p) {
+void reference::adamw_(const AdamWParam& p) {
   const at::NoGradGuard no_grad;
   const AdamWNumbers& a = p.numbers;
   const bool is_8bit = p.exp_avg_scale.defined();

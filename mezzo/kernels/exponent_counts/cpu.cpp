@@ -89,7 +89,7 @@ ExponentCounts exponent_counts(const at::Tensor& tensor) {
   if constexpr (kHasCuda) {
     if (is_plain && cuda::takes(tensor)) return cuda::exponent_counts(tensor);
   }
-  if (!is_plain || !tensor.is_cpu()) return exponent_counts_reference(tensor);
+  if (!is_plain || !tensor.is_cpu()) return reference::exponent_counts(tensor);
   const at::NoGradGuard no_grad;
   const at::Tensor dense =
       tensor.is_non_overlapping_and_dense() ? tensor : tensor.detach().contiguous();
@@ -101,7 +101,7 @@ ExponentCounts exponent_counts(const at::Tensor& tensor) {
     case at::kFloat:
       return counts_of_fp32(dense);
     default:
-      return exponent_counts_reference(dense);
+      return reference::exponent_counts(dense);
   }
 }
 

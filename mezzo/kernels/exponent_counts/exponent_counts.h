@@ -22,8 +22,12 @@ struct ExponentCounts {
 /// host then waits; others are counted by ATen's ops.
 ExponentCounts exponent_counts(const at::Tensor& tensor);
 
+namespace reference {
+
 /// The same, plainly: the definition.
-ExponentCounts exponent_counts_reference(const at::Tensor& tensor);
+ExponentCounts exponent_counts(const at::Tensor& tensor);
+
+}  // namespace reference
 
 namespace cuda {
 

@@ -7,9 +7,9 @@
 
 #include "mezzo/kernels/exponent_counts/exponent_counts.h"
 
-namespace mezzo::kernels {
+namespace mezzo::kernels::reference {
 
-ExponentCounts exponent_counts_reference(const at::Tensor& tensor) {
+ExponentCounts exponent_counts(const at::Tensor& tensor) {
   const at::NoGradGuard no_grad;
   ExponentCounts counts;
   if (tensor.numel() == 0) return counts;
@@ -27,4 +27,4 @@ ExponentCounts exponent_counts_reference(const at::Tensor& tensor) {
   return counts;
 }
 
-}  // namespace mezzo::kernels
+}  // namespace mezzo::kernels::reference

@@ -152,8 +152,8 @@ void add(GradFacts& sum, const GradFacts& part) {
 
 }  // namespace
 
-std::vector<GradFacts> check_and_unscale_cpu_(const std::vector<at::Tensor>& grads, float inv_scale,
-                                              double smallest_normal) {
+std::vector<GradFacts> cpu::check_and_unscale_(const std::vector<at::Tensor>& grads,
+                                               float inv_scale, double smallest_normal) {
   Blocks parts(kBlock);
   std::vector<void*> data;
   for (const at::Tensor& grad : grads) {

@@ -4,10 +4,10 @@
 
 #include "mezzo/kernels/grad_check/grad_check.h"
 
-namespace mezzo::kernels {
+namespace mezzo::kernels::cpu {
 
 /// check_and_unscale_() of gradients on the CPU that are dense in memory.
-std::vector<GradFacts> check_and_unscale_cpu_(const std::vector<at::Tensor>& grads, float inv_scale,
-                                              double smallest_normal);
+std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
+                                          double smallest_normal);
 
-}  // namespace mezzo::kernels
+}  // namespace mezzo::kernels::cpu

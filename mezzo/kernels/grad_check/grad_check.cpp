@@ -49,10 +49,10 @@ std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, 
     } else if (takes_gpu_kernel(grads[i])) {
       on_gpu[grads[i].device().index()].add(grads[i], i);
     } else {
-      facts[i] = check_and_unscale_reference_(grads[i], inv_scale, smallest_normal);
+      facts[i] = reference::check_and_unscale_(grads[i], inv_scale, smallest_normal);
     }
   }
-  on_cpu.put(check_and_unscale_cpu_(on_cpu.grads, inv_scale, smallest_normal), facts);
+  on_cpu.put(cpu::check_and_unscale_(on_cpu.grads, inv_scale, smallest_normal), facts);
   if constexpr (kHasCuda) {
     for (const auto& [device, chosen] : on_gpu)
       chosen.put(cuda::check_and_unscale_(chosen.grads, inv_scale, smallest_normal), facts);

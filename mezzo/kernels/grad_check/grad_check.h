@@ -65,8 +65,10 @@ GradFacts facts_of(const at::Tensor& counts, size_t place, int64_t elements);
 
 }  // namespace cuda
 
-/// The same of one gradient, as tensor code.
-GradFacts check_and_unscale_reference_(const at::Tensor& grad, float inv_scale,
-                                       double smallest_normal);
+namespace reference {
 
+/// The same of one gradient, as tensor code.
+GradFacts check_and_unscale_(const at::Tensor& grad, float inv_scale, double smallest_normal);
+
+}  // namespace reference
 }  // namespace mezzo::kernels

@@ -5,7 +5,7 @@
 
 #include "mezzo/kernels/grad_check/grad_check.h"
 
-namespace mezzo::kernels {
+namespace mezzo::kernels::reference {
 namespace {
 
 int64_t count(const at::Tensor& is_one) { return is_one.sum().item<int64_t>(); }
@@ -19,8 +19,7 @@ void multiply_(const at::Tensor& grad, float factor) {
 
 }  // namespace
 
-GradFacts check_and_unscale_reference_(const at::Tensor& grad, float inv_scale,
-                                       double smallest_normal) {
+GradFacts check_and_unscale_(const at::Tensor& grad, float inv_scale, double smallest_normal) {
   const at::NoGradGuard no_grad;
   GradFacts facts;
   facts.elements = grad.numel();
@@ -37,4 +36,4 @@ GradFacts check_and_unscale_reference_(const at::Tensor& grad, float inv_scale,
   return facts;
 }
 
-}  // namespace mezzo::kernels
+}  // namespace mezzo::kernels::reference

@@ -20,9 +20,9 @@ LossAndGradients loss_and_gradients(const at::Tensor& x, const at::Tensor& weigh
                                     const LinearCrossEntropyOptions& options,
                                     GradientsWanted wanted) {
   if constexpr (kHasCuda) {
-    if (x.is_cuda()) return linear_cross_entropy_cuda(x, weight, targets, options, wanted);
+    if (x.is_cuda()) return cuda::linear_cross_entropy(x, weight, targets, options, wanted);
   }
-  return linear_cross_entropy_cpu(x, weight, targets, options, wanted);
+  return cpu::linear_cross_entropy(x, weight, targets, options, wanted);
 }
 
 /// factor * x in `dtype`, multiplied in fp32 and rounded once, without a read of the factor.

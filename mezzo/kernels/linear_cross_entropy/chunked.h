@@ -21,20 +21,27 @@ struct LossAndGradients {
   at::Tensor per_row;      // 0-dim fp32, on a GPU: what both are still to be multiplied by
 };
 
+namespace cpu {
+
 /// The chunked linear_cross_entropy. x, weight and targets are what it takes, on a CPU, in fp32,
 /// bf16 or fp16; the logits of a chunk take at most chunk_bytes, or one row. Without chunk_bytes
 /// all are one chunk where that takes no more memory than several, which need a sum of grad weight.
-LossAndGradients linear_cross_entropy_cpu(const at::Tensor& x, const at::Tensor& weight,
-                                          const at::Tensor& targets,
-                                          const LinearCrossEntropyOptions& options,
-                                          GradientsWanted wanted,
-                                          std::optional<int64_t> chunk_bytes = std::nullopt);
+LossAndGradients linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
+                                      const at::Tensor& targets,
+                                      const LinearCrossEntropyOptions& options,
+                                      GradientsWanted wanted,
+                                      std::optional<int64_t> chunk_bytes = std::nullopt);
+
+}  // namespace cpu
+
+namespace cuda {
 
 /// The same on a GPU (mezzo/kernels/cuda/flavour.h). Nobody waits for it: how many rows count is
 /// not known on the host.
-LossAndGradients linear_cross_entropy_cuda(const at::Tensor& x, const at::Tensor& weight,
-                                           const at::Tensor& targets,
-                                           const LinearCrossEntropyOptions& options,
-                                           GradientsWanted wanted);
+LossAndGradients linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
+                                      const at::Tensor& targets,
+                                      const LinearCrossEntropyOptions& options,
+                                      GradientsWanted wanted);
 
+}  // namespace cuda
 }  // namespace mezzo::kernels

@@ -75,11 +75,11 @@ void add_product(at::Tensor& sum, const at::Tensor& grad_logits, const at::Tenso
 
 }  // namespace
 
-LossAndGradients linear_cross_entropy_cpu(const at::Tensor& x, const at::Tensor& weight,
-                                          const at::Tensor& targets,
-                                          const LinearCrossEntropyOptions& options,
-                                          GradientsWanted wanted,
-                                          std::optional<int64_t> chunk_bytes) {
+LossAndGradients cpu::linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
+                                           const at::Tensor& targets,
+                                           const LinearCrossEntropyOptions& options,
+                                           GradientsWanted wanted,
+                                           std::optional<int64_t> chunk_bytes) {
   const int64_t V = weight.size(0), C = weight.size(1);
   // Factors that every chunk's products would widen are widened once.
   const at::ScalarType dtype = kernels::widens(x.scalar_type()) ? at::kFloat : x.scalar_type();

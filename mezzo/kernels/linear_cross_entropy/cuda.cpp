@@ -39,10 +39,10 @@ void product_into(at::Tensor sum, const at::Tensor& a, const at::Tensor& b, bool
 
 }  // namespace
 
-LossAndGradients linear_cross_entropy_cuda(const at::Tensor& x, const at::Tensor& weight_in,
-                                           const at::Tensor& targets_in,
-                                           const LinearCrossEntropyOptions& options,
-                                           GradientsWanted wanted) {
+LossAndGradients cuda::linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight_in,
+                                            const at::Tensor& targets_in,
+                                            const LinearCrossEntropyOptions& options,
+                                            GradientsWanted wanted) {
   const cuda::LaunchGuard launch(x);
   const int64_t V = weight_in.size(0), C = weight_in.size(1);
   const at::Tensor rows = x.reshape({-1, C}).contiguous(), weight = weight_in.contiguous();

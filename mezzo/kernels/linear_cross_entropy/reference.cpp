@@ -5,11 +5,11 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/logsumexp.h>
 
-namespace mezzo::kernels {
+namespace mezzo::kernels::reference {
 
-at::Tensor linear_cross_entropy_reference(const at::Tensor& x, const at::Tensor& weight,
-                                          const at::Tensor& targets,
-                                          const LinearCrossEntropyOptions& options) {
+at::Tensor linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& targets,
+                                const LinearCrossEntropyOptions& options) {
   at::Tensor logits = at::linear(x, weight).reshape({-1, weight.size(0)});
   if (logits.scalar_type() != at::kDouble) logits = logits.to(at::kFloat);
   const at::Tensor rows = targets.reshape(-1);
@@ -21,4 +21,4 @@ at::Tensor linear_cross_entropy_reference(const at::Tensor& x, const at::Tensor&
   return loss + options.z_loss * squares.sum() / is_counted.sum();
 }
 
-}  // namespace mezzo::kernels
+}  // namespace mezzo::kernels::reference

@@ -61,7 +61,7 @@ at::Tensor select_linear_cross_entropy(const at::Tensor& x, const at::Tensor& we
     log("dispatch",
         "linear_cross_entropy: " + (refusal.empty() ? "in chunks" : "reference, for " + refusal));
   }
-  if (!refusal.empty()) return linear_cross_entropy_reference(x, weight, targets, options);
+  if (!refusal.empty()) return reference::linear_cross_entropy(x, weight, targets, options);
   return linear_cross_entropy_autograd(x, weight, targets, options);
 }
 

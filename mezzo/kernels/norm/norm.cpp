@@ -48,7 +48,7 @@ double sum_of_squares(const at::Tensor& tensor, int64_t begin, int64_t N) {
   }
 }
 
-double l2_norm_cpu(const std::vector<at::Tensor>& tensors) {
+double norm_on_cpu(const std::vector<at::Tensor>& tensors) {
   Blocks blocks(kBlock);
   for (const at::Tensor& tensor : tensors) blocks.add(tensor.numel());
   std::vector<double> sums(static_cast<size_t>(blocks.count()));
@@ -78,10 +78,10 @@ double l2_norm(const std::vector<at::Tensor>& tensors) {
     dense.push_back(tensor.is_non_overlapping_and_dense() ? tensor : tensor.contiguous());
     is_cpu = is_cpu && tensor.is_cpu();
   }
-  return is_cpu ? l2_norm_cpu(dense) : l2_norm_reference(tensors);
+  return is_cpu ? norm_on_cpu(dense) : reference::l2_norm(tensors);
 }
 
-double l2_norm_reference(const std::vector<at::Tensor>& tensors) {
+double reference::l2_norm(const std::vector<at::Tensor>& tensors) {
   const at::NoGradGuard no_grad;
   double squares = 0.0;
   for (const at::Tensor& tensor : tensors) {

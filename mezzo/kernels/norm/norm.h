@@ -14,7 +14,11 @@ namespace mezzo::kernels {
 /// instruction set. Throws Error for another dtype. Synchronises with a device that is no CPU.
 double l2_norm(const std::vector<at::Tensor>& tensors);
 
+namespace reference {
+
 /// The same as tensor code.
-double l2_norm_reference(const std::vector<at::Tensor>& tensors);
+double l2_norm(const std::vector<at::Tensor>& tensors);
+
+}  // namespace reference
 
 }  // namespace mezzo::kernels

@@ -116,7 +116,7 @@ uint64_t hash_of(const at::Tensor& contiguous) {
 
 TensorStats tensor_stats(const at::Tensor& tensor) {
   if (tensor.numel() == 0 || !tensor.is_floating_point() || !is_readable(tensor))
-    return tensor_stats_reference(tensor);
+    return reference::tensor_stats(tensor);
   const at::NoGradGuard no_grad;
   const at::Tensor dense =
       tensor.is_non_overlapping_and_dense() ? tensor : tensor.detach().contiguous();
@@ -130,7 +130,7 @@ TensorStats tensor_stats(const at::Tensor& tensor) {
     case at::kBFloat16:
       return stats_of<c10::BFloat16>(dense);
     default:
-      return tensor_stats_reference(tensor);
+      return reference::tensor_stats(tensor);
   }
 }
 

@@ -9,14 +9,14 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"
 
-namespace mezzo::kernels {
+namespace mezzo::kernels::reference {
 namespace {
 
 int64_t count(const at::Tensor& is_so) { return is_so.sum().item<int64_t>(); }
 
 }  // namespace
 
-TensorStats tensor_stats_reference(const at::Tensor& tensor) {
+TensorStats tensor_stats(const at::Tensor& tensor) {
   const at::NoGradGuard no_grad;
   at::Tensor values = tensor.detach();
   if (values.is_sparse()) values = values._values();
@@ -39,4 +39,4 @@ TensorStats tensor_stats_reference(const at::Tensor& tensor) {
   return stats;
 }
 
-}  // namespace mezzo::kernels
+}  // namespace mezzo::kernels::reference

@@ -24,8 +24,12 @@ struct TensorStats {
 /// others through ATen's ops, and read back from the device.
 TensorStats tensor_stats(const at::Tensor& tensor);
 
+namespace reference {
+
 /// The same, plainly: the definition.
-TensorStats tensor_stats_reference(const at::Tensor& tensor);
+TensorStats tensor_stats(const at::Tensor& tensor);
+
+}  // namespace reference
 
 /// A hash of the elements' bits in the order of their indices, dtype and size: other bits, or the
 /// same bits elsewhere, give another hash but for chance (2^-32). The same for any number of
