@@ -6,7 +6,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/fp8/ops.h"
 #include "mezzo/kernels/fused_linear/autograd.h"
-#include "mezzo/kernels/linear_cross_entropy/select.h"
+#include "mezzo/kernels/linear_cross_entropy/op.h"
 #include "mezzo/kernels/matmul/matmul.h"
 #include "mezzo/kernels/rope/rotate.h"
 
@@ -36,7 +36,7 @@ TORCH_LIBRARY(mezzo, m) {
   m.def(
       "linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, int ignore_index=-100, "
       "float label_smoothing=0., float z_loss=0.) -> Tensor",
-      &mezzo::kernels::select_linear_cross_entropy);
+      &mezzo::kernels::linear_cross_entropy_op);
   m.def("add_mm_(Tensor(a!) sum, Tensor a, Tensor b) -> Tensor(a!)", &mezzo::kernels::add_mm_op);
   // What is named wide_ is not cast by autocast: the stream and its norm stay as they are.
   m.def(

@@ -6,8 +6,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
-#include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/exponent_counts/exponent_counts.h"
 #include "mezzo/kernels/simd/simd.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"
@@ -84,12 +82,7 @@ ExponentCounts counts_of_fp32(const at::Tensor& dense) {
 
 }  // namespace
 
-ExponentCounts exponent_counts(const at::Tensor& tensor) {
-  const bool is_plain = tensor.numel() > 0 && tensor.layout() == at::kStrided;
-  if constexpr (kHasCuda) {
-    if (is_plain && cuda::takes(tensor)) return cuda::exponent_counts(tensor);
-  }
-  if (!is_plain || !tensor.is_cpu()) return reference::exponent_counts(tensor);
+ExponentCounts cpu::exponent_counts(const at::Tensor& tensor) {
   const at::NoGradGuard no_grad;
   const at::Tensor dense =
       tensor.is_non_overlapping_and_dense() ? tensor : tensor.detach().contiguous();
@@ -98,10 +91,8 @@ ExponentCounts exponent_counts(const at::Tensor& tensor) {
       return counts_of_16_bits<c10::Half>(dense);
     case at::kBFloat16:
       return counts_of_16_bits<c10::BFloat16>(dense);
-    case at::kFloat:
-      return counts_of_fp32(dense);
     default:
-      return reference::exponent_counts(dense);
+      return counts_of_fp32(dense);
   }
 }
 

@@ -29,6 +29,13 @@ ExponentCounts exponent_counts(const at::Tensor& tensor);
 
 }  // namespace reference
 
+namespace cpu {
+
+/// The same by a CPU's loops, of what cpu::takes() (mezzo/kernels/simd/with_type.h).
+ExponentCounts exponent_counts(const at::Tensor& tensor);
+
+}  // namespace cpu
+
 namespace cuda {
 
 /// The same by a GPU's kernel, of at least one number that cuda::takes()

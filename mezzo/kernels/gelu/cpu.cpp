@@ -1,10 +1,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/gelu_backward.h>
 
-#include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/gelu/gelu.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
@@ -41,30 +37,24 @@ MEZZO_INLINE void gelu_grad_loop(const T* grad, const T* x_in, T* grad_x, T* y, 
 
 }  // namespace
 
-at::Tensor tanh_gelu(const at::Tensor& x_in) {
-  if constexpr (kHasCuda) {
-    if (cuda::takes(x_in)) return cuda::tanh_gelu(x_in);
-  }
+at::Tensor cpu::tanh_gelu(const at::Tensor& x_in) {
   const at::Tensor x = x_in.contiguous();
   at::Tensor y = at::empty_like(x);
-  const bool is_done = with_type(x, [&]<class T>(T) {
+  with_type(x, [&]<class T>(T) {
     at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
       simd<gelu_loop<T>>(x.const_data_ptr<T>() + begin, y.mutable_data_ptr<T>() + begin,
                          end - begin);
     });
   });
-  return is_done ? y : at::gelu(x_in, "tanh");
+  return y;
 }
 
-at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in,
-                              at::Tensor* again) {
-  if constexpr (kHasCuda) {
-    if (cuda::takes(x_in)) return cuda::tanh_gelu_backward(grad_in, x_in, again);
-  }
+at::Tensor cpu::tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in,
+                                   at::Tensor* again) {
   const at::Tensor x = x_in.contiguous(), grad = grad_in.contiguous();
   at::Tensor grad_x = at::empty_like(x);
   if (again != nullptr) *again = at::empty_like(x);
-  const bool is_done = with_type(x, [&]<class T>(T) {
+  with_type(x, [&]<class T>(T) {
     const T *from = x.const_data_ptr<T>(), *of_y = grad.const_data_ptr<T>();
     T* to = grad_x.mutable_data_ptr<T>();
     T* y = again != nullptr ? again->mutable_data_ptr<T>() : nullptr;
@@ -76,9 +66,7 @@ at::Tensor tanh_gelu_backward(const at::Tensor& grad_in, const at::Tensor& x_in,
       }
     });
   });
-  if (is_done) return grad_x;
-  if (again != nullptr) *again = tanh_gelu(x_in);
-  return at::gelu_backward(grad_in, x_in, "tanh");
+  return grad_x;
 }
 
 }  // namespace mezzo::kernels

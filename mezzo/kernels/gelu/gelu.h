@@ -17,6 +17,15 @@ at::Tensor tanh_gelu(const at::Tensor& x);
 at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x,
                               at::Tensor* again = nullptr);
 
+/// The same by a CPU's loops, of what cpu::takes() (mezzo/kernels/simd/with_type.h).
+namespace cpu {
+
+at::Tensor tanh_gelu(const at::Tensor& x);
+at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x,
+                              at::Tensor* again = nullptr);
+
+}  // namespace cpu
+
 /// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/tensors.h).
 namespace cuda {
 

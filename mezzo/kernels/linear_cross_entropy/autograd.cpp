@@ -5,7 +5,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/linear_cross_entropy/elementwise.h"
 
@@ -14,16 +13,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-LossAndGradients loss_and_gradients(const at::Tensor& x, const at::Tensor& weight,
-                                    const at::Tensor& targets,
-                                    const LinearCrossEntropyOptions& options,
-                                    GradientsWanted wanted) {
-  if constexpr (kHasCuda) {
-    if (x.is_cuda()) return cuda::linear_cross_entropy(x, weight, targets, options, wanted);
-  }
-  return cpu::linear_cross_entropy(x, weight, targets, options, wanted);
-}
 
 /// factor * x in `dtype`, multiplied in fp32 and rounded once, without a read of the factor.
 at::Tensor scaled_on_device(const at::Tensor& x, const at::Tensor& factor, at::ScalarType dtype) {

@@ -21,9 +21,15 @@ struct LossAndGradients {
   at::Tensor per_row;      // 0-dim fp32, on a GPU: what both are still to be multiplied by
 };
 
+/// The chunked linear_cross_entropy where x is, on a CPU or a GPU.
+LossAndGradients loss_and_gradients(const at::Tensor& x, const at::Tensor& weight,
+                                    const at::Tensor& targets,
+                                    const LinearCrossEntropyOptions& options,
+                                    GradientsWanted wanted);
+
 namespace cpu {
 
-/// The chunked linear_cross_entropy. x, weight and targets are what it takes, on a CPU, in fp32,
+/// The same. x, weight and targets are what linear_cross_entropy takes, on a CPU, in fp32,
 /// bf16 or fp16; the logits of a chunk take at most chunk_bytes, or one row. Without chunk_bytes
 /// all are one chunk where that takes no more memory than several, which need a sum of grad weight.
 LossAndGradients linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,

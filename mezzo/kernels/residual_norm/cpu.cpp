@@ -1,16 +1,10 @@
 #include <algorithm>
-#include <string_view>
-#include <utility>
-
-#include <fmt/ranges.h>
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
-#include "mezzo/base/check.h"
-#include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "mezzo/kernels/residual_norm/rows.h"
 
@@ -52,26 +46,6 @@ const float* address(const at::Tensor& mean) {
   return mean.defined() ? mean.const_data_ptr<float>() : nullptr;
 }
 
-void check_arguments(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
-                     const at::Tensor& bias) {
-  MEZZO_CHECK(x.dim() >= 1 && weight.dim() == 1 && weight.size(0) == x.size(-1), "residual_norm",
-              "weight must have the size of the last dimension of x, [{}], but has [{}]",
-              fmt::join(x.sizes(), ", "), fmt::join(weight.sizes(), ", "));
-  MEZZO_CHECK(!branch.defined() || branch.sizes() == x.sizes(), "residual_norm",
-              "branch must have the shape of x, [{}], but has [{}]", fmt::join(x.sizes(), ", "),
-              fmt::join(branch.sizes(), ", "));
-  MEZZO_CHECK(!bias.defined() || bias.sizes() == weight.sizes(), "residual_norm",
-              "bias must have the shape of weight, [{}], but has [{}]",
-              fmt::join(weight.sizes(), ", "), fmt::join(bias.sizes(), ", "));
-  const std::pair<std::string_view, const at::Tensor&> others[] = {
-      {"branch", branch}, {"weight", weight}, {"bias", bias}};
-  for (const auto& [name, other] : others) {
-    MEZZO_CHECK(!other.defined() || other.device() == x.device(), "residual_norm",
-                "{} must be on the device of x, {}, but is on {}", name, x.device().str(),
-                other.device().str());
-  }
-}
-
 template <class T, class B, class O>
 void run(const NormRows<T, B, O>& rows, int64_t count) {
   at::parallel_for(0, count, grain(rows.C),
@@ -106,36 +80,29 @@ void run(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight
 
 }  // namespace
 
-ResidualNorm residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
-                           const at::Tensor& weight, const at::Tensor& bias, double eps,
-                           at::ScalarType dtype, NormKind kind) {
-  check_arguments(x_in, branch_in, weight, bias);
-  if constexpr (kHasCuda) {
-    if (cuda::takes_norm(x_in, dtype))
-      return cuda::residual_norm(x_in, branch_in, weight, bias, eps, dtype, kind);
-  }
-  if (!x_in.is_cpu())
-    return reference::residual_norm(x_in, branch_in, weight, bias, eps, dtype, kind);
+bool cpu::takes_norm(const at::Tensor& x, at::ScalarType out) {
+  return x.is_cpu() && with_types(x.scalar_type(), out, [](auto, auto) {});
+}
+
+ResidualNorm cpu::residual_norm(const at::Tensor& x_in, const at::Tensor& branch_in,
+                                const at::Tensor& weight, const at::Tensor& bias, double eps,
+                                at::ScalarType dtype, NormKind kind) {
   const at::Tensor x = x_in.contiguous();
   const at::Tensor branch = branch_in.defined() ? branch_in.contiguous() : branch_in;
   ResidualNorm result{
       branch.defined() ? at::empty_like(x) : x, at::empty(x.sizes(), x.options().dtype(dtype)),
       kind == NormKind::kLayer ? statistics_like(x) : at::Tensor(), statistics_like(x)};
-  const bool is_done = with_types(x.scalar_type(), dtype, [&]<class T, class O>(T, O) {
+  with_types(x.scalar_type(), dtype, [&]<class T, class O>(T, O) {
     run<T, O>(x, branch, vector_of(weight, x.size(-1)), vector_of(bias, x.size(-1)), eps, result);
   });
-  return is_done ? result : reference::residual_norm(x, branch, weight, bias, eps, dtype, kind);
+  return result;
 }
 
-at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
-                      const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype) {
-  if constexpr (kHasCuda) {
-    if (cuda::takes_norm(sum, dtype)) return cuda::norm_again(sum, mean, rstd, weight, bias, dtype);
-  }
-  if (!sum.is_cpu()) return reference::norm_again(sum, mean, rstd, weight, bias, dtype);
+at::Tensor cpu::norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
+                           const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype) {
   at::Tensor normed = at::empty(sum.sizes(), sum.options().dtype(dtype));
   const at::Tensor w = vector_of(weight, sum.size(-1)), b = vector_of(bias, sum.size(-1));
-  const bool is_done = with_types(sum.scalar_type(), dtype, [&]<class T, class O>(T, O) {
+  with_types(sum.scalar_type(), dtype, [&]<class T, class O>(T, O) {
     at::parallel_for(0, rows_of(sum), grain(sum.size(-1)), [&](int64_t begin, int64_t end) {
       simd<norm_again_rows<T, O>>(sum.const_data_ptr<T>(), address(mean),
                                   rstd.const_data_ptr<float>(), w.const_data_ptr<float>(),
@@ -143,24 +110,14 @@ at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::T
                                   sum.size(-1), begin, end);
     });
   });
-  return is_done ? normed : reference::norm_again(sum, mean, rstd, weight, bias, dtype);
+  return normed;
 }
 
-ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
-                                         const at::Tensor& grad_sum_in, const at::Tensor& sum,
-                                         const at::Tensor& mean, const at::Tensor& rstd,
-                                         const at::Tensor& weight, const at::Tensor& bias,
-                                         ResidualNormExtras extras) {
-  if constexpr (kHasCuda) {
-    if (cuda::takes_norm(sum, grad_normed_in.scalar_type()))
-      return cuda::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight,
-                                          bias, extras);
-  }
-  const auto plain = [&] {
-    return reference::residual_norm_backward(grad_normed_in, grad_sum_in, sum, mean, rstd, weight,
-                                             bias, extras);
-  };
-  if (!sum.is_cpu()) return plain();
+ResidualNormGrads cpu::residual_norm_backward(const at::Tensor& grad_normed_in,
+                                              const at::Tensor& grad_sum_in, const at::Tensor& sum,
+                                              const at::Tensor& mean, const at::Tensor& rstd,
+                                              const at::Tensor& weight, const at::Tensor& bias,
+                                              ResidualNormExtras extras) {
   const at::Tensor grad_normed = grad_normed_in.contiguous();
   const at::Tensor grad_sum =
       grad_sum_in.defined() ? grad_sum_in.to(sum.scalar_type()).contiguous() : grad_sum_in;
@@ -172,28 +129,26 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed_in,
   const at::Tensor parts = at::zeros({2, partials, C}, at::kFloat), w = vector_of(weight, C),
                    b = vector_of(bias, C);
   float* grad_weight = parts.mutable_data_ptr<float>();
-  const bool is_done =
-      with_types(sum.scalar_type(), grad_normed.scalar_type(), [&]<class T, class O>(T, O) {
-        const NormGradRows<T, O> all{grad_normed.const_data_ptr<O>(),
-                                     grad_sum.defined() ? grad_sum.const_data_ptr<T>() : nullptr,
-                                     sum.const_data_ptr<T>(),
-                                     address(mean),
-                                     rstd.const_data_ptr<float>(),
-                                     w.const_data_ptr<float>(),
-                                     b.const_data_ptr<float>(),
-                                     grad_x.mutable_data_ptr<T>(),
-                                     extras.branch ? grad_branch.mutable_data_ptr<O>() : nullptr,
-                                     extras.normed ? normed.mutable_data_ptr<O>() : nullptr,
-                                     C};
-        at::parallel_for(0, partials, 1, [&](int64_t first, int64_t last) {
-          for (int64_t part = first; part < last; ++part) {
-            simd<norm_grad_rows<T, O>>(all, grad_weight + part * C,
-                                       grad_weight + (partials + part) * C, part * kRowsOfPartial,
-                                       std::min(rows, (part + 1) * kRowsOfPartial));
-          }
-        });
-      });
-  if (!is_done) return plain();
+  with_types(sum.scalar_type(), grad_normed.scalar_type(), [&]<class T, class O>(T, O) {
+    const NormGradRows<T, O> all{grad_normed.const_data_ptr<O>(),
+                                 grad_sum.defined() ? grad_sum.const_data_ptr<T>() : nullptr,
+                                 sum.const_data_ptr<T>(),
+                                 address(mean),
+                                 rstd.const_data_ptr<float>(),
+                                 w.const_data_ptr<float>(),
+                                 b.const_data_ptr<float>(),
+                                 grad_x.mutable_data_ptr<T>(),
+                                 extras.branch ? grad_branch.mutable_data_ptr<O>() : nullptr,
+                                 extras.normed ? normed.mutable_data_ptr<O>() : nullptr,
+                                 C};
+    at::parallel_for(0, partials, 1, [&](int64_t first, int64_t last) {
+      for (int64_t part = first; part < last; ++part) {
+        simd<norm_grad_rows<T, O>>(all, grad_weight + part * C, grad_weight + (partials + part) * C,
+                                   part * kRowsOfPartial,
+                                   std::min(rows, (part + 1) * kRowsOfPartial));
+      }
+    });
+  });
   const at::Tensor sums = parts.sum(1);
   return {grad_x, grad_branch, sums[0], sums[1], normed};
 }

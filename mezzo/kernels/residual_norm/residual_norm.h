@@ -72,8 +72,25 @@ ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at
 
 }  // namespace reference
 
-/// The same by a GPU's kernels, where `takes` says so (mezzo/kernels/cuda/flavour.h). The weight's
-/// and the bias's gradient are summed in the same order each time on one GPU.
+/// The same by a CPU's loops, where takes_norm() says so.
+namespace cpu {
+
+/// x [..., C] on a CPU, and normalised numbers in `out`, are what the loops are written for.
+bool takes_norm(const at::Tensor& x, at::ScalarType out);
+ResidualNorm residual_norm(const at::Tensor& x, const at::Tensor& branch, const at::Tensor& weight,
+                           const at::Tensor& bias, double eps, at::ScalarType dtype,
+                           NormKind kind = NormKind::kLayer);
+at::Tensor norm_again(const at::Tensor& sum, const at::Tensor& mean, const at::Tensor& rstd,
+                      const at::Tensor& weight, const at::Tensor& bias, at::ScalarType dtype);
+ResidualNormGrads residual_norm_backward(const at::Tensor& grad_normed, const at::Tensor& grad_sum,
+                                         const at::Tensor& sum, const at::Tensor& mean,
+                                         const at::Tensor& rstd, const at::Tensor& weight,
+                                         const at::Tensor& bias, ResidualNormExtras extras = {});
+
+}  // namespace cpu
+
+/// The same by a GPU's kernels, where takes_norm() says so (mezzo/kernels/cuda/flavour.h). The
+/// weight's and the bias's gradient are summed in the same order each time on one GPU.
 namespace cuda {
 
 /// x [..., C] on a GPU, and normalised numbers in `out`, are what the kernels are written for.

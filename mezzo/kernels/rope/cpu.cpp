@@ -3,8 +3,6 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
-#include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/rope/rotate.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
@@ -57,19 +55,16 @@ void rotate(const at::Tensor& x, const at::Tensor& table, float direction, at::T
 
 }  // namespace
 
-at::Tensor rotate_pairs(const at::Tensor& x_in, const at::Tensor& table_in, RopePairs pairs,
-                        bool is_inverse) {
-  if constexpr (kHasCuda) {
-    if (cuda::takes(x_in)) return cuda::rotate_pairs(x_in, table_in, pairs, is_inverse);
-  }
+at::Tensor cpu::rotate_pairs(const at::Tensor& x_in, const at::Tensor& table_in, RopePairs pairs,
+                             bool is_inverse) {
   const at::Tensor x = with_dense_heads(x_in), table = table_in.contiguous();
   const float direction = is_inverse ? -1.0f : 1.0f;
   at::Tensor y = at::empty(x.sizes(), x.options());
-  const bool is_done = with_type(x, [&]<class T>(T) {
+  with_type(x, [&]<class T>(T) {
     if (pairs == RopePairs::kHalves) return rotate<T, RopePairs::kHalves>(x, table, direction, y);
     rotate<T, RopePairs::kInterleaved>(x, table, direction, y);
   });
-  return is_done ? y : reference::rotate_pairs(x_in, table_in, pairs, is_inverse);
+  return y;
 }
 
 }  // namespace mezzo::kernels

@@ -7,8 +7,11 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/ops.h"
 #include "mezzo/kernels/rope/rotate.h"
+#include "mezzo/kernels/simd/with_type.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -61,6 +64,15 @@ void check_arguments(const at::Tensor& x, const at::Tensor& table) {
 }
 
 }  // namespace
+
+at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& table, RopePairs pairs,
+                        bool is_inverse) {
+  if constexpr (kHasCuda) {
+    if (cuda::takes(x)) return cuda::rotate_pairs(x, table, pairs, is_inverse);
+  }
+  if (cpu::takes(x)) return cpu::rotate_pairs(x, table, pairs, is_inverse);
+  return reference::rotate_pairs(x, table, pairs, is_inverse);
+}
 
 at::Tensor rope_autograd(const at::Tensor& x, const at::Tensor& table, bool is_interleaved) {
   check_arguments(x, table);

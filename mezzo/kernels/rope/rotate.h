@@ -30,6 +30,14 @@ at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& table, RopePairs 
 
 }  // namespace reference
 
+/// The same by a CPU's loops, of what cpu::takes() (mezzo/kernels/simd/with_type.h).
+namespace cpu {
+
+at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& table, RopePairs pairs,
+                        bool is_inverse);
+
+}  // namespace cpu
+
 /// The same by a GPU's kernel, of what cuda::takes() (mezzo/kernels/cuda/tensors.h).
 namespace cuda {
 

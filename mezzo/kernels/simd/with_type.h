@@ -15,4 +15,12 @@ bool with_type(const at::Tensor& x, F&& f) {
   return false;
 }
 
+namespace cpu {
+
+/// Whether such loops take x.
+inline bool takes(const at::Tensor& x) {
+  return with_type(x, [](auto) {});
+}
+
+}  // namespace cpu
 }  // namespace mezzo::kernels

@@ -2,15 +2,9 @@
 #include <vector>
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/silu.h>
-#include <ATen/ops/silu_backward.h>
 
-#include "mezzo/base/check.h"
-#include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/simd/numbers.h"
 #include "mezzo/kernels/simd/with_type.h"
 #include "mezzo/kernels/swiglu/swiglu.h"
@@ -19,14 +13,6 @@ namespace mezzo::kernels {
 namespace {
 
 constexpr int64_t kGrain = 1 << 14;
-
-/// Half a row of gate_up.
-int64_t channels_of(const at::Tensor& gate_up) {
-  MEZZO_CHECK(gate_up.dim() > 0 && gate_up.size(-1) % 2 == 0, "swiglu",
-              "gate and up must be of one size, side by side, but the last size is {}",
-              gate_up.dim() > 0 ? gate_up.size(-1) : 1);
-  return gate_up.size(-1) / 2;
-}
 
 template <class T>
 MEZZO_INLINE void swiglu_row(const T* gate, const T* up, T* y, int64_t C) {
@@ -62,16 +48,12 @@ void over_rows(int64_t rows, int64_t C, const Work& work) {
 
 }  // namespace
 
-at::Tensor swiglu(const at::Tensor& gate_up_in) {
-  const int64_t C = channels_of(gate_up_in);
-  if constexpr (kHasCuda) {
-    if (cuda::takes(gate_up_in)) return cuda::swiglu(gate_up_in);
-  }
+at::Tensor cpu::swiglu(const at::Tensor& gate_up_in) {
   const at::Tensor gate_up = gate_up_in.contiguous();
   std::vector<int64_t> sizes = gate_up.sizes().vec();
-  sizes.back() = C;
+  const int64_t C = sizes.back() /= 2;
   at::Tensor y = at::empty(sizes, gate_up.options());
-  const bool is_done = with_type(gate_up, [&]<class T>(T) {
+  with_type(gate_up, [&]<class T>(T) {
     const T* from = gate_up.const_data_ptr<T>();
     T* to = y.mutable_data_ptr<T>();
     over_rows(C == 0 ? 0 : y.numel() / C, C, [&](int64_t row) {
@@ -79,19 +61,16 @@ at::Tensor swiglu(const at::Tensor& gate_up_in) {
       simd<swiglu_row<T>>(gate, gate + C, to + row * C, C);
     });
   });
-  return is_done ? y : at::silu(gate_up.narrow(-1, 0, C)) * gate_up.narrow(-1, C, C);
+  return y;
 }
 
-at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in,
-                           at::Tensor* again) {
-  const int64_t C = channels_of(gate_up_in);
-  if constexpr (kHasCuda) {
-    if (cuda::takes(gate_up_in)) return cuda::swiglu_backward(grad_in, gate_up_in, again);
-  }
+at::Tensor cpu::swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_in,
+                                at::Tensor* again) {
   const at::Tensor gate_up = gate_up_in.contiguous(), grad = grad_in.contiguous();
+  const int64_t C = gate_up.size(-1) / 2;
   at::Tensor grad_gate_up = at::empty_like(gate_up);
   if (again != nullptr) *again = at::empty_like(grad);
-  const bool is_done = with_type(gate_up, [&]<class T>(T) {
+  with_type(gate_up, [&]<class T>(T) {
     const T *from = gate_up.const_data_ptr<T>(), *of_y = grad.const_data_ptr<T>();
     T* to = grad_gate_up.mutable_data_ptr<T>();
     T* y = again != nullptr ? again->mutable_data_ptr<T>() : nullptr;
@@ -107,10 +86,7 @@ at::Tensor swiglu_backward(const at::Tensor& grad_in, const at::Tensor& gate_up_
       }
     });
   });
-  if (is_done) return grad_gate_up;
-  if (again != nullptr) *again = swiglu(gate_up_in);
-  const at::Tensor gate = gate_up.narrow(-1, 0, C), up = gate_up.narrow(-1, C, C);
-  return at::cat({at::silu_backward(grad * up, gate), grad * at::silu(gate)}, -1);
+  return grad_gate_up;
 }
 
 }  // namespace mezzo::kernels

@@ -20,6 +20,15 @@ at::Tensor swiglu(const at::Tensor& gate_up);
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
                            at::Tensor* again = nullptr);
 
+/// The same by a CPU's loops, of what cpu::takes() (mezzo/kernels/simd/with_type.h).
+namespace cpu {
+
+at::Tensor swiglu(const at::Tensor& gate_up);
+at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
+                           at::Tensor* again = nullptr);
+
+}  // namespace cpu
+
 /// The same by a GPU's kernels, of what cuda::takes() (mezzo/kernels/cuda/tensors.h).
 namespace cuda {
 

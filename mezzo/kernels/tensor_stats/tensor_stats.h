@@ -31,6 +31,15 @@ TensorStats tensor_stats(const at::Tensor& tensor);
 
 }  // namespace reference
 
+namespace cpu {
+
+/// Whether there are loops for it: dense, fp64, fp32, bf16 or fp16, of at least one number.
+bool takes_stats(const at::Tensor& tensor);
+/// The same by these loops.
+TensorStats tensor_stats(const at::Tensor& tensor);
+
+}  // namespace cpu
+
 /// A hash of the elements' bits in the order of their indices, dtype and size: other bits, or the
 /// same bits elsewhere, give another hash but for chance (2^-32). The same for any number of
 /// threads. A NaN counts by its bits.

@@ -1,4 +1,7 @@
-#include "mezzo/kernels/linear_cross_entropy/select.h"
+#include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <string>
+#include <string_view>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -9,6 +12,8 @@
 #include "mezzo/base/log.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/linear_cross_entropy/autograd.h"
+#include "mezzo/kernels/linear_cross_entropy/chunked.h"
+#include "mezzo/kernels/linear_cross_entropy/op.h"
 #include "mezzo/kernels/linear_cross_entropy/reference.h"
 #include "mezzo/kernels/ops.h"
 
@@ -36,9 +41,8 @@ void check_arguments(const at::Tensor& x, const at::Tensor& weight, const at::Te
   MEZZO_CHECK(options.z_loss >= 0.0, kOp, "z_loss must be >= 0, but is {}", options.z_loss);
 }
 
-}  // namespace
-
-std::string linear_cross_entropy_refusal(const at::Tensor& x, const at::Tensor& weight) {
+/// Empty if the chunks may serve, otherwise the reason why not.
+std::string refusal_of(const at::Tensor& x, const at::Tensor& weight) {
   const at::ScalarType dtype = x.scalar_type();
   const bool is_cuda = kHasCuda && x.is_cuda();
   if (!x.is_cpu() && !is_cuda) return "not on a CPU, or a GPU that this build has kernels for";
@@ -51,12 +55,24 @@ std::string linear_cross_entropy_refusal(const at::Tensor& x, const at::Tensor& 
   return "";
 }
 
-at::Tensor select_linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
-                                       const at::Tensor& targets, int64_t ignore_index,
-                                       double label_smoothing, double z_loss) {
+}  // namespace
+
+LossAndGradients loss_and_gradients(const at::Tensor& x, const at::Tensor& weight,
+                                    const at::Tensor& targets,
+                                    const LinearCrossEntropyOptions& options,
+                                    GradientsWanted wanted) {
+  if constexpr (kHasCuda) {
+    if (x.is_cuda()) return cuda::linear_cross_entropy(x, weight, targets, options, wanted);
+  }
+  return cpu::linear_cross_entropy(x, weight, targets, options, wanted);
+}
+
+at::Tensor linear_cross_entropy_op(const at::Tensor& x, const at::Tensor& weight,
+                                   const at::Tensor& targets, int64_t ignore_index,
+                                   double label_smoothing, double z_loss) {
   const LinearCrossEntropyOptions options{ignore_index, label_smoothing, z_loss};
   check_arguments(x, weight, targets, options);
-  const std::string refusal = linear_cross_entropy_refusal(x, weight);
+  const std::string refusal = refusal_of(x, weight);
   if (log_enabled("dispatch")) {
     log("dispatch",
         "linear_cross_entropy: " + (refusal.empty() ? "in chunks" : "reference, for " + refusal));
@@ -68,8 +84,7 @@ at::Tensor select_linear_cross_entropy(const at::Tensor& x, const at::Tensor& we
 at::Tensor linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& targets,
                                 const LinearCrossEntropyOptions& options) {
-  static const auto op =
-      typed_op<decltype(select_linear_cross_entropy)>("mezzo::linear_cross_entropy");
+  static const auto op = typed_op<decltype(linear_cross_entropy_op)>("mezzo::linear_cross_entropy");
   return op.call(x, weight, targets, options.ignore_index, options.label_smoothing, options.z_loss);
 }
 
