@@ -40,6 +40,7 @@
 #include "mezzo/kernels/grad_check/grad_check.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "mezzo/kernels/rope/rope.h"
+#include "mezzo/kernels/tensor_stats/tensor_stats.h"
 #include "mezzo/numerics/diagnosis.h"
 #include "mezzo/numerics/doctor.h"
 #include "mezzo/numerics/magnitudes.h"

@@ -43,7 +43,7 @@ std::vector<NamedParameter> named_parameters(const torch::optim::Optimizer& opti
   return named;
 }
 
-kernels::GradFacts read_gradient(const at::Tensor& grad) {
+kernels::TensorStats read_gradient(const at::Tensor& grad) {
   const at::Tensor values = grad.is_sparse() ? grad._values() : grad;
   return kernels::check_and_unscale_({values}, 1.0f, float_format(at::kHalf).smallest_normal)
       .front();

@@ -18,13 +18,13 @@ using NamedParameter = std::pair<std::string, at::Tensor>;
 /// type that losses are scaled for: magnitudes below 2^-14.
 struct GradientFacts {
   std::string name;
-  kernels::GradFacts facts;
+  kernels::TensorStats facts;
 };
 
 /// A parameter whose gradient was unscaled.
 struct UnscaledGradient {
   at::Tensor parameter;
-  std::optional<kernels::GradFacts> facts;  ///< from before; none on another device than a CPU
+  std::optional<kernels::TensorStats> facts;  ///< from before; none on another device than a CPU
 };
 
 /// All parameters of the optimizer. First those that are `known`, by their names and in that order;
@@ -33,7 +33,7 @@ std::vector<NamedParameter> named_parameters(const torch::optim::Optimizer& opti
                                              const std::vector<NamedParameter>& known);
 
 /// The facts of one gradient (of a sparse one's values) as it stands. Waits for its device.
-kernels::GradFacts read_gradient(const at::Tensor& grad);
+kernels::TensorStats read_gradient(const at::Tensor& grad);
 
 /// Those of each parameter that has a gradient, in order. Reads all of them.
 std::vector<GradientFacts> read_gradients(const std::vector<NamedParameter>& parameters);

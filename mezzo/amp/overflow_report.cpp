@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kMostNamed = 5;
 
-bool is_bad(const GradientFacts& gradient) { return gradient.facts.bad() > 0; }
+bool is_bad(const GradientFacts& gradient) { return gradient.facts.non_finite() > 0; }
 
 std::vector<GradientFacts> bad_ones(const std::vector<GradientFacts>& gradients) {
   std::vector<GradientFacts> bad;
@@ -37,12 +37,13 @@ std::string_view layer_of(std::string_view name) {
 
 std::string describe_overflow(const std::vector<GradientFacts>& gradients) {
   std::vector<GradientFacts> worst = bad_ones(gradients);
-  std::stable_sort(worst.begin(), worst.end(),
-                   [](const auto& a, const auto& b) { return a.facts.bad() > b.facts.bad(); });
+  std::stable_sort(worst.begin(), worst.end(), [](const auto& a, const auto& b) {
+    return a.facts.non_finite() > b.facts.non_finite();
+  });
   if (worst.size() > kMostNamed) worst.resize(kMostNamed);
   std::vector<std::string> words;
   for (const auto& [name, facts] : worst)
-    words.push_back(fmt::format("{} ({} of {} elements)", name, facts.bad(), facts.elements));
+    words.push_back(fmt::format("{} ({} of {} elements)", name, facts.non_finite(), facts.numel));
   return fmt::format("{}", fmt::join(words, ", "));
 }
 
@@ -50,7 +51,7 @@ std::string name_overflow(const std::vector<GradientFacts>& gradients) {
   const std::vector<GradientFacts> bad = bad_ones(gradients);
   if (bad.empty()) return "";
   const auto& [name, facts] = bad.back();
-  const char* kind = facts.nans == facts.bad() ? "nan" : "inf";
+  const char* kind = facts.nan == facts.non_finite() ? "nan" : "inf";
   const std::string more = bad.size() > 1 ? fmt::format(" (+{})", bad.size() - 1) : "";
   return fmt::format("{} in {}{}", kind, name, more);
 }

@@ -60,12 +60,12 @@ bool unscale_on_cpu(std::vector<UnscaledGradient>& gradients, const at::Tensor& 
   }
   if (values.empty()) return false;
   const float factor = *inv_scale.cpu().const_data_ptr<float>();
-  const std::vector<kernels::GradFacts> facts =
+  const std::vector<kernels::TensorStats> facts =
       kernels::check_and_unscale_(values, factor, float_format(at::kHalf).smallest_normal);
   bool is_bad = false;
   for (size_t i = 0; i < facts.size(); ++i) {
     on_cpu[i]->facts = facts[i];
-    is_bad = is_bad || facts[i].bad() > 0;
+    is_bad = is_bad || facts[i].non_finite() > 0;
   }
   return is_bad;
 }

@@ -20,8 +20,9 @@ struct Unscaled {
 /// sparse one the values are taken, and an fp16 sparse one is replaced by its sum over duplicate
 /// indices. That of a parameter listed twice is unscaled once: libtorch's Module::parameters() has
 /// those of a shared module twice, unlike Python's. Those on a CPU are looked into by the same pass
-/// (GradFacts). Waits for no device, unless of gradients and inv_scale some are on a CPU and others
-/// are not. Throws Error for an fp16 gradient unless allow_fp16; no gradient is changed then.
+/// (TensorStats). Waits for no device, unless of gradients and inv_scale some are on a CPU and
+/// others are not. Throws Error for an fp16 gradient unless allow_fp16; no gradient is changed
+/// then.
 Unscaled unscale_gradients(torch::optim::Optimizer& optimizer, const at::Tensor& inv_scale,
                            bool allow_fp16);
 

@@ -54,7 +54,8 @@ StepResult Step::attempt(const std::vector<Batch>& batches) {
   result.scale = scaler_.get_scale();
   if (watch_ != nullptr) watch_->before_attempt();
   if (on_failure_ != nullptr) begun_ = passing();
-  if (release_.has_value()) released_ = {0.0, std::vector<kernels::GradFacts>(parameters_.size())};
+  if (release_.has_value())
+    released_ = {0.0, std::vector<kernels::TensorStats>(parameters_.size())};
   const at::Tensor loss = forward_backward(
       model_, mode_, batches, [&](const at::Tensor& part) { scaler_.scale(part).backward(); },
       watch_);

@@ -125,7 +125,7 @@ class Step {
   /// Of the step in hand, where gradients are released.
   struct Released {
     double sum_squares = 0.0;
-    std::vector<kernels::GradFacts> facts;  // by parameter; of a finite gradient none are taken
+    std::vector<kernels::TensorStats> facts;  // by parameter; of a finite gradient none are taken
   };
   Released released_;
   std::optional<optim::GradientRelease> release_;

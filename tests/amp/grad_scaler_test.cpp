@@ -589,8 +589,8 @@ TEST(GradScaler, TellsWhatTheGradientsHeldInTheOrderOfTheirNames) {
   const std::vector<GradientFacts> facts = scaler.gradient_facts(optimizer);
   ASSERT_EQ(facts.size(), 2u);
   EXPECT_EQ(facts[0].name, "second");
-  EXPECT_EQ(facts[0].facts.plus_infs, 1);
-  EXPECT_EQ(facts[0].facts.nans, 0);
+  EXPECT_EQ(facts[0].facts.positive_inf, 1);
+  EXPECT_EQ(facts[0].facts.nan, 0);
   EXPECT_EQ(facts[1].name, "parameter 0 of group 0, shape 2");
   EXPECT_EQ(facts[1].facts.largest, 12.0);  // scaled: as it was before
 }

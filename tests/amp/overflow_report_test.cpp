@@ -11,10 +11,10 @@
 namespace mezzo {
 namespace {
 
-constexpr kernels::GradFacts kGood{.elements = 4, .largest = 1.0};
-constexpr kernels::GradFacts kInfs{.elements = 4, .plus_infs = 1, .minus_infs = 1};
-constexpr kernels::GradFacts kMixed{.elements = 4, .nans = 2, .plus_infs = 1};
-constexpr kernels::GradFacts kNans{.elements = 4, .nans = 4};
+constexpr kernels::TensorStats kGood{.numel = 4, .largest = 1.0};
+constexpr kernels::TensorStats kInfs{.numel = 4, .positive_inf = 1, .negative_inf = 1};
+constexpr kernels::TensorStats kMixed{.numel = 4, .nan = 2, .positive_inf = 1};
+constexpr kernels::TensorStats kNans{.numel = 4, .nan = 4};
 
 const std::vector<std::string> kModel = {"wte.weight",          "h.0.ln_1.weight",
                                          "h.0.mlp.c_fc.weight", "h.1.ln_1.weight",
@@ -82,7 +82,7 @@ TEST(GradientFacts, AreReadWhereThereIsAGradient) {
   const std::vector<GradientFacts> facts = read_gradients({{"a", a}, {"b", b}});
   ASSERT_EQ(facts.size(), 1u);
   EXPECT_EQ(facts[0].name, "b");
-  EXPECT_EQ(facts[0].facts, (kernels::GradFacts{.elements = 2, .nans = 1, .largest = 3.0}));
+  EXPECT_EQ(facts[0].facts, (kernels::TensorStats{.numel = 2, .nan = 1, .largest = 3.0}));
 }
 
 TEST(GradientFacts, OfParametersThatAnotherOptimizerHasAreNotNamed) {

@@ -112,8 +112,8 @@ TEST(Unscale, TellsWhatEachGradientHeldBefore) {
   ASSERT_EQ(gradients.size(), 2u);
   EXPECT_TRUE(gradients[0].parameter.is_same(a));
   EXPECT_EQ(*gradients[0].facts,
-            (kernels::GradFacts{.elements = 3, .zeros = 1, .subnormals = 1, .largest = 8.0}));
-  EXPECT_EQ(*gradients[1].facts, (kernels::GradFacts{.elements = 4, .plus_infs = 4}));
+            (kernels::TensorStats{.numel = 3, .zeros = 1, .subnormals = 1, .largest = 8.0}));
+  EXPECT_EQ(*gradients[1].facts, (kernels::TensorStats{.numel = 4, .positive_inf = 4}));
 }
 
 TEST(Unscale, OfASparseGradientTheValuesAreLookedInto) {
@@ -124,7 +124,7 @@ TEST(Unscale, OfASparseGradientTheValuesAreLookedInto) {
   const auto [found_inf, gradients] = unscale_gradients(optimizer, at::full({}, 0.5), false);
   EXPECT_EQ(found_inf.item<float>(), 1.0f);
   EXPECT_EQ(*gradients[0].facts,
-            (kernels::GradFacts{.elements = 4, .nans = 1, .zeros = 1, .largest = 6.0}));
+            (kernels::TensorStats{.numel = 4, .nan = 1, .zeros = 1, .largest = 6.0}));
   EXPECT_EQ(table.grad()._values()[1][1].item<float>(), 3.0f);
 }
 

@@ -509,7 +509,7 @@ TEST_F(GradCheckTwinOnGpu, KeepsFactsOfAStepWhoseNormIsNotFinite) {
       const at::Tensor on_host = counts.cpu();
       for (size_t i = 0; i < here.size(); ++i) {
         EXPECT_TRUE(at::equal(there[i].cpu(), here[i])) << i;
-        const GradFacts got = cuda::facts_of(on_host, i, 40000), nothing{.elements = 40000};
+        const TensorStats got = cuda::facts_of(on_host, i, 40000), nothing{.numel = 40000};
         EXPECT_EQ(got, std::isfinite(norm) ? nothing : want[i]) << i;
       }
     }

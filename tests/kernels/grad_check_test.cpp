@@ -64,7 +64,8 @@ void expect_libtorchs(const std::vector<at::Tensor>& grads, float inv_scale, at:
   at::Tensor found_inf = at::zeros({});
   at::_amp_foreach_non_finite_check_and_unscale_(theirs, found_inf, at::full({}, inv_scale));
   int64_t bad = 0;
-  for (const GradFacts& facts : check_and_unscale_(ours, inv_scale, kNormal)) bad += facts.bad();
+  for (const TensorStats& facts : check_and_unscale_(ours, inv_scale, kNormal))
+    bad += facts.non_finite();
   EXPECT_EQ(bad > 0 ? 1.0f : 0.0f, found_inf.item<float>());
   for (size_t i = 0; i < grads.size(); ++i)
     EXPECT_BIT_EQUAL(with_one_nan(ours[i], device), with_one_nan(theirs[i], device));
@@ -89,13 +90,13 @@ TEST_P(GradCheckOn, CountsEachKind) {
     const at::Tensor grad =
         at::tensor({kNaN, kInf, -kInf, kInf, 0.0, -0.0, 0x1p-15, -0x1p-24, 0x1p-14, 0.5, -12.0})
             .to(dtype);
-    const GradFacts expected{.elements = 11,
-                             .nans = 1,
-                             .plus_infs = 2,
-                             .minus_infs = 1,
-                             .zeros = 2,
-                             .subnormals = 2,
-                             .largest = 12.0};
+    const TensorStats expected{.numel = 11,
+                               .nan = 1,
+                               .positive_inf = 2,
+                               .negative_inf = 1,
+                               .zeros = 2,
+                               .subnormals = 2,
+                               .largest = 12.0};
     EXPECT_EQ(check_and_unscale_({there(grad)}, 0.5f, kNormal).front(), expected) << dtype;
   }
 }
@@ -104,7 +105,8 @@ TEST_P(GradCheckOn, FactsAreThoseOfTheReference) {
   for (const auto dtype : kDtypes) {
     for (const double normal : {0x1p-14, 0x1p-126, 3e-5}) {
       const std::vector<at::Tensor> grads = with(kNaN, with(-kInf, awkward(dtype), 2), 3);
-      const std::vector<GradFacts> facts = check_and_unscale_(copies(grads, device), 0.25f, normal);
+      const std::vector<TensorStats> facts =
+          check_and_unscale_(copies(grads, device), 0.25f, normal);
       for (size_t i = 0; i < grads.size(); ++i) {
         const at::Tensor copy = grads[i].clone();
         EXPECT_EQ(facts[i], reference::check_and_unscale_(copy, 0.25f, normal))
@@ -139,7 +141,7 @@ TEST(GradCheck, HasTheSameBitsForAnyNumberOfThreads) {
   grads.back()[123'456] = kInf;
   at::set_num_threads(1);
   const std::vector<at::Tensor> expected = copies(grads);
-  const std::vector<GradFacts> expected_facts = check_and_unscale_(expected, 0.3f, kNormal);
+  const std::vector<TensorStats> expected_facts = check_and_unscale_(expected, 0.3f, kNormal);
   for (const int n : {2, 5}) {
     at::set_num_threads(n);
     const std::vector<at::Tensor> got = copies(grads);

@@ -216,7 +216,7 @@ using Counted = std::tuple<std::string, int64_t, int64_t, int64_t>;
 std::vector<Counted> counted(const StepResult& result) {
   std::vector<Counted> all;
   for (const auto& [name, facts] : result.gradients)
-    all.emplace_back(name, facts.nans, facts.plus_infs + facts.minus_infs, facts.elements);
+    all.emplace_back(name, facts.nan, facts.positive_inf + facts.negative_inf, facts.numel);
   return all;
 }
 

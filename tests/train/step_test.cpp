@@ -101,7 +101,7 @@ TEST(Step, TellsWhatTheGradientsOfASkippedStepHeldInForwardOrder) {
   ASSERT_EQ(result.gradients.size(), training.model->named_parameters().size());
   EXPECT_EQ(result.gradients.front().name, "wte.weight");
   EXPECT_EQ(result.gradients.back().name, "ln_f.bias");
-  EXPECT_GT(result.gradients.back().facts.bad(), 0);
+  EXPECT_GT(result.gradients.back().facts.non_finite(), 0);
   EXPECT_EQ(name_overflow(result.gradients).substr(4), "in ln_f.bias (+15)");
 }
 

@@ -59,12 +59,12 @@ MEZZO_INLINE Seen<T> pass(T* x, int64_t N, float inv_scale, BitsOf<T> normal) {
 
 /// How many are NaN, Inf and -Inf. A factor between 0 and 1 leaves them what they are.
 template <class T>
-MEZZO_INLINE void count_bad(const T* x, int64_t N, GradFacts* facts) {
+MEZZO_INLINE void count_bad(const T* x, int64_t N, TensorStats* facts) {
   for (int64_t i = 0; i < N; ++i) {
     const BitsOf<T> bits = bits_of(x[i]);
-    facts->nans += static_cast<BitsOf<T>>(bits & ~kSign<T>) > kInf<T> ? 1 : 0;
-    facts->plus_infs += bits == kInf<T> ? 1 : 0;
-    facts->minus_infs += bits == (kInf<T> | kSign<T>) ? 1 : 0;
+    facts->nan += static_cast<BitsOf<T>>(bits & ~kSign<T>) > kInf<T> ? 1 : 0;
+    facts->positive_inf += bits == kInf<T> ? 1 : 0;
+    facts->negative_inf += bits == (kInf<T> | kSign<T>) ? 1 : 0;
   }
 }
 
@@ -108,15 +108,15 @@ BitsOf<T> bits_from(double x) {
 }
 
 template <class T>
-GradFacts pass_block(void* grad, int64_t begin, int64_t N, float inv_scale, double normal) {
+TensorStats pass_block(void* grad, int64_t begin, int64_t N, float inv_scale, double normal) {
   T* x = static_cast<T*>(grad) + begin;
   const BitsOf<T> normal_bits = bits_from<T>(normal);
   // A factor between 0 and 1 keeps NaN, Inf and -Inf apart.
   const bool is_one_pass = !std::is_same_v<T, c10::Half> && inv_scale > 0.0f && inv_scale < 1.0f;
   const Seen<T> seen = is_one_pass ? simd<pass<true, T>>(x, N, inv_scale, normal_bits)
                                    : simd<pass<false, T>>(x, N, inv_scale, normal_bits);
-  GradFacts facts;
-  facts.elements = N;
+  TensorStats facts;
+  facts.numel = N;
   facts.zeros = static_cast<int64_t>(seen.zeros);
   facts.subnormals = static_cast<int64_t>(seen.small - seen.zeros);
   facts.largest = value_of<T>(seen.largest);
@@ -125,8 +125,8 @@ GradFacts pass_block(void* grad, int64_t begin, int64_t N, float inv_scale, doub
   return facts;
 }
 
-GradFacts pass_block(const at::Tensor& grad, void* data, int64_t begin, float inv_scale,
-                     double normal) {
+TensorStats pass_block(const at::Tensor& grad, void* data, int64_t begin, float inv_scale,
+                       double normal) {
   const int64_t N = std::min(kBlock, grad.numel() - begin);
   switch (grad.scalar_type()) {
     case at::kBFloat16:
@@ -140,11 +140,11 @@ GradFacts pass_block(const at::Tensor& grad, void* data, int64_t begin, float in
   }
 }
 
-void add(GradFacts& sum, const GradFacts& part) {
-  sum.elements += part.elements;
-  sum.nans += part.nans;
-  sum.plus_infs += part.plus_infs;
-  sum.minus_infs += part.minus_infs;
+void add(TensorStats& sum, const TensorStats& part) {
+  sum.numel += part.numel;
+  sum.nan += part.nan;
+  sum.positive_inf += part.positive_inf;
+  sum.negative_inf += part.negative_inf;
   sum.zeros += part.zeros;
   sum.subnormals += part.subnormals;
   sum.largest = std::max(sum.largest, part.largest);
@@ -152,8 +152,8 @@ void add(GradFacts& sum, const GradFacts& part) {
 
 }  // namespace
 
-std::vector<GradFacts> cpu::check_and_unscale_(const std::vector<at::Tensor>& grads,
-                                               float inv_scale, double smallest_normal) {
+std::vector<TensorStats> cpu::check_and_unscale_(const std::vector<at::Tensor>& grads,
+                                                 float inv_scale, double smallest_normal) {
   Blocks parts(kBlock);
   std::vector<void*> data;
   for (const at::Tensor& grad : grads) {
@@ -161,13 +161,13 @@ std::vector<GradFacts> cpu::check_and_unscale_(const std::vector<at::Tensor>& gr
     data.push_back(grad.mutable_data_ptr());
     if (inv_scale != 1.0f) grad.unsafeGetTensorImpl()->bump_version();
   }
-  std::vector<GradFacts> blocks(static_cast<size_t>(parts.count()));
+  std::vector<TensorStats> blocks(static_cast<size_t>(parts.count()));
   parts.share_out([&](size_t i, int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block)
       blocks[static_cast<size_t>(block)] = pass_block(
           grads[i], data[i], (block - parts.first(i)) * kBlock, inv_scale, smallest_normal);
   });
-  std::vector<GradFacts> facts(grads.size());
+  std::vector<TensorStats> facts(grads.size());
   for (size_t i = 0; i < grads.size(); ++i) {
     for (int64_t block = parts.first(i); block < parts.first(i + 1); ++block)
       add(facts[i], blocks[static_cast<size_t>(block)]);

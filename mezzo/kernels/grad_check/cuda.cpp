@@ -38,8 +38,8 @@ bool takes_check(const at::Tensor& grad) {
   return takes(grad) && grad.is_non_overlapping_and_dense();
 }
 
-std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
-                                          double smallest_normal) {
+std::vector<TensorStats> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
+                                            double smallest_normal) {
   if (grads.empty()) return {};
   const LaunchGuard launch(grads.front());
   if (inv_scale != 1.0f) mark_changed(grads);
@@ -54,7 +54,7 @@ std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, 
                             .norm = nullptr},
                            launch.stream());
   const at::Tensor on_host = counts.cpu();
-  std::vector<GradFacts> facts;
+  std::vector<TensorStats> facts;
   for (size_t i = 0; i < grads.size(); ++i) facts.push_back(facts_of(on_host, i, grads[i].numel()));
   return facts;
 }
@@ -97,12 +97,12 @@ void count_if_not_finite(const std::vector<at::Tensor>& grads, const at::Tensor&
                            launch.stream());
 }
 
-GradFacts facts_of(const at::Tensor& counts, size_t place, int64_t elements) {
+TensorStats facts_of(const at::Tensor& counts, size_t place, int64_t elements) {
   const DeviceFacts& here = static_cast<const DeviceFacts*>(counts.const_data_ptr())[place];
-  return {.elements = elements,
-          .nans = static_cast<int64_t>(here.nans),
-          .plus_infs = static_cast<int64_t>(here.plus_infs),
-          .minus_infs = static_cast<int64_t>(here.minus_infs),
+  return {.numel = elements,
+          .nan = static_cast<int64_t>(here.nan),
+          .positive_inf = static_cast<int64_t>(here.positive_inf),
+          .negative_inf = static_cast<int64_t>(here.negative_inf),
           .zeros = static_cast<int64_t>(here.zeros),
           .subnormals = static_cast<int64_t>(here.subnormals),
           .largest = std::bit_cast<float>(static_cast<uint32_t>(here.largest_bits))};

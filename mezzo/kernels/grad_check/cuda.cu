@@ -14,30 +14,30 @@ using GradientBatch = Batch<Gradient, CheckOptions, 64>;
 
 /// Of a thread's numbers.
 struct Facts {
-  unsigned nans = 0, plus_infs = 0, minus_infs = 0, zeros = 0, subnormals = 0;
+  unsigned nan = 0, positive_inf = 0, negative_inf = 0, zeros = 0, subnormals = 0;
   float largest = 0.0f;
 
   __device__ void add(float x, float smallest_normal) {
     const float magnitude = fabsf(x);
-    nans += x != x;
-    plus_infs += x == INFINITY;
-    minus_infs += x == -INFINITY;
+    nan += x != x;
+    positive_inf += x == INFINITY;
+    negative_inf += x == -INFINITY;
     zeros += x == 0.0f;
     subnormals += magnitude > 0.0f && magnitude < smallest_normal;
     if (magnitude < INFINITY) largest = fmaxf(largest, magnitude);
   }
-  __device__ bool is_bad() const { return nans + plus_infs + minus_infs > 0; }
+  __device__ bool is_bad() const { return nan + positive_inf + negative_inf > 0; }
 };
 
 __device__ void add_to(DeviceFacts& all, const Facts& own) {
-  const unsigned nans = warp_sum(own.nans), plus_infs = warp_sum(own.plus_infs),
-                 minus_infs = warp_sum(own.minus_infs), zeros = warp_sum(own.zeros),
+  const unsigned nan = warp_sum(own.nan), positive_inf = warp_sum(own.positive_inf),
+                 negative_inf = warp_sum(own.negative_inf), zeros = warp_sum(own.zeros),
                  subnormals = warp_sum(own.subnormals);
   const unsigned largest = warp_max(__float_as_uint(own.largest));
   if (threadIdx.x % kWarp != 0) return;
-  if (nans > 0) atomicAdd(&all.nans, nans);
-  if (plus_infs > 0) atomicAdd(&all.plus_infs, plus_infs);
-  if (minus_infs > 0) atomicAdd(&all.minus_infs, minus_infs);
+  if (nan > 0) atomicAdd(&all.nan, nan);
+  if (positive_inf > 0) atomicAdd(&all.positive_inf, positive_inf);
+  if (negative_inf > 0) atomicAdd(&all.negative_inf, negative_inf);
   if (zeros > 0) atomicAdd(&all.zeros, zeros);
   if (subnormals > 0) atomicAdd(&all.subnormals, subnormals);
   atomicMax(&all.largest_bits, static_cast<unsigned long long>(largest));

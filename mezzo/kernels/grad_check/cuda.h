@@ -13,9 +13,9 @@ struct Gradient {
   bool is_aligned;  // at a multiple of 16 bytes
 };
 
-/// GradFacts as the device counts them; to be zero before.
+/// TensorStats as the device counts them; to be zero before.
 struct DeviceFacts {
-  unsigned long long nans, plus_infs, minus_infs, zeros, subnormals;
+  unsigned long long nan, positive_inf, negative_inf, zeros, subnormals;
   unsigned long long largest_bits;  // of the largest finite magnitude, as fp32
 };
 

@@ -19,7 +19,7 @@ struct Chosen {
     grads.push_back(grad);
     places.push_back(place);
   }
-  void put(const std::vector<GradFacts>& own, std::vector<GradFacts>& all) const {
+  void put(const std::vector<TensorStats>& own, std::vector<TensorStats>& all) const {
     for (size_t i = 0; i < places.size(); ++i) all[places[i]] = own[i];
   }
 };
@@ -31,8 +31,8 @@ bool takes_gpu_kernel(const at::Tensor& grad) {
 
 }  // namespace
 
-std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
-                                          double smallest_normal) {
+std::vector<TensorStats> check_and_unscale_(const std::vector<at::Tensor>& grads, float inv_scale,
+                                            double smallest_normal) {
   for (const at::Tensor& grad : grads) {
     const auto dtype = grad.scalar_type();
     MEZZO_CHECK(
@@ -40,7 +40,7 @@ std::vector<GradFacts> check_and_unscale_(const std::vector<at::Tensor>& grads, 
         "check_and_unscale_", "a gradient must be fp32, fp16, bf16 or fp64, but is {}",
         c10::toString(dtype));
   }
-  std::vector<GradFacts> facts(grads.size());
+  std::vector<TensorStats> facts(grads.size());
   Chosen on_cpu;
   std::map<c10::DeviceIndex, Chosen> on_gpu;
   for (size_t i = 0; i < grads.size(); ++i) {

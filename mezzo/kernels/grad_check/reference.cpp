@@ -19,15 +19,15 @@ void multiply_(const at::Tensor& grad, float factor) {
 
 }  // namespace
 
-GradFacts check_and_unscale_(const at::Tensor& grad, float inv_scale, double smallest_normal) {
+TensorStats check_and_unscale_(const at::Tensor& grad, float inv_scale, double smallest_normal) {
   const at::NoGradGuard no_grad;
-  GradFacts facts;
-  facts.elements = grad.numel();
-  if (facts.elements == 0) return facts;
+  TensorStats facts;
+  facts.numel = grad.numel();
+  if (facts.numel == 0) return facts;
   const at::Tensor values = grad.to(at::kDouble), magnitudes = values.abs();
-  facts.nans = count(at::isnan(values));
-  facts.plus_infs = count(values.eq(INFINITY));
-  facts.minus_infs = count(values.eq(-INFINITY));
+  facts.nan = count(at::isnan(values));
+  facts.positive_inf = count(values.eq(INFINITY));
+  facts.negative_inf = count(values.eq(-INFINITY));
   facts.zeros = count(values.eq(0));
   facts.subnormals = count(magnitudes.lt(smallest_normal)) - facts.zeros;
   facts.largest =

@@ -13,10 +13,11 @@ struct TensorStats {
   int64_t positive_inf = 0;
   int64_t negative_inf = 0;
   int64_t zeros = 0;       // of either sign
-  int64_t subnormals = 0;  // of the tensor's own dtype
+  int64_t subnormals = 0;  // of the tensor's own dtype, unless another is asked for
   double largest = 0.0;    // |x| of the finite ones; 0 if there are none
 
   int64_t non_finite() const { return nan + positive_inf + negative_inf; }
+  bool operator==(const TensorStats&) const = default;
 };
 
 /// Of any floating dtype, layout and device: of complex numbers both parts, of a sparse tensor its
