@@ -14,6 +14,7 @@
 #include "mezzo/kernels/fp8/recipe.h"
 #include "mezzo/kernels/fp8/scaling.h"
 #include "tests/close.h"
+#include "tests/kernels/fp8_bound.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -30,13 +31,6 @@ at::Tensor random(at::IntArrayRef sizes) {
 }
 
 at::Tensor exact(const at::Tensor& x) { return x.detach().cpu().to(at::kDouble); }
-
-/// How far a cast may be off: half the last digit, or half a step where the quotient is small.
-at::Tensor cast_bound(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype) {
-  const FloatFormat& format = fp8_format(dtype);
-  const double step = scale.cpu().item<double>() * format.smallest_subnormal;
-  return (exact(x).abs() * (format.epsilon / 2)).clamp_min(step / 2);
-}
 
 /// On the device that the parameter names.
 class Fp8CasterTest : public ::testing::TestWithParam<const char*> {

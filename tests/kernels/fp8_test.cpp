@@ -8,11 +8,11 @@
 #include <ATen/ATen.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/base/float_format.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/fp8/cast.h"
 #include "mezzo/kernels/fp8/scaling.h"
 #include "tests/close.h"
+#include "tests/kernels/fp8_bound.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -37,13 +37,6 @@ at::Tensor random(at::IntArrayRef sizes) {
 at::Tensor exact(const at::Tensor& x) { return x.detach().cpu().to(at::kDouble); }
 
 at::Tensor bytes(const at::Tensor& fp8) { return fp8.cpu().view(at::kByte); }
-
-/// How far a cast may be off: half the last digit, or half a step where the quotient is small.
-at::Tensor cast_bound(const at::Tensor& x, const at::Tensor& scale, at::ScalarType dtype) {
-  const FloatFormat& format = fp8_format(dtype);
-  const double step = scale.cpu().item<double>() * format.smallest_subnormal;
-  return (exact(x).abs() * (format.epsilon / 2)).clamp_min(step / 2);
-}
 
 /// On the device that the parameter names.
 class Fp8Test : public ::testing::TestWithParam<const char*> {

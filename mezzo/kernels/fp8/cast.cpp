@@ -1,7 +1,5 @@
 #include "mezzo/kernels/fp8/cast.h"
 
-#include <ATen/TensorOperators.h>
-
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/fp8/ops.h"
@@ -54,7 +52,5 @@ Fp8 fp8_cast(const at::Tensor& x, const at::Tensor& scale, const Fp8Cast& cast) 
   const auto [values, transposed] = op.call(x, scale, cast.dtype, cast.transposes, amax);
   return {values, transposed, scale};
 }
-
-at::Tensor fp8_wide(const Fp8& x) { return x.values.to(at::kFloat) * x.scale; }
 
 }  // namespace mezzo::kernels

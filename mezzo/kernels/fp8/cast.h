@@ -27,9 +27,6 @@ struct Fp8Cast {
 /// Throws Error for other shapes and dtypes. The op mezzo::fp8_cast of the dispatcher.
 Fp8 fp8_cast(const at::Tensor& x, const at::Tensor& scale, const Fp8Cast& cast);
 
-/// scale * values as fp32.
-at::Tensor fp8_wide(const Fp8& x);
-
 namespace reference {
 
 /// The same as plain tensor code.
