@@ -1,10 +1,10 @@
 #include "tests/kernels/attention_exact.h"
 
 #include <cmath>
+#include <limits>
+#include <tuple>
 
 #include <ATen/ATen.h>
-
-#include "mezzo/kernels/attention/reference.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -26,6 +26,35 @@ at::Tensor rounded(const at::Tensor& error, const at::Tensor& exact, at::ScalarT
   return kSecondOrder * (error + unit_roundoff(dtype) * (exact.abs() + error)) + smallest;
 }
 
+// Attention as plain tensor code with the Tq x Tk matrix, in the dtype of its arguments.
+
+at::Tensor scores_of(const at::Tensor& query, const at::Tensor& key, bool is_causal, double scale) {
+  const at::Tensor scores = at::matmul(query, key.transpose(-1, -2)) * scale;
+  if (!is_causal) return scores;
+  const at::Tensor is_future = at::ones({query.size(-2), key.size(-2)}, at::kBool).triu(1);
+  return scores.masked_fill(is_future, -std::numeric_limits<double>::infinity());
+}
+
+std::tuple<at::Tensor, at::Tensor> attention(const at::Tensor& query, const at::Tensor& key,
+                                             const at::Tensor& value, bool is_causal,
+                                             double scale) {
+  const at::Tensor scores = scores_of(query, key, is_causal, scale);
+  return {at::matmul(scores.softmax(-1), value), scores.logsumexp(-1)};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward(const at::Tensor& grad_out,
+                                                                  const at::Tensor& query,
+                                                                  const at::Tensor& key,
+                                                                  const at::Tensor& value,
+                                                                  bool is_causal, double scale) {
+  const at::Tensor probabilities = scores_of(query, key, is_causal, scale).softmax(-1);
+  const at::Tensor grad_probabilities = at::matmul(grad_out, value.transpose(-1, -2));
+  const at::Tensor delta = (probabilities * grad_probabilities).sum(-1, /*keepdim=*/true);
+  const at::Tensor grad_scores = probabilities * (grad_probabilities - delta) * scale;
+  return {at::matmul(grad_scores, key), at::matmul(grad_scores.transpose(-1, -2), query),
+          at::matmul(probabilities.transpose(-1, -2), grad_out)};
+}
+
 }  // namespace
 
 ExactAttention exact_attention(const AttentionInputs& in) {
@@ -33,9 +62,9 @@ ExactAttention exact_attention(const AttentionInputs& in) {
   const at::Tensor Q = in.query.to(at::kDouble), K = in.key.to(at::kDouble),
                    V = in.value.to(at::kDouble), dO = in.grad_out.to(at::kDouble);
   Attention value, bound;
-  std::tie(value.out, value.logsumexp) = reference::attention(Q, K, V, in.is_causal, in.scale);
+  std::tie(value.out, value.logsumexp) = attention(Q, K, V, in.is_causal, in.scale);
   std::tie(value.grad_query, value.grad_key, value.grad_value) =
-      reference::attention_backward(dO, Q, K, V, in.is_causal, in.scale);
+      attention_backward(dO, Q, K, V, in.is_causal, in.scale);
 
   const double E = static_cast<double>(Q.size(-1)), Tq = static_cast<double>(Q.size(-2)),
                Tk = static_cast<double>(K.size(-2)), scale = std::abs(in.scale);

@@ -2,14 +2,31 @@
 
 #include <map>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "mezzo/kernels/attention/geometry.h"
+#include "mezzo/kernels/matmul/brgemm.h"
 
 namespace mezzo::kernels::flash {
 namespace {
 
+/// The products that a head size takes.
+std::vector<brgemm::Product> products_of(int64_t head_size) {
+  const int64_t E = padded(head_size);
+  std::vector<brgemm::Product> products;
+  for (int64_t keys = kStep; keys <= kKeys; keys += kStep) {
+    products.push_back({keys, kQueries, E, E, kQueries, kQueries, false});      // S^T, dP^T
+    products.push_back({E, kQueries, keys, kKeys, kQueries, kQueries, false});  // O^T, dQ^T: first
+    products.push_back({E, kQueries, keys, kKeys, kQueries, kQueries, true});   // and further keys
+    products.push_back({keys, E, kQueries, kQueries, E, E, true});              // dV, dK
+  }
+  return products;
+}
+
+/// Each tried once a process.
 std::string refusal_of_products(at::ScalarType dtype, int64_t head_size) {
   static std::mutex mutex;
   static std::map<std::pair<at::ScalarType, int64_t>, std::string> known;
@@ -22,18 +39,6 @@ std::string refusal_of_products(at::ScalarType dtype, int64_t head_size) {
 }
 
 }  // namespace
-
-std::vector<brgemm::Product> products_of(int64_t head_size) {
-  const int64_t E = padded(head_size);
-  std::vector<brgemm::Product> products;
-  for (int64_t keys = kStep; keys <= kKeys; keys += kStep) {
-    products.push_back({keys, kQueries, E, E, kQueries, kQueries, false});      // S^T, dP^T
-    products.push_back({E, kQueries, keys, kKeys, kQueries, kQueries, false});  // O^T, dQ^T: first
-    products.push_back({E, kQueries, keys, kKeys, kQueries, kQueries, true});   // and further keys
-    products.push_back({keys, E, kQueries, kQueries, E, E, true});              // dV, dK
-  }
-  return products;
-}
 
 std::string refusal(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) {
   const at::ScalarType dtype = query.scalar_type();

@@ -2,11 +2,8 @@
 
 #include <string>
 #include <tuple>
-#include <vector>
 
 #include <ATen/core/Tensor.h>
-
-#include "mezzo/kernels/matmul/brgemm.h"
 
 namespace mezzo::kernels::flash {
 
@@ -24,9 +21,6 @@ namespace mezzo::kernels::flash {
 
 /// Empty if forward() and backward() can compute this, otherwise why not.
 std::string refusal(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
-
-/// The products that a head size takes, each tried once a process (brgemm::refusal).
-std::vector<brgemm::Product> products_of(int64_t head_size);
 
 /// {out, laid out as query, and logsumexp}.
 std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& query, const at::Tensor& key,

@@ -6,6 +6,7 @@
 #include "mezzo/kernels/attention/flash.h"
 #include "mezzo/kernels/attention/geometry.h"
 #include "mezzo/kernels/attention/pack.h"
+#include "mezzo/kernels/matmul/brgemm.h"
 #include "mezzo/kernels/simd/exp2.h"
 #include "mezzo/kernels/simd/numbers.h"
 

@@ -8,6 +8,7 @@
 #include "mezzo/kernels/attention/flash.h"
 #include "mezzo/kernels/attention/geometry.h"
 #include "mezzo/kernels/attention/pack.h"
+#include "mezzo/kernels/matmul/brgemm.h"
 #include "mezzo/kernels/simd/exp2.h"
 
 namespace mezzo::kernels::flash {
