@@ -16,6 +16,7 @@
 #include "mezzo/amp/op_casts.h"
 #include "mezzo/amp/op_names.h"
 #include "mezzo/base/scope.h"
+#include "mezzo/base/silent_warnings.h"
 #include "mezzo/kernels/ops.h"
 
 namespace mezzo {
@@ -117,11 +118,6 @@ class CastKernel final : public c10::OperatorKernel {
   std::optional<c10::SafeKernelFunction> original_;
 };
 
-class SilentWarnings : public c10::WarningHandler {
- public:
-  void process(const c10::Warning&) override {}
-};
-
 class Registry {
  public:
   void install(const std::string& op) {
@@ -133,8 +129,7 @@ class Registry {
     const std::string space(name.getNamespace().value());
     // The dispatcher warns once a process that a kernel is being replaced. Here that is the
     // purpose.
-    SilentWarnings silent;
-    const c10::WarningUtils::WarningHandlerGuard guard(&silent);
+    const SilentWarnings silent;
     for (const c10::DeviceType device : {c10::DeviceType::CPU, c10::DeviceType::CUDA}) {
       auto kernel = std::make_unique<CastKernel>(InstalledOp{op, device, space == "aten"},
                                                  kernel_count_++, *handle);

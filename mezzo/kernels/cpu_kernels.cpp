@@ -1,23 +1,16 @@
 #include "mezzo/kernels/cpu_kernels.h"
 
-#include <c10/util/Exception.h>
 #include <torch/library.h>
 
+#include "mezzo/base/silent_warnings.h"
 #include "mezzo/kernels/attention/attention.h"
 #include "mezzo/kernels/matmul/matmul.h"
 
 namespace mezzo::kernels {
 namespace {
 
-// The dispatcher warns once a process that a kernel is being replaced. Here that is the purpose.
-class SilentWarnings : public c10::WarningHandler {
- public:
-  void process(const c10::Warning&) override {}
-};
-
 std::shared_ptr<torch::Library> register_kernels() {
-  SilentWarnings silent;
-  c10::WarningUtils::WarningHandlerGuard guard(&silent);
+  const SilentWarnings silent;
   auto library = std::make_shared<torch::Library>(torch::Library::IMPL, "aten",
                                                   c10::DispatchKey::CPU, __FILE__, __LINE__);
   library->impl("mm", &mm);

@@ -7,6 +7,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/adamw/moment8.h"
 #include "mezzo/kernels/adamw/pointers.h"
+#include "mezzo/kernels/ceil_div.h"
 #include "mezzo/kernels/cuda/flavour.h"
 
 namespace mezzo::kernels {
@@ -94,7 +95,7 @@ AdamWPointers adamw_pointers(const AdamWParam& p) {
   return {addresses, p.weight.scalar_type(), p.grad.scalar_type()};
 }
 
-int64_t moment_blocks(int64_t N) { return (N + kMomentBlock - 1) / kMomentBlock; }
+int64_t moment_blocks(int64_t N) { return ceil_div(N, kMomentBlock); }
 
 void check_adamw(const std::vector<AdamWParam>& params) {
   for (const AdamWParam& p : params) {

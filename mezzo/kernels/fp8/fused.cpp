@@ -29,7 +29,7 @@ class ResidualNormNode : public torch::autograd::Function<ResidualNormNode> {
     const ResidualNorm norm = residual_norm(x, branch, weight, bias, eps, kDtype);
     ctx->set_materialize_grads(false);
     ctx->mark_non_differentiable({norm.mean, norm.rstd});
-    if (branch.defined()) ctx->saved_data["branch_dtype"] = branch.scalar_type();
+    keep_branch_dtype(*ctx, branch);
     ctx->save_for_backward({norm.sum, norm.mean, norm.rstd, weight, bias});
     return {norm.sum, norm.normed, norm.mean, norm.rstd};
   }
@@ -37,12 +37,10 @@ class ResidualNormNode : public torch::autograd::Function<ResidualNormNode> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     check_no_double_backward("residual_norm_fp8_linear");
     const variable_list saved = ctx->get_saved_variables();
-    std::optional<at::ScalarType> branch_dtype;
-    if (const auto branch = ctx->saved_data.find("branch_dtype"); branch != ctx->saved_data.end())
-      branch_dtype = branch->second.toScalarType();
-    const NormGrads norm = norm_backward(
-        grads[0], grads[1], {saved[0], saved[1], saved[2], saved[3], saved[4], branch_dtype},
-        /*wants_normed=*/false);
+    const NormGrads norm =
+        norm_backward(grads[0], grads[1],
+                      {saved[0], saved[1], saved[2], saved[3], saved[4], kept_branch_dtype(*ctx)},
+                      /*wants_normed=*/false);
     return {norm.x, norm.branch, norm.weight, norm.bias, {}};
   }
 };

@@ -1,8 +1,20 @@
 #include "mezzo/kernels/fused_linear/norm_grads.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 
 namespace mezzo::kernels {
+
+void keep_branch_dtype(torch::autograd::AutogradContext& ctx, const at::Tensor& branch) {
+  if (branch.defined()) ctx.saved_data["branch_dtype"] = branch.scalar_type();
+}
+
+std::optional<at::ScalarType> kept_branch_dtype(const torch::autograd::AutogradContext& ctx) {
+  const auto branch = ctx.saved_data.find("branch_dtype");
+  if (branch == ctx.saved_data.end()) return std::nullopt;
+  return branch->second.toScalarType();
+}
 
 NormGrads norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_normed,
                         const KeptNorm& kept, bool wants_normed) {

@@ -4,6 +4,10 @@
 
 #include <ATen/core/Tensor.h>
 
+namespace torch::autograd {
+struct AutogradContext;
+}
+
 namespace mezzo::kernels {
 
 /// What the normalisation of a sum, sum = x + branch, hands back, each in the dtype of what it is
@@ -18,6 +22,10 @@ struct KeptNorm {
   const at::Tensor &sum, &mean, &rstd, &weight, &bias;
   std::optional<at::ScalarType> branch_dtype;  // none: there was no branch
 };
+
+/// The branch's dtype among what the node keeps.
+void keep_branch_dtype(torch::autograd::AutogradContext& ctx, const at::Tensor& branch);
+std::optional<at::ScalarType> kept_branch_dtype(const torch::autograd::AutogradContext& ctx);
 
 /// grad_sum and grad_normed may be undefined: no gradient came to sum, or to what is normalised.
 NormGrads norm_backward(const at::Tensor& grad_sum, const at::Tensor& grad_normed,

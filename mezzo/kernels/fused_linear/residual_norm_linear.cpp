@@ -30,7 +30,7 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
     const ResidualNorm norm = residual_norm(x, branch, norm_weight, norm_bias, eps, dtype, kind);
     at::Tensor y = at::linear(norm.normed, weight, bias.defined() ? bias.to(dtype) : bias);
     ctx->set_materialize_grads(false);
-    if (branch.defined()) ctx->saved_data["branch_dtype"] = branch.scalar_type();
+    keep_branch_dtype(*ctx, branch);
     ctx->save_for_backward({norm.sum, norm.mean, norm.rstd, norm_weight, norm_bias, weight, bias,
                             recompute ? at::Tensor() : norm.normed});
     return {norm.sum, y};
@@ -44,20 +44,13 @@ class ResidualNormLinear : public torch::autograd::Function<ResidualNormLinear> 
     const at::Tensor &normed = saved[7], &grad_y = grads[1];
     at::Tensor grad_normed;
     if (grad_y.defined()) grad_normed = linear_grad_of_input(grad_y, weight, weight.scalar_type());
-    const NormGrads norm = norm_backward(grads[0], grad_normed,
-                                         {sum, mean, rstd, norm_weight, norm_bias, kept_dtype(ctx)},
-                                         /*wants_normed=*/!normed.defined());
+    const NormGrads norm = norm_backward(
+        grads[0], grad_normed, {sum, mean, rstd, norm_weight, norm_bias, kept_branch_dtype(*ctx)},
+        /*wants_normed=*/!normed.defined());
     LinearGrads linear;
     if (grad_y.defined())
       linear = linear_grads(grad_y, normed.defined() ? normed : norm.normed, weight, bias);
     return {norm.x, norm.branch, norm.weight, norm.bias, linear.weight, linear.bias, {}, {}, {}};
-  }
-
- private:
-  static std::optional<at::ScalarType> kept_dtype(AutogradContext* ctx) {
-    const auto branch = ctx->saved_data.find("branch_dtype");
-    if (branch == ctx->saved_data.end()) return std::nullopt;
-    return branch->second.toScalarType();
   }
 };
 

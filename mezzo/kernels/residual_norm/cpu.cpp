@@ -5,8 +5,10 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
+#include "mezzo/kernels/ceil_div.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "mezzo/kernels/residual_norm/rows.h"
+#include "mezzo/kernels/residual_norm/statistics.h"
 
 namespace mezzo::kernels {
 namespace {
@@ -35,11 +37,6 @@ at::Tensor vector_of(const at::Tensor& value, int64_t C) {
 }
 
 int64_t rows_of(const at::Tensor& x) { return x.numel() / std::max<int64_t>(x.size(-1), 1); }
-
-at::Tensor statistics_like(const at::Tensor& x) {
-  return at::empty(x.sizes().slice(0, static_cast<size_t>(x.dim() - 1)),
-                   x.options().dtype(at::kFloat));
-}
 
 /// Null for a mean that there is none of.
 const float* address(const at::Tensor& mean) {
@@ -122,7 +119,7 @@ ResidualNormGrads cpu::residual_norm_backward(const at::Tensor& grad_normed_in,
   const at::Tensor grad_sum =
       grad_sum_in.defined() ? grad_sum_in.to(sum.scalar_type()).contiguous() : grad_sum_in;
   const int64_t C = sum.size(-1), rows = rows_of(sum);
-  const int64_t partials = (rows + kRowsOfPartial - 1) / kRowsOfPartial;
+  const int64_t partials = ceil_div(rows, kRowsOfPartial);
   at::Tensor grad_x = at::empty_like(sum),
              grad_branch = extras.branch ? at::empty_like(grad_normed) : at::Tensor(),
              normed = extras.normed ? at::empty_like(grad_normed) : at::Tensor();

@@ -11,6 +11,7 @@
 #include "mezzo/kernels/cuda/launch_guard.h"
 #include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/residual_norm/statistics.h"
 
 namespace mezzo::kernels::cuda {
 namespace {
@@ -21,11 +22,6 @@ at::Tensor vector_of(const at::Tensor& value) {
 
 const float* address(const at::Tensor& vector) {
   return vector.defined() ? vector.const_data_ptr<float>() : nullptr;
-}
-
-at::Tensor statistics_like(const at::Tensor& x) {
-  return at::empty(x.sizes().slice(0, static_cast<size_t>(x.dim() - 1)),
-                   x.options().dtype(at::kFloat));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
+#include "mezzo/kernels/ceil_div.h"
 #include "mezzo/kernels/simd/simd.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"
 
@@ -34,7 +35,7 @@ template <class Bits>
 uint64_t hash_of(const at::Tensor& contiguous) {
   const auto* bits = static_cast<const Bits*>(contiguous.const_data_ptr());
   const int64_t N = contiguous.numel();
-  const int64_t blocks = (N + kBlock - 1) / kBlock;
+  const int64_t blocks = ceil_div(N, kBlock);
   std::vector<uint64_t> sums(static_cast<size_t>(blocks));
   at::parallel_for(0, blocks, 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
