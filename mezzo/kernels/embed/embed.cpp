@@ -17,7 +17,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/check.h"
-#include "mezzo/kernels/fused_linear/linear_grads.h"
+#include "mezzo/kernels/double_backward.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {

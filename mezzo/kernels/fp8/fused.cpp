@@ -3,9 +3,9 @@
 #include <ATen/ops/gelu.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "mezzo/kernels/double_backward.h"
 #include "mezzo/kernels/fp8/linear.h"
 #include "mezzo/kernels/fp8/ops.h"
-#include "mezzo/kernels/fused_linear/linear_grads.h"
 #include "mezzo/kernels/fused_linear/norm_grads.h"
 #include "mezzo/kernels/ops.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"

@@ -13,7 +13,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/device.h"
 #include "mezzo/kernels/cuda/flavour.h"
-#include "mezzo/kernels/fused_linear/linear_grads.h"
+#include "mezzo/kernels/double_backward.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {

@@ -3,6 +3,7 @@
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "mezzo/kernels/double_backward.h"
 #include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
 #include "mezzo/kernels/fused_linear/linear_grads.h"

@@ -9,6 +9,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/attention/attention.h"
+#include "mezzo/kernels/double_backward.h"
 #include "mezzo/kernels/fused_linear/autograd.h"
 #include "mezzo/kernels/fused_linear/linear_grads.h"
 #include "mezzo/kernels/ops.h"

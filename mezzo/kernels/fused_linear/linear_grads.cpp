@@ -2,10 +2,8 @@
 
 #include <vector>
 
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/mm.h>
 
-#include "mezzo/base/check.h"
 #include "mezzo/kernels/fused_linear/fused_accumulation.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
@@ -34,13 +32,6 @@ LinearGrads linear_grads(const at::Tensor& grad, const at::Tensor& input, const 
   }
   if (bias.defined()) grads.bias = sum_of_rows(rows).to(bias.scalar_type());
   return grads;
-}
-
-void check_no_double_backward(std::string_view op) {
-  MEZZO_CHECK(
-      !at::GradMode::is_enabled(), op,
-      "its gradient cannot be differentiated again. Hint: that of libtorch's ops, one by one, "
-      "can");
 }
 
 }  // namespace mezzo::kernels

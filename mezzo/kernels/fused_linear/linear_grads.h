@@ -1,7 +1,5 @@
 #pragma once
 
-#include <string_view>
-
 #include <ATen/core/Tensor.h>
 
 namespace mezzo::kernels {
@@ -26,9 +24,5 @@ struct LinearGrads {
 /// input [..., C]: x. bias [N] of any float type, or undefined; its gradient is summed in fp32.
 LinearGrads linear_grads(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& weight,
                          const at::Tensor& bias);
-
-/// A gradient of these fused ops' gradients is not there: throws Error, naming `op`, if one is
-/// being asked for.
-void check_no_double_backward(std::string_view op);
 
 }  // namespace mezzo::kernels

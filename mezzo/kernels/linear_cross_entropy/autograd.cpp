@@ -4,7 +4,7 @@
 #include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "mezzo/base/check.h"
+#include "mezzo/kernels/double_backward.h"
 #include "mezzo/kernels/linear_cross_entropy/chunked.h"
 #include "mezzo/kernels/linear_cross_entropy/elementwise.h"
 
@@ -39,9 +39,7 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grad_outputs) {
-    MEZZO_CHECK(!at::GradMode::is_enabled(), "linear_cross_entropy",
-                "has no second derivative, which backward with create_graph asks for. Hint: "
-                "at::cross_entropy_loss of at::linear has one");
+    check_no_double_backward("linear_cross_entropy");
     const at::ScalarType dtype = ctx->saved_data["dtype"].toScalarType();
     const variable_list kept = ctx->get_saved_variables();
     const auto incoming = [&](const at::Tensor& grad) {
