@@ -135,7 +135,7 @@ void optimizer(bool is_8bit) {
     p.exp_avg_scale = at::zeros({kernels::moment_blocks(N)}, gpu.dtype(at::kFloat));
     p.exp_avg_sq_scale = p.exp_avg_scale.clone();
   }
-  p.numbers = kernels::adamw_numbers({3e-4, 0.9, 0.95, 1e-8, 0.1}, 3);
+  p.coefficients = kernels::adamw_coefficients({3e-4, 0.9, 0.95, 1e-8, 0.1}, 3);
   print_bytes(is_8bit ? "adamw, split, 8-bit moments" : "adamw, split",
               static_cast<double>(N) * (is_8bit ? 14.0 : 26.0), [&] { kernels::adamw_({p}); });
 }

@@ -208,7 +208,7 @@ class Step {
     p.grad = at::full({P}, 1e-4, stored);
     p.exp_avg = at::zeros({P});
     p.exp_avg_sq = at::zeros({P});
-    p.numbers = kernels::adamw_numbers({3e-4, 0.9, 0.95, 1e-8, 0.1}, 1);
+    p.coefficients = kernels::adamw_coefficients({3e-4, 0.9, 0.95, 1e-8, 0.1}, 1);
     const double grads = static_cast<double>(p.grad.nbytes()) * 1e-9;
     add("gradient norm", 1, 0, grads, [p] { kernels::l2_norm({p.grad}); });
     add("AdamW", 1, 0, (is_split ? 26e-9 : 28e-9) * static_cast<double>(P),

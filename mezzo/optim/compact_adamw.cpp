@@ -33,7 +33,7 @@ kernels::AdamWParam kernel_param(const at::Tensor& param, const at::Tensor& grad
           .exp_avg_sq = state.exp_avg_sq,
           .exp_avg_scale = state.exp_avg_scale,
           .exp_avg_sq_scale = state.exp_avg_sq_scale,
-          .numbers = {}};
+          .coefficients = {}};
 }
 
 kernels::AdamWSettings settings_of(const CompactAdamWOptions& options) {
@@ -92,7 +92,7 @@ void CompactAdamW::update(const Bucket<CompactAdamWState>& bucket,
     const CompactAdamWState& state = *bucket.states[i];
     const auto step = static_cast<uint32_t>(state.step.item<float>()) + 1;
     params.push_back(kernel_param(bucket.params[i], bucket.grads[i], state));
-    params.back().numbers = kernels::adamw_numbers(settings, step, grad_scale);
+    params.back().coefficients = kernels::adamw_coefficients(settings, step, grad_scale);
   }
   kernels::adamw_(params);
   detail::count_steps(bucket.all(&CompactAdamWState::step));

@@ -101,7 +101,7 @@ TEST_P(AdamWKernels, HasTheBitsOfItsReferenceForAwkwardSizes) {
     AdamWParam plain = parameter(some({N}, 1), kind, is_8bit);
     for (uint32_t step = 1; step <= 10; ++step) {
       const float grad_scale = step % 2 == 0 ? 3.0f : 1.0f;
-      fused.numbers = plain.numbers = adamw_numbers(kSettings, step, grad_scale);
+      fused.coefficients = plain.coefficients = adamw_coefficients(kSettings, step, grad_scale);
       plain.grad = gradient({N}, step, grad_dtype);
       fused.grad = there(plain.grad);
       adamw_({fused});
@@ -121,7 +121,7 @@ TEST_P(AdamWKernelsOnCpu, HasTheSameBitsForAnyNumberOfThreads) {
     }
     for (uint32_t step = 1; step <= 3; ++step) {
       for (AdamWParam& p : params) {
-        p.numbers = adamw_numbers(kSettings, step);
+        p.coefficients = adamw_coefficients(kSettings, step);
         p.grad = gradient(p.weight.sizes(), step, grad_dtype);
       }
       adamw_(params);
@@ -171,7 +171,7 @@ AdamWParam libtorchs(const at::Tensor& w, const AdamWSettings& s, uint32_t steps
 AdamWParam ours(const at::Tensor& w, const AdamWSettings& s, uint32_t steps) {
   AdamWParam p = parameter(w, Weight::kFp32, false);
   for (uint32_t step = 1; step <= steps; ++step) {
-    p.numbers = adamw_numbers(s, step);
+    p.coefficients = adamw_coefficients(s, step);
     p.grad = gradient(w.sizes(), step, at::kFloat);
     adamw_({p});
   }
@@ -208,7 +208,7 @@ TEST_P(AdamWKernelsOn, SplitWeightsHaveTheBitsOfAnFp32MasterOver1000Steps) {
   AdamWParam master = moved_to(device, parameter(start, Weight::kFp32, false));
   AdamWParam halves = moved_to(device, parameter(start, Weight::kSplit, false));
   for (uint32_t step = 1; step <= 1000; ++step) {
-    master.numbers = halves.numbers = adamw_numbers(kSettings, step, 2.0f);
+    master.coefficients = halves.coefficients = adamw_coefficients(kSettings, step, 2.0f);
     master.grad = halves.grad = there(gradient({257}, step, at::kBFloat16));
     adamw_({master, halves});
   }
@@ -222,7 +222,7 @@ TEST_P(AdamWKernelsOn, ANanSpoilsItsBlockOf8BitMomentsForAllToSeeAndNoOther) {
   AdamWParam p = moved_to(device, parameter(at::ones({300}), Weight::kFp32, true));
   p.grad = there(at::ones({300}));
   p.grad[130] = NAN;
-  p.numbers = adamw_numbers(kSettings, 1);
+  p.coefficients = adamw_coefficients(kSettings, 1);
   adamw_({p});
   EXPECT_TRUE(p.weight[130].isnan().item<bool>());
   EXPECT_EQ(p.weight.isnan().sum().item<int>(), 1);
@@ -237,7 +237,7 @@ TEST(AdamWKernel, RefusesTensorsThatDoNotFitTogether) {
   const auto fresh = [] {
     AdamWParam p = parameter(at::ones({4, 3}), Weight::kFp32, false);
     p.grad = at::ones({4, 3});
-    p.numbers = adamw_numbers(kSettings, 1);
+    p.coefficients = adamw_coefficients(kSettings, 1);
     return p;
   };
   const auto refused = [&](at::Tensor AdamWParam::*member, const at::Tensor& other) {

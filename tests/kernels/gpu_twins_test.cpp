@@ -410,7 +410,7 @@ TEST_F(AdamWTwinOnGpu, GivesTheBitsOfTheCpu) {
   for (const AdamWParam& p : here) there.push_back(on_gpu(p));
   for (uint32_t step = 1; step <= 3; ++step) {
     for (auto* params : {&here, &there})
-      for (AdamWParam& p : *params) p.numbers = adamw_numbers(kSettings, step, 4.0f);
+      for (AdamWParam& p : *params) p.coefficients = adamw_coefficients(kSettings, step, 4.0f);
     kernels::adamw_(here);
     tested::adamw_(there);
   }
@@ -435,7 +435,7 @@ TEST_F(AdamWTwinOnGpu, TakesStepRateScaleAndSkippingFromTheDevice) {
     EXPECT_TRUE(at::equal(there.weight, before));
     found_inf.zero_();
     cuda::adamw_on_device_({there}, {step}, shared);
-    here.numbers = adamw_numbers({1e-2f, 0.9, 0.95, 1e-8, 0.1}, 7, 4.0f);
+    here.coefficients = adamw_coefficients({1e-2f, 0.9, 0.95, 1e-8, 0.1}, 7, 4.0f);
     kernels::adamw_({here});
     // An update of up to 0.1, its factors each a rounding apart.
     EXPECT_CLOSE(there.weight.cpu(), here.weight,

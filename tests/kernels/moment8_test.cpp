@@ -112,8 +112,8 @@ TEST(Dice, AreFairAndDifferFromStepToStep) {
   constexpr uint32_t kPositions = 1 << 16;
   int64_t ones = 0, unchanged = 0;
   for (uint32_t i = 0; i < kPositions; ++i) {
-    ones += std::popcount(dice(7, i));
-    unchanged += std::popcount(~(dice(7, i) ^ dice(8, i)));
+    ones += std::popcount(random_bits(7, i));
+    unchanged += std::popcount(~(random_bits(7, i) ^ random_bits(8, i)));
   }
   const double bits = 32.0 * kPositions;
   EXPECT_NEAR(static_cast<double>(ones), bits / 2, 2.5 * std::sqrt(bits));

@@ -91,7 +91,7 @@ AdamWPointers adamw_pointers(const AdamWParam& p) {
       .exp_avg_sq = address(p.exp_avg_sq),
       .exp_avg_scale = static_cast<float*>(address(p.exp_avg_scale)),
       .exp_avg_sq_scale = static_cast<float*>(address(p.exp_avg_sq_scale)),
-      .numbers = p.numbers};
+      .coefficients = p.coefficients};
   return {addresses, p.weight.scalar_type(), p.grad.scalar_type()};
 }
 

@@ -5,7 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "mezzo/kernels/adamw/numbers.h"
+#include "mezzo/kernels/adamw/coefficients.h"
 
 namespace mezzo::kernels {
 
@@ -21,7 +21,7 @@ struct AdamWParam {
   at::Tensor exp_avg_sq;        ///< fp32, or uint8
   at::Tensor exp_avg_scale;     ///< fp32 [ceil(N / 128)] beside int8; or none
   at::Tensor exp_avg_sq_scale;  ///< likewise
-  AdamWNumbers numbers;
+  AdamWCoefficients coefficients;
 };
 
 /// What all parameters of a step share, where nobody may wait for the device to learn of it.
@@ -55,10 +55,10 @@ bool takes_adamw(const at::Tensor& weight);
 /// kernels::adamw_() of parameters on one GPU, which have been checked.
 void adamw_(const std::vector<AdamWParam>& params);
 
-/// The same, with what `shared` says in place of each parameter's `numbers`. steps: one of each
-/// parameter, 0-dim fp32 on the device, this step counted already. The host reads nothing: a graph
-/// can hold it. Throws Error for parameters that cannot be stepped. As the powers of the betas are
-/// found on the device, a step may differ from adamw_() in the last bit of step_size and
+/// The same, with what `shared` says in place of each parameter's `coefficients`. steps: one of
+/// each parameter, 0-dim fp32 on the device, this step counted already. The host reads nothing: a
+/// graph can hold it. Throws Error for parameters that cannot be stepped. As the powers of the
+/// betas are found on the device, a step may differ from adamw_() in the last bit of step_size and
 /// root_correction.
 void adamw_on_device_(const std::vector<AdamWParam>& params, const std::vector<at::Tensor>& steps,
                       const AdamWOnDevice& shared);

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "mezzo/kernels/adamw/numbers.h"
+#include "mezzo/kernels/adamw/coefficients.h"
 
 namespace mezzo::kernels {
 
@@ -17,7 +17,7 @@ struct AdamWAddresses {
   void* exp_avg_sq;  // float, or uint8_t
   float* exp_avg_scale;
   float* exp_avg_sq_scale;
-  AdamWNumbers numbers;
+  AdamWCoefficients coefficients;
 };
 
 }  // namespace mezzo::kernels

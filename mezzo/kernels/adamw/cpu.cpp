@@ -6,26 +6,27 @@
 #include <type_traits>
 
 #include "mezzo/kernels/adamw/moment8.h"
-#include "mezzo/kernels/adamw/moved.h"
 #include "mezzo/kernels/adamw/pointers.h"
 #include "mezzo/kernels/adamw/split.h"
+#include "mezzo/kernels/adamw/update.h"
 #include "mezzo/kernels/blocks.h"
 #include "mezzo/kernels/simd/numbers.h"
 
 namespace mezzo::kernels {
 namespace {
 
-using Numbers = AdamWNumbers;
+using Coefficients = AdamWCoefficients;
 
 // What a thread works on at a time, in buffers that stay in the L1 cache: four moment blocks.
 constexpr int64_t kTile = 4 * kMomentBlock;
 
-MEZZO_INLINE void step_fp32(float* w, const float* g, float* m, float* v, int64_t N, Numbers a) {
+MEZZO_INLINE void step_fp32(float* w, const float* g, float* m, float* v, int64_t N,
+                            Coefficients a) {
 #pragma omp simd
   for (int64_t i = 0; i < N; ++i) {
-    m[i] = moved_first(m[i], g[i], a);
-    v[i] = moved_second(v[i], g[i], a);
-    w[i] = moved_weight(w[i], m[i], std::sqrt(v[i]), a);
+    m[i] = next_exp_avg(m[i], g[i], a);
+    v[i] = next_exp_avg_sq(v[i], g[i], a);
+    w[i] = next_weight(w[i], m[i], std::sqrt(v[i]), a);
   }
 }
 
@@ -44,27 +45,27 @@ MEZZO_INLINE float largest(const float* x, int64_t N) {
 /// in the L1 cache: the compiler makes vectors of each, and not of one loop that does it all.
 MEZZO_INLINE void step_8bit(float* w, const float* g, int8_t* first, uint8_t* second,
                             float* first_scale, float* second_scale, int64_t position, int64_t N,
-                            Numbers a) {
-  alignas(64) float m[kMomentBlock], root[kMomentBlock];
+                            Coefficients a) {
+  alignas(64) float m[kMomentBlock], sqrt_v[kMomentBlock];
   const float decode_m = decoding_factor(*first_scale, kTopOfFirst);
-  const float decode_root = decoding_factor(*second_scale, kTopOfSecond);
+  const float decode_sqrt_v = decoding_factor(*second_scale, kTopOfSecond);
   for (int64_t i = 0; i < N; ++i) m[i] = decode_first(first[i], decode_m);
-  for (int64_t i = 0; i < N; ++i) root[i] = decode_second(second[i], decode_root);
+  for (int64_t i = 0; i < N; ++i) sqrt_v[i] = decode_second(second[i], decode_sqrt_v);
 #pragma omp simd
   for (int64_t i = 0; i < N; ++i) {
-    m[i] = moved_first(m[i], g[i], a);
-    root[i] = std::sqrt(moved_second(root[i] * root[i], g[i], a));
-    w[i] = moved_weight(w[i], m[i], root[i], a);
+    m[i] = next_exp_avg(m[i], g[i], a);
+    sqrt_v[i] = std::sqrt(next_exp_avg_sq(sqrt_v[i] * sqrt_v[i], g[i], a));
+    w[i] = next_weight(w[i], m[i], sqrt_v[i], a);
   }
   *first_scale = largest(m, N);
-  *second_scale = largest(root, N);
+  *second_scale = largest(sqrt_v, N);
   const float encode_m = encoding_factor(*first_scale, kTopOfFirst);
-  const float encode_root = encoding_factor(*second_scale, kTopOfSecond);
+  const float encode_sqrt_v = encoding_factor(*second_scale, kTopOfSecond);
 #pragma omp simd
   for (int64_t i = 0; i < N; ++i) {
-    const uint32_t bits = dice(a.step, static_cast<uint32_t>(position + i));
+    const uint32_t bits = random_bits(a.step, static_cast<uint32_t>(position + i));
     first[i] = encode_first(m[i], encode_m, unit_interval(bits & 0xffffu));
-    second[i] = encode_second(root[i], encode_root, unit_interval(bits >> 16));
+    second[i] = encode_second(sqrt_v[i], encode_sqrt_v, unit_interval(bits >> 16));
   }
 }
 
@@ -98,7 +99,7 @@ MEZZO_INLINE const float* gradient_of(const T* grad, int64_t N, float scale, flo
 /// N numbers of the gradient from `begin`, divided by the scale: in place if they need nothing.
 MEZZO_INLINE const float* load_gradient(const AdamWPointers& p, int64_t begin, int64_t N,
                                         float* buffer) {
-  const float scale = p.numbers.grad_scale;
+  const float scale = p.coefficients.grad_scale;
   switch (p.grad_dtype) {
     case c10::ScalarType::BFloat16:
       return gradient_of(static_cast<const c10::BFloat16*>(p.grad) + begin, N, scale, buffer);
@@ -147,13 +148,13 @@ MEZZO_INLINE void step_tile(const AdamWPointers& p, int64_t begin, int64_t N) {
   const float* g = load_gradient(p, begin, N, gradients);
   if (p.exp_avg_scale == nullptr) {
     step_fp32(w, g, static_cast<float*>(p.exp_avg) + begin,
-              static_cast<float*>(p.exp_avg_sq) + begin, N, p.numbers);
+              static_cast<float*>(p.exp_avg_sq) + begin, N, p.coefficients);
   } else {
     for (int64_t i = 0; i < N; i += kMomentBlock) {
       const int64_t here = begin + i, block = here / kMomentBlock;
       step_8bit(w + i, g + i, static_cast<int8_t*>(p.exp_avg) + here,
                 static_cast<uint8_t*>(p.exp_avg_sq) + here, p.exp_avg_scale + block,
-                p.exp_avg_sq_scale + block, here, std::min(kMomentBlock, N - i), p.numbers);
+                p.exp_avg_sq_scale + block, here, std::min(kMomentBlock, N - i), p.coefficients);
     }
   }
   store_weight(p, begin, N, w);

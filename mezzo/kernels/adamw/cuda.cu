@@ -1,8 +1,8 @@
 // Compiled with --fmad=false: products and sums are rounded where the source says so, as on a CPU.
 #include "mezzo/kernels/adamw/cuda.h"
 #include "mezzo/kernels/adamw/moment8.h"
-#include "mezzo/kernels/adamw/moved.h"
 #include "mezzo/kernels/adamw/split.h"
+#include "mezzo/kernels/adamw/update.h"
 #include "mezzo/kernels/cuda/batch.cuh"
 #include "mezzo/kernels/cuda/numbers.cuh"
 
@@ -99,15 +99,15 @@ __device__ __forceinline__ void put_weight(const AdamWTensor& t, Place p, const 
   }
 }
 
-__device__ __forceinline__ void step_fp32(const AdamWTensor& t, Place p, const AdamWNumbers& a,
+__device__ __forceinline__ void step_fp32(const AdamWTensor& t, Place p, const AdamWCoefficients& a,
                                           const float (&g)[kEach], float (&w)[kEach]) {
   float m[kEach] = {}, v[kEach] = {};
   fetch(t.exp_avg, p, m);
   fetch(t.exp_avg_sq, p, v);
   for (int k = 0; k < kEach; ++k) {
-    m[k] = moved_first(m[k], g[k], a);
-    v[k] = moved_second(v[k], g[k], a);
-    w[k] = moved_weight(w[k], m[k], sqrtf(v[k]), a);
+    m[k] = next_exp_avg(m[k], g[k], a);
+    v[k] = next_exp_avg_sq(v[k], g[k], a);
+    w[k] = next_weight(w[k], m[k], sqrtf(v[k]), a);
   }
   put(t.exp_avg, p, m);
   put(t.exp_avg_sq, p, v);
@@ -121,55 +121,55 @@ __device__ __forceinline__ float largest(const float (&x)[kEach], int count) {
   return __uint_as_float(warp_max(most));
 }
 
-__device__ __forceinline__ void step_8bit(const AdamWTensor& t, Place p, const AdamWNumbers& a,
+__device__ __forceinline__ void step_8bit(const AdamWTensor& t, Place p, const AdamWCoefficients& a,
                                           const float (&g)[kEach], float (&w)[kEach]) {
   const int64_t block = p.at / kMomentBlock;  // the same for the whole warp
   const float decode_m = decoding_factor(t.exp_avg_scale[block], kTopOfFirst);
-  const float decode_root = decoding_factor(t.exp_avg_sq_scale[block], kTopOfSecond);
+  const float decode_sqrt_v = decoding_factor(t.exp_avg_sq_scale[block], kTopOfSecond);
   int8_t first[kEach] = {};
   uint8_t second[kEach] = {};
-  float m[kEach], root[kEach];
+  float m[kEach], sqrt_v[kEach];
   fetch(t.exp_avg, p, first);
   fetch(t.exp_avg_sq, p, second);
   for (int k = 0; k < kEach; ++k) {
-    m[k] = moved_first(decode_first(first[k], decode_m), g[k], a);
-    const float before = decode_second(second[k], decode_root);
-    root[k] = sqrtf(moved_second(before * before, g[k], a));
-    w[k] = moved_weight(w[k], m[k], root[k], a);
+    m[k] = next_exp_avg(decode_first(first[k], decode_m), g[k], a);
+    const float before = decode_second(second[k], decode_sqrt_v);
+    sqrt_v[k] = sqrtf(next_exp_avg_sq(before * before, g[k], a));
+    w[k] = next_weight(w[k], m[k], sqrt_v[k], a);
   }
-  const float m_scale = largest(m, p.count), root_scale = largest(root, p.count);
+  const float m_scale = largest(m, p.count), sqrt_v_scale = largest(sqrt_v, p.count);
   const float encode_m = encoding_factor(m_scale, kTopOfFirst);
-  const float encode_root = encoding_factor(root_scale, kTopOfSecond);
+  const float encode_sqrt_v = encoding_factor(sqrt_v_scale, kTopOfSecond);
   for (int k = 0; k < kEach; ++k) {
-    const uint32_t bits = dice(a.step, static_cast<uint32_t>(p.at + k));
+    const uint32_t bits = random_bits(a.step, static_cast<uint32_t>(p.at + k));
     first[k] = encode_first(m[k], encode_m, unit_interval(bits & 0xffffu));
-    second[k] = encode_second(root[k], encode_root, unit_interval(bits >> 16));
+    second[k] = encode_second(sqrt_v[k], encode_sqrt_v, unit_interval(bits >> 16));
   }
   put(t.exp_avg, p, first);
   put(t.exp_avg_sq, p, second);
   if (threadIdx.x % kWarp == 0) {
     t.exp_avg_scale[block] = m_scale;
-    t.exp_avg_sq_scale[block] = root_scale;
+    t.exp_avg_sq_scale[block] = sqrt_v_scale;
   }
 }
 
 /// From what only the device knows, where there is any of it.
-__device__ AdamWNumbers numbers_of(const AdamWTensor& t, const AdamWShared& shared) {
-  if (t.step == nullptr) return t.numbers;
+__device__ AdamWCoefficients coefficients_of(const AdamWTensor& t, const AdamWShared& shared) {
+  if (t.step == nullptr) return t.coefficients;
   AdamWSettings settings = shared.settings;
   if (shared.lr != nullptr) settings.lr = *shared.lr;
   const float grad_scale = shared.grad_scale != nullptr ? *shared.grad_scale : 1.0f;
-  return adamw_numbers(settings, static_cast<uint32_t>(*t.step), grad_scale);
+  return adamw_coefficients(settings, static_cast<uint32_t>(*t.step), grad_scale);
 }
 
 __global__ void __launch_bounds__(kThreads) adamw(const __grid_constant__ AdamWBatch batch) {
   if (batch.shared.found_inf != nullptr && *batch.shared.found_inf != 0.0f) return;
   const int tile = static_cast<int>(blockIdx.x), place = batch.item_of(tile);
   const AdamWTensor& t = batch.items[place];
-  __shared__ AdamWNumbers numbers;
-  if (threadIdx.x == 0) numbers = numbers_of(t, batch.shared);
+  __shared__ AdamWCoefficients coefficients;
+  if (threadIdx.x == 0) coefficients = coefficients_of(t, batch.shared);
   __syncthreads();
-  const AdamWNumbers a = numbers;
+  const AdamWCoefficients a = coefficients;
 
   const int64_t begin = (tile - batch.first_tile[place]) * kTile;
   const int64_t end = min(begin + kTile, t.N);

@@ -11,7 +11,7 @@ namespace mezzo::kernels::cuda {
 struct AdamWTensor : AdamWAddresses {
   DType weight_dtype, grad_dtype;
   bool is_aligned;    // all at multiples of 16 bytes
-  const float* step;  // of the parameter, this one counted; null: `numbers` says all
+  const float* step;  // of the parameter, this one counted; null: `coefficients` says all
 };
 
 /// AdamWOnDevice by its addresses; null for what is not there.

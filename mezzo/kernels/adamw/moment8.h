@@ -20,8 +20,8 @@ namespace mezzo::kernels {
 // Rounding is to one of the two neighbours, the nearer being the more likely, so that the expected
 // value is the number (of sqrt(v) for v). To the nearest would not do: v changes by 0.1 % in a
 // step and the gap between codes is 1 % and more, so that v would never come down again, and a
-// small m would stay where it is while its v shrinks. The dice are a hash of the step count and
-// the number's position: the same run gives the same bits, on any number of threads.
+// small m would stay where it is while its v shrinks. The random bits are a hash of the step count
+// and the number's position: the same run gives the same bits, on any number of threads.
 //
 // Error: |x' - x| <= scale * (2 n + 1) / top^2, where n = floor(top * sqrt(x / scale)) is the code
 // below and top is 127 or 255; for x near the scale that is 1.6 % and 0.8 % of it.
@@ -39,7 +39,7 @@ constexpr int32_t kTopOfSecond = 255;
 constexpr float kLeastScale = 0x1p-100f;
 
 /// 32 well-mixed bits (lowbias32 of Wellons' hash prospector), another pattern each step.
-MEZZO_INLINE uint32_t dice(uint32_t step, uint32_t position) {
+MEZZO_INLINE uint32_t random_bits(uint32_t step, uint32_t position) {
   uint32_t x = position ^ (step * 0x9e3779b9u);
   x = (x ^ (x >> 16)) * 0x7feb352du;
   x = (x ^ (x >> 15)) * 0x846ca68bu;
@@ -82,10 +82,10 @@ MEZZO_INLINE float decode_first(int8_t code, float factor) {
   return static_cast<float>(n < 0 ? -n * n : n * n) * factor;
 }
 
-/// root: sqrt(v).
-MEZZO_INLINE uint8_t encode_second(float root, float factor, float u) {
-  const int32_t n = rounded_root(root * factor, kTopOfSecond, u);
-  return static_cast<uint8_t>(root > 0.0f && n < 1 ? 1 : n);
+/// sqrt_v: the root of the second moment.
+MEZZO_INLINE uint8_t encode_second(float sqrt_v, float factor, float u) {
+  const int32_t n = rounded_root(sqrt_v * factor, kTopOfSecond, u);
+  return static_cast<uint8_t>(sqrt_v > 0.0f && n < 1 ? 1 : n);
 }
 
 /// sqrt(v).

@@ -36,9 +36,9 @@ at::Tensor fused(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) 
 /// Rounded to nearest, which libtorch's fp32 root on a CPU (MKL's) is not always.
 at::Tensor root_of(const at::Tensor& x) { return x.to(at::kDouble).sqrt().to(at::kFloat); }
 
-/// The dice of moment8.h for positions [0, N), as int64; products wrap around in 64 bits, of which
-/// the lower 32 are right.
-at::Tensor all_dice(uint32_t step, int64_t N, at::Device device) {
+/// random_bits() of moment8.h for positions [0, N), as int64; products wrap around in 64 bits, of
+/// which the lower 32 are right.
+at::Tensor all_random_bits(uint32_t step, int64_t N, at::Device device) {
   constexpr int64_t kLow32 = 0xffffffff;
   auto x = at::arange(N, at::TensorOptions(at::kLong).device(device))
                .bitwise_xor(static_cast<int64_t>(step * 0x9e3779b9u));
@@ -71,12 +71,12 @@ at::Tensor decoded(const at::Tensor& codes, const at::Tensor& scale, int32_t top
 /// The largest of each block; NaN where it holds one.
 at::Tensor scale_of(const at::Tensor& blocks) { return blocks.abs().amax(1); }
 
-void encode_(const AdamWParam& p, const at::Tensor& m, const at::Tensor& root) {
+void encode_(const AdamWParam& p, const at::Tensor& m, const at::Tensor& sqrt_v) {
   const int64_t N = m.numel();
-  const auto bits = all_dice(p.numbers.step, N, m.device());
+  const auto bits = all_random_bits(p.coefficients.step, N, m.device());
   const auto u_first = in_blocks(unit_interval(bits.bitwise_and(0xffff)));
   const auto u_second = in_blocks(unit_interval(bits.bitwise_right_shift(16)));
-  const auto first = in_blocks(m), second = in_blocks(root);
+  const auto first = in_blocks(m), second = in_blocks(sqrt_v);
   p.exp_avg_scale.copy_(scale_of(first));
   p.exp_avg_sq_scale.copy_(scale_of(second));
   const auto n = rounded_root(first.abs(), p.exp_avg_scale, kTopOfFirst, u_first);
@@ -105,7 +105,7 @@ void store_weight_(const AdamWParam& p, const at::Tensor& w) {
 
 void reference::adamw_(const AdamWParam& p) {
   const at::NoGradGuard no_grad;
-  const AdamWNumbers& a = p.numbers;
+  const AdamWCoefficients& a = p.coefficients;
   const bool is_8bit = p.exp_avg_scale.defined();
   auto m = in_memory_order(p.exp_avg), v = in_memory_order(p.exp_avg_sq);
   if (is_8bit) {
@@ -117,11 +117,11 @@ void reference::adamw_(const AdamWParam& p) {
   const float way = is_near_m ? a.beta1_rest : a.beta1_rest - 1.0f;
   m = fused(at::full_like(g, way), g - m, is_near_m ? m : g);
   v = fused(g * a.beta2_rest, g, v * a.beta2);
-  const auto root = root_of(v);
-  const auto w = weight_of(p) * a.decay + -a.step_size * m / (root / a.root_correction + a.eps);
+  const auto sqrt_v = root_of(v);
+  const auto w = weight_of(p) * a.decay + -a.step_size * m / (sqrt_v / a.root_correction + a.eps);
   store_weight_(p, w);
   if (is_8bit) {
-    encode_(p, m, root);
+    encode_(p, m, sqrt_v);
   } else {
     in_memory_order(p.exp_avg).copy_(m);
     in_memory_order(p.exp_avg_sq).copy_(v);

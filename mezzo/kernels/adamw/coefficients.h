@@ -9,7 +9,7 @@ namespace mezzo::kernels {
 
 /// What one step of AdamW does with each number of a parameter. Found in fp64, rounded once to
 /// fp32, as in at::_fused_adamw_.
-struct AdamWNumbers {
+struct AdamWCoefficients {
   float grad_scale;       ///< the gradient is divided by it
   float decay;            ///< 1 - lr * weight_decay
   float beta1_rest;       ///< 1 - beta1
@@ -26,8 +26,8 @@ struct AdamWSettings {
 };
 
 /// Found in fp64 and rounded once to fp32, as in at::_fused_adamw_. step: counted from 1.
-MEZZO_INLINE AdamWNumbers adamw_numbers(const AdamWSettings& s, uint32_t step,
-                                        float grad_scale = 1.0f) {
+MEZZO_INLINE AdamWCoefficients adamw_coefficients(const AdamWSettings& s, uint32_t step,
+                                                  float grad_scale = 1.0f) {
   return {
       .grad_scale = grad_scale,
       .decay = static_cast<float>(1 - s.lr * s.weight_decay),
