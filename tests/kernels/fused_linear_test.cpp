@@ -286,6 +286,17 @@ TEST_P(ActivationLinear, RecomputesToTheSameBits) {
   EXPECT_EQ(results[0][2].scalar_type(), at::kFloat);
 }
 
+TEST_P(ActivationLinear, OfNoChannelsIsTheBias) {
+  const at::Tensor x = leaf({2, 3, 0}, at::kFloat, device),
+                   weight = leaf({4, 0}, at::kFloat, device), bias = leaf({4}, at::kFloat, device);
+  const at::Tensor y = GetParam().op(x, weight, bias, true);
+  EXPECT_BIT_EQUAL(here(y), here(bias).expand({2, 3, 4}));
+  y.sum().backward();
+  EXPECT_EQ(x.grad().sizes(), x.sizes());
+  EXPECT_EQ(weight.grad().sizes(), weight.sizes());
+  EXPECT_BIT_EQUAL(here(bias.grad()), at::full({4}, 6.0f));
+}
+
 TEST_P(ActivationLinearOnCpu, KeepsWhatItReadAndNoMoreWhereItRecomputes) {
   const at::Tensor x = leaf({64, GetParam().inputs * 24}, at::kBFloat16),
                    weight = leaf({24, 24}, at::kBFloat16);

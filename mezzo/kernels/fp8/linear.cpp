@@ -14,6 +14,7 @@
 #include "mezzo/kernels/cuda/device.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/double_backward.h"
+#include "mezzo/kernels/rows.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {
@@ -48,8 +49,6 @@ struct Kept : torch::CustomClassHolder {
 struct NoAutocast : c10::impl::ExcludeDispatchKeyGuard {
   NoAutocast() : ExcludeDispatchKeyGuard(c10::autocast_dispatch_keyset) {}
 };
-
-at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
 
 class Fp8Linear : public torch::autograd::Function<Fp8Linear> {
  public:

@@ -5,14 +5,10 @@
 #include <ATen/ops/mm.h>
 
 #include "mezzo/kernels/fused_linear/fused_accumulation.h"
+#include "mezzo/kernels/rows.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
 
 namespace mezzo::kernels {
-namespace {
-
-at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
-
-}  // namespace
 
 at::Tensor linear_grad_of_input(const at::Tensor& grad, const at::Tensor& weight,
                                 at::ScalarType dtype) {

@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/kernels/ceil_div.h"
+#include "mezzo/kernels/rows.h"
 #include "mezzo/kernels/simd/numbers.h"
 
 namespace mezzo::kernels {
@@ -60,12 +61,6 @@ at::Tensor sum_on_cpu(const at::Tensor& rows) {
   at::Tensor sums = partial_sums<T>(rows);
   while (sums.size(0) > 1) sums = partial_sums<float>(sums);
   return sums.size(0) == 1 ? sums[0] : at::zeros({rows.size(1)}, at::kFloat);
-}
-
-/// [N, C]. N is counted, since that of rows without an element cannot be inferred.
-at::Tensor rows_of(const at::Tensor& x) {
-  const int64_t C = x.size(-1);
-  return x.reshape({x.numel() / std::max<int64_t>(1, C), C});
 }
 
 }  // namespace
