@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "tests/close.h"
 #include "tests/devices.h"
@@ -97,6 +98,13 @@ TEST_P(GeluOn, TakesStridedTensors) {
   EXPECT_TRUE(at::equal(tanh_gelu(x), tanh_gelu(x.contiguous())));
   EXPECT_TRUE(
       at::equal(tanh_gelu_backward(x, x), tanh_gelu_backward(x.contiguous(), x.contiguous())));
+}
+
+TEST_P(GeluOn, RefusesAGradientOfAnotherShapeOrDtype) {
+  const at::Tensor x = there(at::ones({3, 4}));
+  EXPECT_THROW_WITH(tanh_gelu_backward(there(at::ones({3, 3})), x),
+                    "grad must be as x, [3, 4] of Float, but is [3, 3] of Float");
+  EXPECT_THROW_WITH(tanh_gelu_backward(x.to(at::kHalf), x), "but is [3, 4] of Half");
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, GeluOn, mezzo::testing::on_devices(),

@@ -120,6 +120,14 @@ TEST_P(SwigluOn, TakesNoRowsAndNoChannels) {
   EXPECT_EQ(swiglu_backward(no_channels, no_channels).sizes(), at::IntArrayRef({5, 0}));
 }
 
+TEST_P(SwigluOn, RefusesAGradientOfAnotherShapeOrDtype) {
+  const at::Tensor gate_up = there(at::ones({3, 8})), grad = there(at::ones({3, 4}));
+  EXPECT_THROW_WITH(swiglu_backward(gate_up, gate_up),
+                    "grad must be [3, 4] of Float, but is [3, 8] of Float");
+  EXPECT_THROW_WITH(swiglu_backward(grad.slice(0, 0, 2), gate_up), "but is [2, 4] of Float");
+  EXPECT_THROW_WITH(swiglu_backward(grad.to(at::kHalf), gate_up), "but is [3, 4] of Half");
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, SwigluOn, mezzo::testing::on_devices(),
                          mezzo::testing::device_alone);
 

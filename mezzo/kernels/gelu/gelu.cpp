@@ -1,8 +1,11 @@
 #include "mezzo/kernels/gelu/gelu.h"
 
+#include <fmt/ranges.h>
+
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 
+#include "mezzo/base/check.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/cuda/tensors.h"
 #include "mezzo/kernels/simd/with_type.h"
@@ -17,6 +20,10 @@ at::Tensor tanh_gelu(const at::Tensor& x) {
 }
 
 at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x, at::Tensor* again) {
+  MEZZO_CHECK(grad.sizes() == x.sizes() && grad.scalar_type() == x.scalar_type(),
+              "tanh_gelu_backward", "grad must be as x, [{}] of {}, but is [{}] of {}",
+              fmt::join(x.sizes(), ", "), c10::toString(x.scalar_type()),
+              fmt::join(grad.sizes(), ", "), c10::toString(grad.scalar_type()));
   if constexpr (kHasCuda) {
     if (cuda::takes(x)) return cuda::tanh_gelu_backward(grad, x, again);
   }

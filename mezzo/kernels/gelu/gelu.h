@@ -12,8 +12,9 @@ namespace mezzo::kernels {
 /// it; 0 for what is below |x| 2^-125. Other dtypes, and devices without a kernel, go to at::gelu.
 at::Tensor tanh_gelu(const at::Tensor& x);
 
-/// The gradient of x, in its dtype: grad * d gelu(x)/dx. grad has shape and dtype of x. `again`, if
-/// it is not null, becomes tanh_gelu(x), bit for bit: the gradient needs its exponentials anyway.
+/// The gradient of x, in its dtype: grad * d gelu(x)/dx. grad must have shape and dtype of x, or
+/// Error is thrown. `again`, if it is not null, becomes tanh_gelu(x), bit for bit: the gradient
+/// needs its exponentials anyway.
 at::Tensor tanh_gelu_backward(const at::Tensor& grad, const at::Tensor& x,
                               at::Tensor* again = nullptr);
 

@@ -1,5 +1,9 @@
 #include "mezzo/kernels/swiglu/swiglu.h"
 
+#include <vector>
+
+#include <fmt/ranges.h>
+
 #include <ATen/ops/cat.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
@@ -20,6 +24,15 @@ int64_t channels_of(const at::Tensor& gate_up) {
   return gate_up.size(-1) / 2;
 }
 
+void check_gradient(const at::Tensor& grad, const at::Tensor& gate_up, int64_t C) {
+  std::vector<int64_t> sizes = gate_up.sizes().vec();
+  sizes.back() = C;
+  MEZZO_CHECK(grad.sizes() == sizes && grad.scalar_type() == gate_up.scalar_type(),
+              "swiglu_backward", "grad must be [{}] of {}, but is [{}] of {}",
+              fmt::join(sizes, ", "), c10::toString(gate_up.scalar_type()),
+              fmt::join(grad.sizes(), ", "), c10::toString(grad.scalar_type()));
+}
+
 }  // namespace
 
 at::Tensor swiglu(const at::Tensor& gate_up) {
@@ -33,6 +46,7 @@ at::Tensor swiglu(const at::Tensor& gate_up) {
 
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up, at::Tensor* again) {
   const int64_t C = channels_of(gate_up);
+  check_gradient(grad, gate_up, C);
   if constexpr (kHasCuda) {
     if (cuda::takes(gate_up)) return cuda::swiglu_backward(grad, gate_up, again);
   }

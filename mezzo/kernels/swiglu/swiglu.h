@@ -15,8 +15,8 @@ namespace mezzo::kernels {
 at::Tensor swiglu(const at::Tensor& gate_up);
 
 /// The gradient of gate_up, in its dtype and layout: {grad up silu'(gate), grad silu(gate)}, with
-/// silu'(g) = s + g s (1 - s), s = sigmoid(g). grad [..., C] has the dtype of gate_up. `again`, if
-/// it is not null, becomes swiglu(gate_up), bit for bit.
+/// silu'(g) = s + g s (1 - s), s = sigmoid(g). grad must be [..., C] of the dtype of gate_up, or
+/// Error is thrown. `again`, if it is not null, becomes swiglu(gate_up), bit for bit.
 at::Tensor swiglu_backward(const at::Tensor& grad, const at::Tensor& gate_up,
                            at::Tensor* again = nullptr);
 
