@@ -7,22 +7,21 @@
 #include "mezzo/base/float_format.h"
 #include "tests/close.h"
 #include "tests/devices.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
 namespace {
 
-at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device = at::kCPU) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(4);
-  return at::randn(sizes, generator).to(device, dtype).requires_grad_();
-}
+const Random random(4);
 
 const at::Tensor kTokens = at::tensor({5, 0, 5, 2, 5, 6, 6, 1}, at::kLong).view({2, 4});
 
 class EmbedOn : public mezzo::testing::OnDevice<> {};
 
 TEST_P(EmbedOn, AddsTokenAndPositionInTheDtypeOfTheStream) {
-  const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({9, 33}, at::kBFloat16);
+  const at::Tensor table = random.leaf({7, 33}, at::kBFloat16),
+                   positions = random.leaf({9, 33}, at::kBFloat16);
   const at::Tensor y = embed(there(kTokens), there(table), there(positions), at::kFloat, false);
   EXPECT_BIT_EQUAL(here(y.detach()), (at::embedding(table, kTokens).to(at::kFloat) +
                                       positions.slice(0, 0, 4).to(at::kFloat))
@@ -30,9 +29,9 @@ TEST_P(EmbedOn, AddsTokenAndPositionInTheDtypeOfTheStream) {
 }
 
 TEST_P(EmbedOn, GradientsAreSumsOverThePlacesOfAToken) {
-  const at::Tensor table = leaf({7, 33}, at::kFloat, device),
-                   positions = leaf({9, 33}, at::kFloat, device);
-  const at::Tensor grad = leaf({2, 4, 33}, at::kFloat).detach();
+  const at::Tensor table = random.leaf({7, 33}, at::kFloat, device),
+                   positions = random.leaf({9, 33}, at::kFloat, device);
+  const at::Tensor grad = random.leaf({2, 4, 33}, at::kFloat).detach();
   embed(there(kTokens), table, positions, at::kFloat, false).backward(there(grad));
   const at::Tensor exact = grad.to(at::kDouble);
   const at::Tensor by_table =
@@ -45,8 +44,9 @@ TEST_P(EmbedOn, GradientsAreSumsOverThePlacesOfAToken) {
 
 // A sparse gradient is made on a CPU alone.
 TEST(Embed, SparseGradientHoldsTheSameRows) {
-  const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({4, 33}, at::kFloat);
-  const at::Tensor grad = leaf({2, 4, 33}, at::kFloat).detach();
+  const at::Tensor table = random.leaf({7, 33}, at::kBFloat16),
+                   positions = random.leaf({4, 33}, at::kFloat);
+  const at::Tensor grad = random.leaf({2, 4, 33}, at::kFloat).detach();
   embed(kTokens, table, positions, at::kFloat, false).backward(grad);
   const at::Tensor dense = table.grad();
   table.mutable_grad() = at::Tensor();
@@ -72,7 +72,8 @@ INSTANTIATE_TEST_SUITE_P(Devices, EmbedOn, mezzo::testing::on_devices(),
                          mezzo::testing::device_alone);
 
 TEST(Embed, ItsSparseGradientIsAddedIntoTheHeadsInPlace) {
-  const at::Tensor table = leaf({7, 33}, at::kBFloat16), positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor table = random.leaf({7, 33}, at::kBFloat16),
+                   positions = random.leaf({4, 33}, at::kFloat);
   const at::Tensor y = embed(kTokens, table, positions, at::kBFloat16, true);
   at::linear(y, table).sum().backward();
   EXPECT_FALSE(table.grad().is_sparse());
@@ -80,8 +81,9 @@ TEST(Embed, ItsSparseGradientIsAddedIntoTheHeadsInPlace) {
 }
 
 TEST(Embed, TakesAGradientOfAnyStrides) {
-  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
-  const at::Tensor grad = leaf({4, 2, 33}, at::kFloat).detach().transpose(0, 1);
+  const at::Tensor table = random.leaf({7, 33}, at::kFloat),
+                   positions = random.leaf({4, 33}, at::kFloat);
+  const at::Tensor grad = random.leaf({4, 2, 33}, at::kFloat).detach().transpose(0, 1);
   const auto gradients = [&](const at::Tensor& of_y) {
     const at::Tensor y = embed(kTokens, table, positions, at::kFloat, false);
     return torch::autograd::grad({y}, {table, positions}, {of_y});
@@ -92,7 +94,8 @@ TEST(Embed, TakesAGradientOfAnyStrides) {
 }
 
 TEST(Embed, OfNoRowGivesGradientsOfZero) {
-  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor table = random.leaf({7, 33}, at::kFloat),
+                   positions = random.leaf({4, 33}, at::kFloat);
   embed(kTokens.slice(0, 0, 0), table, positions, at::kFloat, false).sum().backward();
   EXPECT_BIT_EQUAL(table.grad(), at::zeros({7, 33}));
   EXPECT_BIT_EQUAL(positions.grad(), at::zeros({4, 33}));
@@ -100,35 +103,38 @@ TEST(Embed, OfNoRowGivesGradientsOfZero) {
 
 // A single position would be added to every token.
 TEST(Embed, RefusesRowsOfMoreTokensThanThereArePositions) {
-  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({1, 33}, at::kFloat);
+  const at::Tensor table = random.leaf({7, 33}, at::kFloat),
+                   positions = random.leaf({1, 33}, at::kFloat);
   EXPECT_THROW_WITH(embed(kTokens, table, positions, at::kFloat, false),
                     "a row has 4 tokens, but there are only 1 positions");
 }
 
 // As libtorch's embedding, but its gradient, would take ids of 32 bits.
 TEST(Embed, NamesWhatHasAnotherTypeOrShape) {
-  const at::Tensor table = leaf({7, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor table = random.leaf({7, 33}, at::kFloat),
+                   positions = random.leaf({4, 33}, at::kFloat);
   const auto call = [&](const at::Tensor& tokens, const at::Tensor& of_places) {
     return embed(tokens, table, of_places, at::kFloat, false);
   };
   EXPECT_THROW_WITH(call(kTokens.to(at::kInt), positions),
                     "tokens must be int64 [B, T], but are Int [2, 4]");
   EXPECT_THROW_WITH(call(kTokens[0], positions), "but are Long [4]");
-  EXPECT_THROW_WITH(call(kTokens, leaf({4, 1}, at::kFloat)),
+  EXPECT_THROW_WITH(call(kTokens, random.leaf({4, 1}, at::kFloat)),
                     "table and positions must be [V, C] and [L, C], but are [7, 33] and [4, 1]");
-  EXPECT_THROW_WITH(call(kTokens, leaf({33}, at::kFloat)), "but are [7, 33] and [33]");
+  EXPECT_THROW_WITH(call(kTokens, random.leaf({33}, at::kFloat)), "but are [7, 33] and [33]");
 }
 
 TEST(Embed, LeavesAFrozenTableWithoutAGradient) {
-  const at::Tensor table = leaf({7, 33}, at::kFloat).detach(),
-                   positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor table = random.leaf({7, 33}, at::kFloat).detach(),
+                   positions = random.leaf({4, 33}, at::kFloat);
   embed(kTokens, table, positions, at::kFloat, true).sum().backward();
   EXPECT_FALSE(table.grad().defined());
   EXPECT_BIT_EQUAL(positions.grad(), at::full({4, 33}, 2.0));
 }
 
 TEST(Embed, NamesAnIdOutOfRange) {
-  const at::Tensor table = leaf({6, 33}, at::kFloat), positions = leaf({4, 33}, at::kFloat);
+  const at::Tensor table = random.leaf({6, 33}, at::kFloat),
+                   positions = random.leaf({4, 33}, at::kFloat);
   EXPECT_THROW_WITH(embed(kTokens, table, positions, at::kFloat, false),
                     "token ids must be in [0, 6), but go from 0 to 6");
 }

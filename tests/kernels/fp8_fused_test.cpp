@@ -8,6 +8,7 @@
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "tests/close.h"
 #include "tests/devices.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -16,10 +17,7 @@ namespace {
 constexpr double kEps = 1e-5;
 constexpr int64_t kRows = 48, kC = 64, kN = 80;
 
-at::Tensor random(at::IntArrayRef sizes) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(6);
-  return at::randn(sizes, generator);
-}
+const Random random(6);
 
 /// Leaves and what comes back to them, in a residual stream of fp32 beside weights in bf16.
 struct Layer {

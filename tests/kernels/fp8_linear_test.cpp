@@ -15,6 +15,7 @@
 #include "mezzo/kernels/fp8/scaling.h"
 #include "tests/close.h"
 #include "tests/kernels/fp8_bound.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -25,10 +26,7 @@ using mezzo::testing::magnitude_of;
 
 constexpr at::ScalarType kE4M3 = at::kFloat8_e4m3fn, kE5M2 = at::kFloat8_e5m2;
 
-at::Tensor random(at::IntArrayRef sizes) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(5);
-  return at::randn(sizes, generator);
-}
+const Random random(5);
 
 at::Tensor exact(const at::Tensor& x) { return x.detach().cpu().to(at::kDouble); }
 

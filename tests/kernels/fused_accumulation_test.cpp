@@ -13,6 +13,7 @@
 #include "mezzo/kernels/matmul/tiled.h"
 #include "tests/close.h"
 #include "tests/kernels/product.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -20,7 +21,8 @@ namespace {
 
 using mezzo::testing::is_within;
 using product::error_bound;
-using product::random;
+
+const Random random(1);
 
 constexpr int64_t kTokens = 96, kIn = 128, kOut = 384;
 

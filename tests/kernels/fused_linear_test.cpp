@@ -17,6 +17,7 @@
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "tests/close.h"
 #include "tests/devices.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -26,20 +27,17 @@ constexpr double kEps = 1e-5;
 // Between two fp64 programs that differ in the order of a few hundred operations on numbers near 1.
 const double kFp64Tolerance = tolerance_for(at::kDouble, 512, 64.0);
 
-at::Tensor leaf(at::IntArrayRef sizes, at::ScalarType dtype, at::Device device = at::kCPU) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(3);
-  return at::randn(sizes, generator).to(device, dtype).requires_grad_();
-}
+const Random random(3);
 
 /// All inputs of residual_norm_linear; residual_rms_norm_linear takes no norm_bias.
 struct Inputs {
   explicit Inputs(at::ScalarType stream, at::ScalarType product, at::Device device = at::kCPU)
-      : x(leaf({3, 5, 24}, stream, device)),
-        branch(leaf({3, 5, 24}, product, device)),
-        norm_weight(leaf({24}, stream, device)),
-        norm_bias(leaf({24}, stream, device)),
-        weight(leaf({40, 24}, product, device)),
-        bias(leaf({40}, stream, device)) {}
+      : x(random.leaf({3, 5, 24}, stream, device)),
+        branch(random.leaf({3, 5, 24}, product, device)),
+        norm_weight(random.leaf({24}, stream, device)),
+        norm_bias(random.leaf({24}, stream, device)),
+        weight(random.leaf({40, 24}, product, device)),
+        bias(random.leaf({40}, stream, device)) {}
   std::vector<at::Tensor> all() const { return {x, branch, norm_weight, norm_bias, weight, bias}; }
   std::vector<at::Tensor> without_norm_bias() const {
     return {x, branch, norm_weight, weight, bias};
@@ -156,8 +154,9 @@ INSTANTIATE_TEST_SUITE_P(Devices, ResidualRmsNormLinearOn, mezzo::testing::on_de
                          mezzo::testing::device_alone);
 
 TEST(ResidualRmsNormLinear, KeepsTheSumAndOneNumberARowWhereItRecomputes) {
-  const at::Tensor x = leaf({64, 24}, at::kFloat), branch = leaf({64, 24}, at::kBFloat16),
-                   ones = at::ones({24}), weight = leaf({9, 24}, at::kBFloat16);
+  const at::Tensor x = random.leaf({64, 24}, at::kFloat),
+                   branch = random.leaf({64, 24}, at::kBFloat16), ones = at::ones({24}),
+                   weight = random.leaf({9, 24}, at::kBFloat16);
   const TensorMemoryMeter meter;
   const auto [sum, y] =
       residual_rms_norm_linear(x, branch, ones, weight, std::nullopt, kEps, /*recompute=*/true);
@@ -182,8 +181,8 @@ class AttentionLinear : public ::testing::TestWithParam<at::ScalarType> {};
 TEST_P(AttentionLinear, IsAttentionThenLinear) {
   const CpuKernels kernels;
   const at::ScalarType dtype = GetParam();
-  const at::Tensor qkv = leaf({2, 33, 3 * 24}, dtype), weight = leaf({9, 24}, dtype),
-                   bias = leaf({9}, dtype), grad = leaf({2, 33, 9}, dtype).detach();
+  const at::Tensor qkv = random.leaf({2, 33, 3 * 24}, dtype), weight = random.leaf({9, 24}, dtype),
+                   bias = random.leaf({9}, dtype), grad = random.leaf({2, 33, 9}, dtype).detach();
   const at::Tensor y = attention_linear(qkv, 3, weight, bias);
   const at::Tensor plain = reference::attention_linear(qkv, 3, weight, bias);
   EXPECT_BIT_EQUAL(y, plain);
@@ -203,10 +202,10 @@ INSTANTIATE_TEST_SUITE_P(Types, AttentionLinear,
 class AttentionLinearOn : public mezzo::testing::OnDevice<> {};
 
 TEST_P(AttentionLinearOn, IsAttentionThenLinearInFp64) {
-  const at::Tensor qkv = leaf({2, 33, 3 * 24}, at::kDouble, device),
-                   weight = leaf({9, 24}, at::kDouble, device),
-                   bias = leaf({9}, at::kDouble, device),
-                   grad = leaf({2, 33, 9}, at::kDouble).detach();
+  const at::Tensor qkv = random.leaf({2, 33, 3 * 24}, at::kDouble, device),
+                   weight = random.leaf({9, 24}, at::kDouble, device),
+                   bias = random.leaf({9}, at::kDouble, device),
+                   grad = random.leaf({2, 33, 9}, at::kDouble).detach();
   const at::Tensor y = attention_linear(qkv, 3, weight, bias);
   const at::Tensor plain = reference::attention_linear(qkv.cpu(), 3, weight.cpu(), bias.cpu());
   EXPECT_CLOSE(here(y), plain, kFp64Tolerance);
@@ -219,7 +218,8 @@ INSTANTIATE_TEST_SUITE_P(Devices, AttentionLinearOn, mezzo::testing::on_devices(
                          mezzo::testing::device_alone);
 
 TEST(AttentionLinear, GoesWithoutABiasAndWithStridedInput) {
-  const at::Tensor qkv = leaf({2, 5, 31}, at::kFloat), weight = leaf({9, 8}, at::kFloat);
+  const at::Tensor qkv = random.leaf({2, 5, 31}, at::kFloat),
+                   weight = random.leaf({9, 8}, at::kFloat);
   const at::Tensor part = qkv.slice(2, 4, 28);
   EXPECT_BIT_EQUAL(attention_linear(part, 2, weight, {}),
                    attention_linear(part.contiguous(), 2, weight, {}));
@@ -227,8 +227,8 @@ TEST(AttentionLinear, GoesWithoutABiasAndWithStridedInput) {
 
 TEST(AttentionLinear, OfAnEmptyBatchIsEmptyAndItsGradientsAreZero) {
   for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kBFloat16, at::kHalf}) {
-    const at::Tensor qkv = leaf({0, 5, 24}, dtype), weight = leaf({9, 8}, dtype),
-                     bias = leaf({9}, dtype);
+    const at::Tensor qkv = random.leaf({0, 5, 24}, dtype), weight = random.leaf({9, 8}, dtype),
+                     bias = random.leaf({9}, dtype);
     const at::Tensor y = attention_linear(qkv, 2, weight, bias);
     EXPECT_EQ(y.sizes(), (std::vector<int64_t>{0, 5, 9}));
     y.sum().backward();
@@ -262,9 +262,9 @@ class ActivationLinearOnCpu : public ::testing::TestWithParam<ActivationCase> {}
 
 TEST_P(ActivationLinear, IsTheActivationThenLinear) {
   const auto& [name, inputs, op, activation] = GetParam();
-  const at::Tensor x = leaf({2, 7, inputs * 24}, at::kDouble, device),
-                   weight = leaf({9, 24}, at::kDouble, device),
-                   bias = leaf({9}, at::kDouble, device);
+  const at::Tensor x = random.leaf({2, 7, inputs * 24}, at::kDouble, device),
+                   weight = random.leaf({9, 24}, at::kDouble, device),
+                   bias = random.leaf({9}, at::kDouble, device);
   const at::Tensor y = op(x, weight, bias, true);
   const at::Tensor plain = at::linear(activation(x.cpu()), weight.cpu(), bias.cpu());
   EXPECT_CLOSE(here(y), plain, kFp64Tolerance);
@@ -274,9 +274,9 @@ TEST_P(ActivationLinear, IsTheActivationThenLinear) {
 }
 
 TEST_P(ActivationLinear, RecomputesToTheSameBits) {
-  const at::Tensor x = leaf({33, GetParam().inputs * 24}, at::kBFloat16, device),
-                   weight = leaf({9, 24}, at::kBFloat16, device),
-                   bias = leaf({9}, at::kFloat, device);
+  const at::Tensor x = random.leaf({33, GetParam().inputs * 24}, at::kBFloat16, device),
+                   weight = random.leaf({9, 24}, at::kBFloat16, device),
+                   bias = random.leaf({9}, at::kFloat, device);
   std::vector<std::vector<at::Tensor>> results;
   for (const bool recompute : {false, true}) {
     const at::Tensor y = GetParam().op(x, weight, bias, recompute);
@@ -287,8 +287,9 @@ TEST_P(ActivationLinear, RecomputesToTheSameBits) {
 }
 
 TEST_P(ActivationLinear, OfNoChannelsIsTheBias) {
-  const at::Tensor x = leaf({2, 3, 0}, at::kFloat, device),
-                   weight = leaf({4, 0}, at::kFloat, device), bias = leaf({4}, at::kFloat, device);
+  const at::Tensor x = random.leaf({2, 3, 0}, at::kFloat, device),
+                   weight = random.leaf({4, 0}, at::kFloat, device),
+                   bias = random.leaf({4}, at::kFloat, device);
   const at::Tensor y = GetParam().op(x, weight, bias, true);
   EXPECT_BIT_EQUAL(here(y), here(bias).expand({2, 3, 4}));
   y.sum().backward();
@@ -298,8 +299,8 @@ TEST_P(ActivationLinear, OfNoChannelsIsTheBias) {
 }
 
 TEST_P(ActivationLinearOnCpu, KeepsWhatItReadAndNoMoreWhereItRecomputes) {
-  const at::Tensor x = leaf({64, GetParam().inputs * 24}, at::kBFloat16),
-                   weight = leaf({24, 24}, at::kBFloat16);
+  const at::Tensor x = random.leaf({64, GetParam().inputs * 24}, at::kBFloat16),
+                   weight = random.leaf({24, 24}, at::kBFloat16);
   const auto kept_bytes = [&](bool recompute) {
     const TensorMemoryMeter meter;
     const at::Tensor y = GetParam().op(x, weight, std::nullopt, recompute);
@@ -321,9 +322,9 @@ INSTANTIATE_TEST_SUITE_P(All, ActivationLinearOnCpu, ::testing::ValuesIn(kActiva
 
 // libtorch's autocast has no kernel for the fused ops: it casts the linear layers inside them.
 TEST(FusedLinear, TakesLibtorchsOwnAutocastForwardAndBackward) {
-  const at::Tensor x = leaf({33, 24}, at::kFloat), weight = leaf({9, 24}, at::kFloat),
-                   bias = leaf({9}, at::kFloat);
-  const at::Tensor grad = leaf({33, 9}, at::kBFloat16).detach();
+  const at::Tensor x = random.leaf({33, 24}, at::kFloat), weight = random.leaf({9, 24}, at::kFloat),
+                   bias = random.leaf({9}, at::kFloat);
+  const at::Tensor grad = random.leaf({33, 9}, at::kBFloat16).detach();
   at::autocast::set_autocast_enabled(at::kCPU, true);
   const at::Tensor y = gelu_linear(x, weight, bias, /*recompute=*/true);
   at::autocast::set_autocast_enabled(at::kCPU, false);

@@ -25,6 +25,7 @@
 #include "mezzo/kernels/swiglu/swiglu.h"
 #include "tests/close.h"
 #include "tests/kernels/rope_bound.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -45,10 +46,7 @@ bool has_gpu() { return kIsEmulated || (kHasCuda && at::hasCUDA()); }
 
 at::Tensor on_gpu(const at::Tensor& x) { return kIsEmulated ? x.clone() : x.cuda(); }
 
-at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(5);
-  return at::randn(sizes, generator).to(dtype);
-}
+const Random random(5);
 
 at::Tensor exact(const at::Tensor& x) { return x.defined() ? x.cpu().to(at::kDouble) : x; }
 

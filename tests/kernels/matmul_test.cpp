@@ -14,6 +14,7 @@
 #include "mezzo/kernels/matmul/onednn.h"
 #include "tests/close.h"
 #include "tests/kernels/product.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -24,9 +25,10 @@ using product::Case;
 using product::case_name;
 using product::error_bound;
 using product::is_product;
-using product::random;
 using product::Shape;
 using product::transposed;
+
+const Random random(1);
 
 const std::vector<Shape> kShapes = {
     {1, 1, 1}, {1, 257, 31}, {31, 33, 257}, {257, 129, 1024}, {512, 384, 96}};

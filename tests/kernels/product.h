@@ -38,11 +38,6 @@ inline ::testing::AssertionResult is_product(const at::Tensor& got, const at::Te
                                    error_bound(exact, magnitude, a.size(-1), a.scalar_type()));
 }
 
-inline at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(1);
-  return at::randn(sizes, generator).to(dtype);
-}
-
 /// M, N, K.
 using Shape = std::tuple<int64_t, int64_t, int64_t>;
 using Case = std::tuple<Shape, at::ScalarType>;

@@ -12,6 +12,7 @@
 #include "mezzo/base/float_format.h"
 #include "tests/close.h"
 #include "tests/devices.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -19,10 +20,7 @@ namespace {
 
 constexpr double kEps = 1e-5;
 
-at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(2);
-  return at::randn(sizes, generator).to(dtype);
-}
+const Random random(2);
 
 at::Tensor exact(const at::Tensor& x) { return x.defined() ? x.to(at::kCPU, at::kDouble) : x; }
 

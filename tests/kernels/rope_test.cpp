@@ -16,15 +16,13 @@
 #include "tests/close.h"
 #include "tests/devices.h"
 #include "tests/kernels/rope_bound.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
 namespace {
 
-at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype) {
-  static at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(7);
-  return at::randn(sizes, generator).to(dtype);
-}
+const Random random(7);
 
 at::Tensor cos_of(const at::Tensor& table) { return table.to(at::kDouble).chunk(2, -1)[0]; }
 at::Tensor sin_of(const at::Tensor& table) { return table.to(at::kDouble).chunk(2, -1)[1]; }

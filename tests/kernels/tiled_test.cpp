@@ -16,6 +16,7 @@
 #include "mezzo/kernels/ops.h"
 #include "tests/close.h"
 #include "tests/kernels/product.h"
+#include "tests/kernels/tensors.h"
 #include "tests/testing.h"
 
 namespace mezzo::kernels {
@@ -26,9 +27,10 @@ using product::Case;
 using product::case_name;
 using product::error_bound;
 using product::is_product;
-using product::random;
 using product::Shape;
 using product::transposed;
+
+const Random random(1);
 
 // Rims of tiles on every side; K over one depth; rows over one panel's share; K over what is packed
 // at once where columns are dense.
