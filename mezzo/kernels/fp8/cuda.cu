@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kThreads) cast_tiles(Fp8Rows a) {
     atomicMax(reinterpret_cast<unsigned*>(a.amax), tile.amax);
 }
 
-/// scale_reference() of scaling.cpp.
+/// scale_of() of scaling.cpp.
 __device__ __forceinline__ float scale_of(float amax, float largest) {
   if (!(amax > 0.0f && amax < INFINITY)) return 1.0f;
   const float quotient = fminf(fmaxf(largest / amax, 0x1p-126f), 0x1p126f);

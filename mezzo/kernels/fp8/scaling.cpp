@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kMostAmaxes = 1024;
 
-at::Tensor scale_reference(const at::Tensor& amax, double largest) {
+at::Tensor scale_of(const at::Tensor& amax, double largest) {
   const at::Tensor quotient = (at::ones_like(amax) * largest / amax).clamp(0x1p-126, 0x1p126);
   // Without its fraction a number is the power of two below it.
   const at::Tensor power = quotient.view(at::kInt).bitwise_and(0x7f800000).view(at::kFloat);
@@ -42,7 +42,7 @@ at::Tensor fp8_scale(const at::Tensor& amax, at::ScalarType dtype, int64_t margi
   if constexpr (kHasCuda) {
     if (amax.is_cuda()) return cuda::fp8_scale(amax, dtype, margin);
   }
-  return scale_reference(amax, fp8_largest(dtype, margin));
+  return scale_of(amax, fp8_largest(dtype, margin));
 }
 
 at::Tensor fp8_amax(const at::Tensor& x) {
@@ -66,7 +66,7 @@ at::Tensor next_fp8_scale(AmaxHistory& history, at::ScalarType dtype, int64_t ma
   const at::Tensor moved = at::cat({history.latest.view({1}), history.amaxes.narrow(0, 0, H - 1)});
   history.amaxes.copy_(at::where(history.latest.isfinite(), moved, history.amaxes));
   history.latest.zero_();
-  return scale_reference(history.amaxes.max(), fp8_largest(dtype, margin));
+  return scale_of(history.amaxes.max(), fp8_largest(dtype, margin));
 }
 
 }  // namespace mezzo::kernels
