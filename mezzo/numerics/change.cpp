@@ -82,7 +82,7 @@ class PassingCall {
         !Scope::path().empty())
       return run_in_type(/*keeps=*/true);
     if (change.scope.has_value()) {
-      narrow_arguments();
+      if (!is_backward()) narrow_arguments();
     } else if (change.ops.contains(index_) || (reads_wide() && !is_view() && !is_backward())) {
       return run_in_type(/*keeps=*/false);
     }

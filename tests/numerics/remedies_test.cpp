@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
@@ -65,6 +66,24 @@ TEST(Remedy, NamesEachPartThatItWasProvedIn) {
               StartsWith("cast-rules = \"b:exp=fp32, a:exp=fp32\" (CastPolicy::set("
                          "\"exp\", CastRule::kFp32, \"b\"), CastPolicy::set("
                          "\"exp\", CastRule::kFp32, \"a\"))"));
+}
+
+// It does not cure this step, whose next part has fp16's range: but that is what has to be said.
+TEST(Remedy, APartInFp32IsDifferentiatedInFp32) {
+  const at::Tensor w1 = half({4, 4}, 100.0).set_requires_grad(true),
+                   w2 = half({4, 4}, 100.0).set_requires_grad(true);
+  const Diagnosis diagnosis = diagnosis_of({{"w1", w1}, {"w2", w2}}, [&] {
+    at::Tensor y;
+    {
+      const Scope scope("mlp");
+      y = at::matmul(at::matmul(half({2, 4}, 1.0), w1), w2);  // 160000
+    }
+    return (y * 2).to(at::kFloat).sum();
+  });
+  const auto of_part = Field(&Remedy::change, "all of mlp in fp32");
+  EXPECT_THAT(diagnosis.remedies,
+              Contains(AllOf(of_part, Field(&Remedy::outcome, StartsWith("loss inf")))))
+      << to_text(diagnosis);
 }
 
 // w1's gradient is 1e8, w2's 2e-5: no one scale is for both.
