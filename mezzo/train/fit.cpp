@@ -156,15 +156,7 @@ void compete(Fit& fit, const RunConfig& config, const RunData& data, const Check
   }
   fit.before = before.trial();
   fit.after = after.trial();
-  fit.before.deviation = deviation(fit.before.losses, exact);
-  fit.after.deviation = deviation(fit.after.losses, exact);
-  std::vector<double> ratios;
-  for (size_t i = 0; i < fit.after.step_ms.size(); ++i)
-    ratios.push_back(fit.after.step_ms[i] / fit.before.step_ms[i]);
-  fit.step_ratio = median(std::move(ratios));
-  fit.is_verified =
-      fit.after.deviation <= std::max(kSlack * fit.before.deviation, kFloor * mean(exact)) &&
-      fit.after.skipped <= fit.before.skipped;
+  judge_trials(fit, exact);
 }
 
 /// Takes the less safe half of the rules that lower away; false if there are none.
@@ -179,6 +171,20 @@ bool withdraw(Fit& fit) {
 }
 
 }  // namespace
+
+// A trial that diverges ends before the others.
+void judge_trials(Fit& fit, const std::vector<double>& exact) {
+  fit.before.deviation = deviation(fit.before.losses, exact);
+  fit.after.deviation = deviation(fit.after.losses, exact);
+  std::vector<double> ratios;
+  const size_t steps = std::min(fit.before.step_ms.size(), fit.after.step_ms.size());
+  for (size_t i = 0; i < steps; ++i) ratios.push_back(fit.after.step_ms[i] / fit.before.step_ms[i]);
+  fit.step_ratio = median(std::move(ratios));
+  fit.is_verified =
+      std::isfinite(fit.after.deviation) && fit.after.losses.size() == exact.size() &&
+      fit.after.deviation <= std::max(kSlack * fit.before.deviation, kFloor * mean(exact)) &&
+      fit.after.skipped <= fit.before.skipped;
+}
 
 Fit fit_policy(const RunConfig& config_in, const RunData& data, report::Sinks& sinks,
                const std::atomic<bool>& stop) {

@@ -58,6 +58,10 @@ struct Fit {
   bool is_verified = false;
 };
 
+/// What the two trials come to beside the losses in fp32: their deviations, step_ratio over the
+/// steps that both took, and is_verified, which a trial that diverged or fell short never is.
+void judge_trials(Fit& fit, const std::vector<double>& exact);
+
 /// Trains half of config.steps, looks at every op's ranges in fp32, proposes rules and trains on
 /// from there (at most kTrialSteps) with and without them and in fp32, on the same data with the
 /// same random numbers. Rules that lower an op are withdrawn, the least safe half at a time, until

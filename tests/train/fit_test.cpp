@@ -1,6 +1,7 @@
 #include "mezzo/train/fit.h"
 
 #include <atomic>
+#include <cmath>
 
 #include <ATen/ops/full.h>
 
@@ -84,6 +85,35 @@ TEST(ProposeRules, TheSafestOfThoseThatLowerComesFirstAfterAllThatRaise) {
                                    seen("c", "linear", 6e4, 1, at::kHalf, CastRule::kLower)},
                                   at::kHalf)),
               ElementsAre("c:linear=fp32", "b:exp=lower", "a:softmax.int=lower"));
+}
+
+FitTrial trial(const std::vector<double>& losses, double step_ms) {
+  return {losses, std::vector<double>(losses.size(), step_ms), 0};
+}
+
+TEST(FitTrials, OneThatStaysNearFp32IsVerifiedThoughTheOldPolicysDiverged) {
+  Fit fit;
+  fit.before = trial({4, NAN}, 10);
+  fit.after = trial({4, 3, 2}, 8);
+  judge_trials(fit, {4, 3, 2});
+  EXPECT_TRUE(fit.is_verified);
+  EXPECT_EQ(fit.step_ratio, 0.8) << "of the steps that both took";
+  EXPECT_EQ(fit.after.deviation, 0);
+}
+
+TEST(FitTrials, OneThatDivergesIsNotVerifiedThoughTheOldPolicysDivergedToo) {
+  Fit fit;
+  fit.before = fit.after = trial({4, NAN}, 10);
+  judge_trials(fit, {4, 3, 2});
+  EXPECT_FALSE(fit.is_verified);
+}
+
+TEST(FitTrials, OneThatEndsEarlyIsNotVerified) {
+  Fit fit;
+  fit.before = trial({4, 3, 2}, 10);
+  fit.after = trial({4, 3}, 10);
+  judge_trials(fit, {4, 3, 2});
+  EXPECT_FALSE(fit.is_verified);
 }
 
 struct FitRun {
