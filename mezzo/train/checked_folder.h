@@ -52,6 +52,8 @@ class CheckedFolder {
   const nlohmann::ordered_json& state() const { return state_; }
   /// Whether this file was written at all.
   bool has(const char* name) const;
+  /// The file's path, once its checksum has been found right.
+  std::filesystem::path checked(const char* name) const;
   TensorMap tensors(const char* name) const;
   std::string text(const char* name) const;
 
@@ -59,8 +61,6 @@ class CheckedFolder {
   [[noreturn]] void fail_damaged(const std::exception& reason) const;
 
  private:
-  std::filesystem::path checked(const char* name) const;
-
   const FolderKind& kind_;
   std::filesystem::path folder_;
   nlohmann::ordered_json state_;

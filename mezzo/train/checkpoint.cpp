@@ -133,6 +133,13 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
 }
 
 Checkpoint load_checkpoint(const fs::path& folder) {
+  Checkpoint checkpoint = load_run_state(folder);
+  checkpoint.model = load_model_tensors(folder);
+  checkpoint.optimizer = load_optimizer_tensors(folder);
+  return checkpoint;
+}
+
+Checkpoint load_run_state(const fs::path& folder) {
   return loaded(folder, [](const CheckedFolder& files) {
     Checkpoint checkpoint;
     try {
@@ -140,8 +147,8 @@ Checkpoint load_checkpoint(const fs::path& folder) {
     } catch (const json::exception& reason) {
       files.fail_damaged(reason);
     }
-    checkpoint.model = files.tensors(kModel);
-    checkpoint.optimizer = files.tensors(kOptimizer);
+    files.checked(kModel);
+    files.checked(kOptimizer);
     checkpoint.rng = files.tensors(kRng);
     if (files.has(kFp8)) checkpoint.fp8 = files.tensors(kFp8);
     return checkpoint;
@@ -150,6 +157,10 @@ Checkpoint load_checkpoint(const fs::path& folder) {
 
 TensorMap load_model_tensors(const fs::path& folder) {
   return loaded(folder, [](const CheckedFolder& files) { return files.tensors(kModel); });
+}
+
+TensorMap load_optimizer_tensors(const fs::path& folder) {
+  return loaded(folder, [](const CheckedFolder& files) { return files.tensors(kOptimizer); });
 }
 
 fs::path checkpoint_folder(const fs::path& run_dir, int64_t step) {

@@ -43,8 +43,11 @@ void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& chec
 /// and the run's checkpoint before, if it has one.
 Checkpoint load_checkpoint(const std::filesystem::path& folder);
 
-/// Just the model's tensors of a checkpoint, checked like the whole.
+/// The same in parts, for whom all of it at once is too much: all but the weights and the
+/// optimizer's state, whose files are checked, too; then each of the two.
+Checkpoint load_run_state(const std::filesystem::path& folder);
 TensorMap load_model_tensors(const std::filesystem::path& folder);
+TensorMap load_optimizer_tensors(const std::filesystem::path& folder);
 
 /// A run's checkpoints, up to that of `last_step`, oldest first: run_dir/checkpoints/step-000400.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_dir, int64_t step);

@@ -116,13 +116,17 @@ std::map<std::string, at::Tensor> RunOptimizer::state() const {
 
 void RunOptimizer::load(const std::map<std::string, at::Tensor>& weights,
                         const std::map<std::string, at::Tensor>& state, const std::string& source) {
+  load_state(state, source);
   load_weights(weights, source);
+}
+
+void RunOptimizer::load_state(const std::map<std::string, at::Tensor>& state,
+                              const std::string& source) {
   const auto named = model_->named_parameters();
-  if (compact_ != nullptr) {
-    fitting(source, [&] { compact_->load_named_state(named, state); });
-  } else {
-    plain_->load_named_state(named, state);
-  }
+  fitting(source, [&] {
+    compact_ != nullptr ? compact_->load_named_state(named, state)
+                        : plain_->load_named_state(named, state);
+  });
 }
 
 void RunOptimizer::load_weights(const std::map<std::string, at::Tensor>& weights,

@@ -52,7 +52,9 @@ class RunOptimizer {
   /// those of this model and optimizer.
   void load(const std::map<std::string, at::Tensor>& weights,
             const std::map<std::string, at::Tensor>& state, const std::string& source);
-  /// The weights alone.
+  /// Each alone, the state first: what it does not fit, the weights do not either, and a refusal
+  /// has changed nothing.
+  void load_state(const std::map<std::string, at::Tensor>& state, const std::string& source);
   void load_weights(const std::map<std::string, at::Tensor>& weights, const std::string& source);
 
  private:

@@ -20,7 +20,8 @@ at::Generator default_generator(at::Device device) {
 }  // namespace
 
 void Trainer::resume(const fs::path& folder) {
-  const Checkpoint checkpoint = load_checkpoint(folder);
+  const TensorMemoryMeter::Aside aside(memory_);  // no step needs what reading does
+  const Checkpoint checkpoint = load_run_state(folder);
   MEZZO_CHECK(
       checkpoint.data_fingerprint == data::token_fingerprint(tokens_), "train",
       "{} was trained on other data than {} holds now. Hint: bring the text back as it was, "
@@ -31,7 +32,9 @@ void Trainer::resume(const fs::path& folder) {
       "{} holds nothing of what {} steps of delayed FP8 scaling remember (fp8.safetensors). "
       "Hint: go on from another checkpoint",
       folder.string(), checkpoint.step);
-  optimizer_.load(checkpoint.model, checkpoint.optimizer, folder.string());
+  // One after the other, so that never both are in memory twice.
+  optimizer_.load_state(load_optimizer_tensors(folder), folder.string());
+  optimizer_.load_weights(load_model_tensors(folder), folder.string());
   model_->set_fp8_histories(checkpoint.fp8);
   if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
   sampler_.restore(checkpoint.sampler);

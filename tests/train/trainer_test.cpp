@@ -573,7 +573,31 @@ TEST(Trainer, RefusesACheckpointOfAnotherModel) {
   Trainer(run.config, dir / "run", run.tokens, heard.sinks).run(kNeverStop);
   run.config.width = 32;
   Trainer other(run.config, dir / "other", run.tokens, heard.sinks);
-  EXPECT_THROW_WITH(other.resume(find_checkpoint(dir / "run")), "does not fit the model at");
+  EXPECT_THROW_WITH(other.resume(find_checkpoint(dir / "run")), "does not fit the run: ");
+}
+
+// Beside the weights, which are there: the state as it is made and as it is read (8 bytes each),
+// not the weights of the file as well.
+TEST(Trainer, ResumingHoldsTheWeightsAndTheStateOfTheFileInTurnAndIsNotThePeak) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.layers = 8;
+  run.config.width = 64;
+  run.config.batch = 1;
+  run.config.steps = 2;
+  Heard first;
+  const report::Summary whole =
+      Trainer(run.config, dir / "run", run.tokens, first.sinks).run(kNeverStop);
+  run.config.steps = 4;
+  Heard second;
+  TensorMemoryMeter all;
+  Trainer resumed(run.config, dir / "run", run.tokens, second.sinks);
+  const int64_t before = all.current_bytes();
+  all.reset_peak();
+  resumed.resume(find_checkpoint(dir / "run"));
+  EXPECT_LT(all.peak_bytes() - before, 18 * whole.parameters);
+  EXPECT_LT(static_cast<double>(resumed.run(kNeverStop).peak_tensor_bytes),
+            1.1 * static_cast<double>(whole.peak_tensor_bytes));
 }
 
 }  // namespace
