@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include <ATen/Functions.h>
+#include <c10/util/accumulate.h>
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
@@ -19,7 +20,14 @@ constexpr int64_t kMaxHeaderBytes = 100'000'000;  // the limit of the format's o
 
 int64_t round_up_to_8(int64_t bytes) { return (bytes + 7) / 8 * 8; }
 
-SafeTensorsHeader header_of(const SafeTensors& content, const std::string& where) {
+using LateTensors = std::map<std::string, LateTensor>;
+
+int64_t bytes_of(const SafeTensorsEntry& entry) {
+  return c10::multiply_integers(entry.shape) * static_cast<int64_t>(c10::elementSize(entry.dtype));
+}
+
+SafeTensorsHeader header_of(const SafeTensors& content, const LateTensors& late,
+                            const std::string& where) {
   SafeTensorsHeader header{{}, content.metadata};
   for (const auto& [name, tensor] : content.tensors) {
     MEZZO_CHECK(tensor.defined(), where, "tensor \"{}\" must be defined, but is empty", name);
@@ -28,14 +36,20 @@ SafeTensorsHeader header_of(const SafeTensors& content, const std::string& where
                 tensor.is_sparse() ? "sparse" : "another");
     header.entries.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
   }
-  std::stable_sort(header.entries.begin(), header.entries.end(), [&](const auto& a, const auto& b) {
-    return safetensors_dtype_rank(a.dtype, a.name, where) <
-           safetensors_dtype_rank(b.dtype, b.name, where);
-  });
+  for (const auto& [name, tensor] : late) {
+    MEZZO_CHECK(!content.tensors.contains(name), where, "there must be one tensor \"{}\", not two",
+                name);
+    header.entries.push_back({name, tensor.dtype, tensor.shape});
+  }
+  const auto place = [&](const SafeTensorsEntry& entry) {
+    return std::pair(safetensors_dtype_rank(entry.dtype, entry.name, where), entry.name);
+  };
+  std::sort(header.entries.begin(), header.entries.end(),
+            [&](const auto& a, const auto& b) { return place(a) < place(b); });
   int64_t offset = 0;
   for (SafeTensorsEntry& entry : header.entries) {
     entry.begin = offset;
-    offset += static_cast<int64_t>(content.tensors.at(entry.name).nbytes());
+    offset += bytes_of(entry);
     entry.end = offset;
   }
   return header;
@@ -62,9 +76,10 @@ at::Tensor read_tensor(std::ifstream& in, const SafeTensorsEntry& entry, const s
 
 }  // namespace
 
-void save_safetensors(const std::filesystem::path& path, const SafeTensors& content) {
+void save_safetensors(const std::filesystem::path& path, const SafeTensors& content,
+                      const LateTensors& late) {
   const std::string where = path.string();
-  const SafeTensorsHeader header = header_of(content, where);
+  const SafeTensorsHeader header = header_of(content, late, where);
   std::string json = format_safetensors_header(header, where);
   json.resize(static_cast<size_t>(round_up_to_8(static_cast<int64_t>(json.size()))), ' ');
 
@@ -73,8 +88,12 @@ void save_safetensors(const std::filesystem::path& path, const SafeTensors& cont
     write({reinterpret_cast<const char*>(&json_bytes), sizeof json_bytes});
     write(json);
     for (const SafeTensorsEntry& entry : header.entries) {
-      const at::Tensor tensor =
-          content.tensors.at(entry.name).detach().cpu().contiguous().resolve_neg();
+      const auto own = content.tensors.find(entry.name);
+      const at::Tensor source =
+          own != content.tensors.end() ? own->second : late.at(entry.name).make();
+      MEZZO_CHECK(source.scalar_type() == entry.dtype && source.sizes() == entry.shape, where,
+                  "tensor \"{}\" must be made as it was announced", entry.name);
+      const at::Tensor tensor = source.detach().cpu().contiguous().resolve_neg();
       write({static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes()});
     }
   });

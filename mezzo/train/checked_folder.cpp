@@ -3,7 +3,6 @@
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/checksum.h"
-#include "mezzo/base/safetensors.h"
 
 namespace mezzo::train {
 
@@ -20,8 +19,9 @@ std::string checksum_of(json state, const char* state_file) {
 
 }  // namespace
 
-void FolderFiles::add(const char* name, const TensorMap& tensors) {
-  save_safetensors(folder_ / name, {tensors, {{"format", "pt"}}});
+void FolderFiles::add(const char* name, const TensorMap& tensors,
+                      const std::map<std::string, LateTensor>& late) {
+  save_safetensors(folder_ / name, {tensors, {{"format", "pt"}}}, late);
   checksums_[name] = file_checksum_hex(folder_ / name);
 }
 

@@ -10,6 +10,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "mezzo/base/safetensors.h"
+
 namespace mezzo::train {
 
 using TensorMap = std::map<std::string, at::Tensor>;
@@ -27,7 +29,9 @@ class FolderFiles {
  public:
   FolderFiles(std::filesystem::path folder, nlohmann::ordered_json& checksums)
       : folder_(std::move(folder)), checksums_(checksums) {}
-  void add(const char* name, const TensorMap& tensors);  // as safetensors
+  /// As safetensors.
+  void add(const char* name, const TensorMap& tensors,
+           const std::map<std::string, LateTensor>& late = {});
   void add(const char* name, const std::string& text);
 
  private:

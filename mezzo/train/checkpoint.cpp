@@ -95,15 +95,22 @@ std::optional<int64_t> step_of(const fs::path& folder) {
   return std::stoll(name.substr(5));
 }
 
-// Joined here, on the host: on a GPU all weights in fp32 would stand beside the run's own.
-TensorMap whole_weights(const Checkpoint& checkpoint) {
-  TensorMap whole = checkpoint.model;
-  for (auto& [name, weight] : whole) {
+// Split weights are joined on the host and one by one: all of them in fp32 would stand beside the
+// run's own.
+void add_weights(FolderFiles& files, const Checkpoint& checkpoint) {
+  TensorMap whole;
+  std::map<std::string, LateTensor> joined;
+  for (const auto& [name, weight] : checkpoint.model) {
     const auto remainder = checkpoint.optimizer.find("remainder." + name);
-    if (remainder == checkpoint.optimizer.end() || weight.scalar_type() != at::kBFloat16) continue;
-    weight = kernels::join(weight.cpu(), remainder->second.cpu());
+    if (remainder == checkpoint.optimizer.end() || weight.scalar_type() != at::kBFloat16) {
+      whole[name] = weight;
+    } else {
+      joined[name] = {at::kFloat, weight.sizes().vec(), [high = weight, low = remainder->second] {
+                        return kernels::join(high.cpu(), low.cpu());
+                      }};
+    }
   }
-  return whole;
+  files.add(kModel, whole, joined);
 }
 
 /// What `load` makes of the folder's files. Where that fails, the error names the checkpoint
@@ -125,7 +132,7 @@ auto loaded(const fs::path& folder, Load load) {
 
 void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   save_checked_folder(kKind, folder, to_json(checkpoint), [&](FolderFiles& files) {
-    files.add(kModel, whole_weights(checkpoint));
+    add_weights(files, checkpoint);
     files.add(kOptimizer, checkpoint.optimizer);
     files.add(kRng, checkpoint.rng);
     if (!checkpoint.fp8.empty()) files.add(kFp8, checkpoint.fp8);

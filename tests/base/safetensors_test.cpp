@@ -103,6 +103,33 @@ TEST(SafeTensors, AFileWithoutTensorsIsAFile) {
   expect_equal(load_safetensors(dir / "a"), {{}, {{"note", "nothing here"}}});
 }
 
+SafeTensors with_a_late(const at::Tensor& made, std::map<std::string, LateTensor>& late) {
+  late["late"] = {at::kFloat, {2, 3}, [made] { return made; }};
+  return {{{"a", at::ones({4})}, {"z", at::ones({2}, at::kHalf)}}, {{"format", "pt"}}};
+}
+
+TEST(SafeTensors, ATensorThatIsMadeLateGivesTheSameFile) {
+  testing::TempDir dir;
+  const at::Tensor made = at::arange(6, at::kFloat).view({2, 3});
+  std::map<std::string, LateTensor> late;
+  SafeTensors content = with_a_late(made, late);
+  save_safetensors(dir / "late", content, late);
+  content.tensors["late"] = made;
+  save_safetensors(dir / "whole", content);
+  EXPECT_EQ(testing::read_file(dir / "late"), testing::read_file(dir / "whole"));
+}
+
+TEST(SafeTensors, ATensorThatIsMadeLateMustBeAsAnnouncedAndTheOnlyOneOfItsName) {
+  testing::TempDir dir;
+  std::map<std::string, LateTensor> late;
+  SafeTensors content = with_a_late(at::ones({3, 2}), late);
+  EXPECT_THROW_WITH(save_safetensors(dir / "a", content, late),
+                    "tensor \"late\" must be made as it was announced");
+  content.tensors["late"] = at::ones({2, 3});
+  EXPECT_THROW_WITH(save_safetensors(dir / "a", content, late), "one tensor \"late\", not two");
+  EXPECT_FALSE(std::filesystem::exists(dir / "a"));
+}
+
 TEST(SafeTensors, SaysWhichTensorCannotBeWritten) {
   testing::TempDir dir;
   const auto save = [&](const std::string& name, const at::Tensor& tensor) {
