@@ -1,5 +1,7 @@
 #include "mezzo/train/run_optimizer.h"
 
+#include <string_view>
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
@@ -106,6 +108,15 @@ std::map<std::string, at::Tensor> RunOptimizer::weights() const {
 std::map<std::string, at::Tensor> RunOptimizer::model_weights() const {
   std::map<std::string, at::Tensor> tensors;
   for (const auto& item : model_->named_parameters()) tensors[item.key()] = item.value().detach();
+  return tensors;
+}
+
+std::map<std::string, at::Tensor> RunOptimizer::remainders() const {
+  constexpr std::string_view kKind = "remainder.";
+  std::map<std::string, at::Tensor> tensors;
+  if (compact_ == nullptr) return tensors;
+  for (const auto& [key, tensor] : state())
+    if (key.starts_with(kKind)) tensors[key.substr(kKind.size())] = tensor;
   return tensors;
 }
 

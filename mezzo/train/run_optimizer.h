@@ -46,6 +46,8 @@ class RunOptimizer {
   /// The same as the model has them, which are no copies: of split ones the bf16 half, whose
   /// remainder is in state().
   std::map<std::string, at::Tensor> model_weights() const;
+  /// The other halves alone.
+  std::map<std::string, at::Tensor> remainders() const;
   /// All else by parameter, as AdamW and CompactAdamW name it.
   std::map<std::string, at::Tensor> state() const;
   /// Both back, bit for bit. Throws Error, naming `source`, unless names, shapes and dtypes are

@@ -7,6 +7,8 @@
 #include <ATen/ops/logical_and.h>
 #include <ATen/ops/ones_like.h>
 
+#include "mezzo/kernels/adamw/split_weights.h"
+
 namespace mezzo::train {
 namespace {
 
@@ -29,7 +31,23 @@ class Spent {
 at::Tensor sample_of(const at::Tensor& tensor) {
   const int64_t N = tensor.numel();
   const int64_t step = (N + StepHealth::kSampled - 1) / StepHealth::kSampled;
-  return tensor.detach().reshape(-1).slice(0, 0, N, std::max<int64_t>(step, 1)).to(at::kDouble);
+  return tensor.detach().reshape(-1).slice(0, 0, N, std::max<int64_t>(step, 1));
+}
+
+// As they are stepped. Of split weights it is the samples that are joined: whole, they would be a
+// copy of the model in fp32.
+std::vector<at::Tensor> samples_of_weights(const models::GPT2& model,
+                                           const RunOptimizer& optimizer) {
+  const auto remainders = optimizer.remainders();
+  std::vector<at::Tensor> samples;
+  for (const auto& item : model->named_parameters()) {
+    const at::Tensor sample = sample_of(item.value());
+    const auto low = remainders.find(item.key());
+    const at::Tensor whole =
+        low == remainders.end() ? sample : kernels::join(sample, sample_of(low->second));
+    samples.push_back(whole.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true));
+  }
+  return samples;
 }
 
 double rms(const at::Tensor& numbers) { return numbers.square().mean().sqrt().item<double>(); }
@@ -52,14 +70,13 @@ StepHealth::StepHealth(models::GPT2& model, const RunOptimizer& optimizer)
     : model_(model), optimizer_(optimizer) {
   const Spent spent(spent_ms_);
   const at::NoGradGuard no_grad;
-  const auto weights = optimizer_.weights();
   for (const auto& item : model_->named_parameters()) {
     ParameterHealth parameter;
     parameter.name = item.key();
     parameter.weights.add(item.value());
     health_.parameters.push_back(std::move(parameter));
-    before_.push_back(sample_of(weights.at(item.key())));
   }
+  before_ = samples_of_weights(model_, optimizer_);
   asked_.resize(before_.size());
   probe_.emplace();
 }
@@ -82,12 +99,9 @@ void StepHealth::after_gradients() {
 void StepHealth::after_step() {
   const Spent spent(spent_ms_);
   const at::NoGradGuard no_grad;
-  const auto weights = optimizer_.weights();
-  size_t i = 0;
-  for (const auto& item : model_->named_parameters()) {
-    compare(health_.parameters[i], before_[i], sample_of(weights.at(item.key())), asked_[i]);
-    ++i;
-  }
+  const std::vector<at::Tensor> after = samples_of_weights(model_, optimizer_);
+  for (size_t i = 0; i < after.size(); ++i)
+    compare(health_.parameters[i], before_[i], after[i], asked_[i]);
 }
 
 }  // namespace mezzo::train

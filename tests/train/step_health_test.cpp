@@ -168,5 +168,22 @@ TEST(StepHealth, AnAccumulatedStepIsSeenWhole) {
             2 * row(one, "h.0.mlp", "activations").values);
 }
 
+// A sample of 65536 elements, in fp64, has 0.5 MiB, and a matrix here 4 to 16 in fp32.
+TEST(StepHealth, OfSplitWeightsCopiesASampleAlone) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.precision = "amp-bf16";
+  run.config.width = 1024;
+  const PrecisionMode& mode = precision_mode(run.config.precision);
+  models::GPT2 model = make_model(run.config, mode, at::kCPU);
+  const RunOptimizer optimizer(model, mode, optim::AdamWOptions(1e-3));
+  optimizer.state();  // made when it is first asked for
+  TensorMemoryMeter memory;
+  StepHealth health(model, optimizer);
+  health.after_gradients();
+  health.after_step();
+  EXPECT_LT(memory.peak_bytes(), 4 * models::parameter_count(model->config()) / 2);
+}
+
 }  // namespace
 }  // namespace mezzo::train
