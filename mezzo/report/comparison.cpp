@@ -14,8 +14,9 @@ namespace {
 constexpr int64_t kWarmUpSteps = 3;
 // Where speeds differ by less, memory decides.
 constexpr double kSameSpeed = 0.03;
-// What counts as fp32's accuracy where one seed tells nothing of the noise.
-constexpr double kSameAccuracy = 0.99;
+// What is worse by this share of fp32's figure at most is as good, however little that varies from
+// seed to seed: the range of two seeds is by chance tiny.
+constexpr double kSameQuality = 0.01;
 
 // A block of steps, the same in every run of a seed: seed, number.
 using Round = std::pair<int64_t, int64_t>;
@@ -125,6 +126,12 @@ bool is_within(const std::optional<double>& difference, const Spread& range) {
   return difference && std::abs(*difference) <= range.high - range.low;
 }
 
+bool is_no_worse(const std::optional<double>& worse_by, double baseline,
+                 const std::optional<Spread>& noise) {
+  const double range = noise ? noise->high - noise->low : 0.0;
+  return worse_by && *worse_by <= std::max(range, kSameQuality * baseline);
+}
+
 void set_accuracy(ModeResult& result, const ModeRuns& own, const ModeRuns& baseline,
                   const Comparison& comparison) {
   result.val_accuracy = mean_of(values_of(own.accuracy));
@@ -137,11 +144,16 @@ void set_accuracy(ModeResult& result, const ModeRuns& own, const ModeRuns& basel
     baseline_sum += other->second;
   }
   if (baseline_sum > 0) result.relative_accuracy = sum / baseline_sum;
-  if (!comparison.noise_accuracy || !comparison.noise_loss || !result.relative_accuracy) return;
-  result.within_noise =
-      is_within(mean_of(differences(own.accuracy, baseline.accuracy)),
-                *comparison.noise_accuracy) &&
-      is_within(mean_of(differences(own.loss, baseline.loss)), *comparison.noise_loss);
+  if (!result.relative_accuracy) return;
+  const auto less_accurate = mean_of(differences(baseline.accuracy, own.accuracy));
+  const auto more_loss = mean_of(differences(own.loss, baseline.loss));
+  result.is_as_accurate =
+      is_no_worse(less_accurate, *mean_of(values_of(baseline.accuracy)),
+                  comparison.noise_accuracy) &&
+      is_no_worse(more_loss, *mean_of(values_of(baseline.loss)), comparison.noise_loss);
+  if (!comparison.noise_accuracy || !comparison.noise_loss) return;
+  result.within_noise = is_within(less_accurate, *comparison.noise_accuracy) &&
+                        is_within(more_loss, *comparison.noise_loss);
 }
 
 void set_stability(ModeResult& result, const ModeRuns& own) {
@@ -196,9 +208,7 @@ std::string words_of(const ModeResult& mode, const std::string& baseline) {
 }
 
 bool is_accurate(const ModeResult& mode) {
-  if (!mode.diverged.empty() || !mode.failures.empty() || !mode.relative_accuracy) return false;
-  if (mode.within_noise.value_or(false)) return true;
-  return !mode.within_noise.has_value() && *mode.relative_accuracy >= kSameAccuracy;
+  return mode.is_as_accurate && mode.diverged.empty() && mode.failures.empty();
 }
 
 const ModeResult* best_of(const std::vector<ModeResult>& modes) {

@@ -49,6 +49,7 @@ struct ModeResult {
   std::optional<double> val_accuracy, val_loss;  // means over the seeds
   std::optional<double> relative_accuracy;       // its mean over the baseline's, of common seeds
   std::optional<bool> within_noise;              // of the baseline over its seeds
+  bool is_as_accurate = false;  // as the baseline, or more: what may be recommended
 
   int64_t skipped_steps = 0;
   int64_t nonfinite_steps = 0;                        // whose loss was NaN or Inf
@@ -77,7 +78,8 @@ struct Comparison {
 ///
 /// A mode is within noise if the mean differences to the baseline of the same seed, in held-out
 /// accuracy and in held-out loss, are not larger than the ranges of the baseline's own over its
-/// seeds; with one seed nothing is said.
+/// seeds; with one seed nothing is said. It is as accurate if neither is worse than the baseline's
+/// by more than that range, or by more than a hundredth; better it may be by any amount.
 Comparison compare_runs(const ComparisonPlan& plan, const std::vector<ComparedRun>& runs);
 
 /// The table as text, a line a mode, for a terminal.

@@ -123,6 +123,32 @@ TEST(Comparison, RecommendsTheFastestModeThatIsAccurate) {
   EXPECT_THAT(c.reason, HasSubstr("1.64x, -40 % memory"));
 }
 
+std::string recommended_beside_fp32(const std::vector<double>& accuracy,
+                                    const std::vector<double>& loss) {
+  std::vector<ComparedRun> runs;
+  std::vector<int64_t> seeds;
+  for (size_t i = 0; i < accuracy.size(); ++i) {
+    seeds.push_back(static_cast<int64_t>(i));
+    // fp32 hardly varies.
+    runs.push_back(run("fp32", seeds.back(), 100, 1000, 0.25 + 1e-6 * static_cast<double>(i),
+                       4.0 + 1e-6 * static_cast<double>(i)));
+    runs.push_back(run("lean", seeds.back(), 50, 500, accuracy[i], loss[i]));
+  }
+  return compare_runs(plan({"fp32", "lean"}, seeds), runs).recommended;
+}
+
+TEST(Comparison, AModeThatIsBetterByMoreThanTheNoiseIsRecommended) {
+  EXPECT_EQ(recommended_beside_fp32({0.27, 0.27}, {3.8, 3.8}), "lean");
+}
+
+TEST(Comparison, AHundredthIsAsGoodWithOneSeedAndWithTwoThatHappenToAgree) {
+  EXPECT_EQ(recommended_beside_fp32({0.2480}, {4.03}), "lean");
+  EXPECT_EQ(recommended_beside_fp32({0.2480, 0.2480}, {4.03, 4.03}), "lean");
+  EXPECT_EQ(recommended_beside_fp32({0.2470, 0.2470}, {4.0, 4.0}), "fp32") << "1.2 % less accurate";
+  EXPECT_EQ(recommended_beside_fp32({0.25, 0.25}, {4.05, 4.05}), "fp32") << "1.25 % more loss";
+  EXPECT_EQ(recommended_beside_fp32({0.25}, {4.05}), "fp32");
+}
+
 TEST(Comparison, RecommendsTheBaselineWhereNothingIsFaster) {
   const Comparison c =
       compare_runs(plan({"fp32", "amp-fp16"}, {1}),
