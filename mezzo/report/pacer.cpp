@@ -12,7 +12,7 @@ Pacer::Pacer(std::istream& in, std::ostream& out, std::function<void()> on_hang_
 void Pacer::on_start(const RunInfo& info) { wait(info.start_step); }
 
 void Pacer::on_step(const StepRecord& record) {
-  if (record.step >= until_) wait(record.step);
+  if (waits_after(record.step)) wait(record.step);
 }
 
 void Pacer::on_end(const Summary&) { out_ << "end" << std::endl; }

@@ -18,6 +18,7 @@ class Pacer : public Sink {
   Pacer(std::istream& in, std::ostream& out, std::function<void()> on_hang_up);
 
   std::string name() const override { return "pacer"; }
+  bool waits_after(int64_t step) const override { return step >= until_; }
   void on_start(const RunInfo& info) override;
   void on_step(const StepRecord& record) override;
   void on_end(const Summary& summary) override;

@@ -1,5 +1,6 @@
 #include "mezzo/report/sink.h"
 
+#include <algorithm>
 #include <exception>
 
 #include <fmt/format.h>
@@ -31,6 +32,11 @@ void Sinks::tell(const std::function<void(Sink&)>& event) {
   }
   // Another sink may fail at hearing this; the recursion ends because each is told of once.
   for (const std::string& note : notes) on_note(note);
+}
+
+bool Sinks::waits_after(int64_t step) const {
+  return std::any_of(sinks_.begin(), sinks_.end(),
+                     [&](const auto& sink) { return sink->waits_after(step); });
 }
 
 void Sinks::on_start(const RunInfo& info) {

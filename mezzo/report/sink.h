@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <set>
@@ -18,6 +19,10 @@ class Sink {
   /// How the sink is called in a note about its failure: "metrics.jsonl".
   virtual std::string name() const = 0;
 
+  /// Whether on_step() of this step will not return before somebody lets the run go on: nothing of
+  /// later steps should be under way then.
+  virtual bool waits_after(int64_t step) const { return static_cast<void>(step), false; }
+
   virtual void on_start(const RunInfo&) {}
   virtual void on_step(const StepRecord&) {}
   virtual void on_eval(const EvalRecord&) {}
@@ -35,6 +40,7 @@ class Sinks : public Sink {
  public:
   void add(std::unique_ptr<Sink> sink);
   std::string name() const override { return "sinks"; }
+  bool waits_after(int64_t step) const override;
 
   void on_start(const RunInfo& info) override;
   void on_step(const StepRecord& record) override;

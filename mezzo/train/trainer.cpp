@@ -296,7 +296,8 @@ void Trainer::take_step() {
   if (health.has_value()) report_health(health->health, result);
 }
 
-// A GPU is given the next step before the last one's result is read: it never waits.
+// A GPU is given the next step before the last one's result is read: it never waits. But where the
+// run shall wait for others, they have the GPU to themselves, and the wait is no step's time.
 void Trainer::enqueue_step() {
   if constexpr (kernels::kHasCuda) {
     if (enqueued_.empty()) finished_at_ = std::chrono::steady_clock::now();
@@ -308,6 +309,7 @@ void Trainer::enqueue_step() {
       sinks_.on_note(fmt::format("from step {} on op by op, as a step is not one CUDA graph: {}",
                                  step_, device_step_->refusal()));
     }
+    if (sinks_.waits_after(step_)) finish_enqueued();
     if (enqueued_.size() > 1) finish_oldest();
   }
 }

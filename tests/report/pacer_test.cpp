@@ -22,8 +22,11 @@ TEST(Pacer, WaitsAtTheStartAndAfterTheStepsItWasAllowed) {
   Pacer pacer(in, out, [&] { is_hung_up = true; });
   pacer.on_start({});
   EXPECT_EQ(out.str(), "at 0\n");
+  EXPECT_FALSE(pacer.waits_after(1));
+  EXPECT_TRUE(pacer.waits_after(2));
   take_steps(pacer, 1, 2);
   EXPECT_EQ(out.str(), "at 0\nat 2\n");
+  EXPECT_FALSE(pacer.waits_after(4)) << "it was told to go on until 5";
   take_steps(pacer, 3, 4);
   pacer.on_end({});
   EXPECT_EQ(out.str(), "at 0\nat 2\nend\n");
@@ -49,6 +52,7 @@ TEST(Pacer, TellsOnceThatTheOtherSideHasHungUpAndWaitsNoMore) {
   take_steps(pacer, 1, 20);
   EXPECT_EQ(hang_ups, 1);
   EXPECT_EQ(out.str(), "at 0\nat 1\n");
+  EXPECT_FALSE(pacer.waits_after(21));
 }
 
 }  // namespace

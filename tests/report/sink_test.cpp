@@ -52,6 +52,23 @@ StepRecord step(int64_t number) {
   return record;
 }
 
+/// Waits after step 3.
+class Waiting : public Sink {
+ public:
+  std::string name() const override { return "waiting"; }
+  bool waits_after(int64_t step) const override { return step == 3; }
+};
+
+TEST(Sinks, WaitIfOneOfThemDoes) {
+  std::vector<std::string> heard;
+  Sinks sinks;
+  EXPECT_FALSE(sinks.waits_after(3));
+  sinks.add(std::make_unique<Waiting>());
+  sinks.add(std::make_unique<Ear>(heard));
+  EXPECT_TRUE(sinks.waits_after(3));
+  EXPECT_FALSE(sinks.waits_after(4));
+}
+
 TEST(Sinks, EachSinkHearsEveryEventInOrder) {
   std::vector<std::string> first, second;
   Sinks sinks;
