@@ -52,22 +52,16 @@ CheckpointWriter::CheckpointWriter(fs::path run_dir, int64_t keep,
                                    std::function<void(const std::string&)> note)
     : run_dir_(std::move(run_dir)), keep_(keep), note_(std::move(note)) {}
 
-CheckpointWriter::~CheckpointWriter() {
-  try {
-    wait();
-  } catch (const std::exception& error) {
-    note_(fmt::format("the last checkpoint was not written: {}", error.what()));
-  }
-}
+CheckpointWriter::~CheckpointWriter() { has_failed(); }
 
 void CheckpointWriter::write(const Checkpoint& checkpoint) {
-  wait();
+  has_failed();
   abandon_later_ones();
   put(checkpoint);
 }
 
 void CheckpointWriter::write_in_background(const Checkpoint& checkpoint) {
-  wait();
+  if (has_failed()) return write(checkpoint);  // what fails again is thrown at once
   abandon_later_ones();
   try {
     make_room(checkpoint);
@@ -125,6 +119,17 @@ void CheckpointWriter::copy(const Checkpoint& checkpoint) {
 
 void CheckpointWriter::wait() {
   if (in_flight_.valid()) in_flight_.get();
+}
+
+// An error of the write in flight is no reason to lose the next checkpoint, too.
+bool CheckpointWriter::has_failed() {
+  try {
+    wait();
+    return false;
+  } catch (const std::exception& error) {
+    note_(fmt::format("a checkpoint was not written: {}", error.what()));
+    return true;
+  }
 }
 
 void CheckpointWriter::put(const Checkpoint& checkpoint) const {

@@ -178,9 +178,9 @@ report::Summary Trainer::run(const std::atomic<bool>& stop) {
     status = report::Status::kDiverged;
     sinks_.on_note(fmt::format("diverged at step {}: {}", diverged_at_, diverged_because_));
   }
-  checkpoints_.wait();
   const report::Summary result = summary(status);
   sinks_.on_end(result);
+  checkpoints_.wait();  // last, as it throws what a write came to
   return result;
 }
 

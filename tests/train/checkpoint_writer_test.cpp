@@ -159,20 +159,33 @@ TEST(CheckpointWriter, WithoutRoomForACopyTheRunWaits) {
   EXPECT_THAT(writing.notes.front(), ::testing::HasSubstr("step 8: training waits"));
 }
 
-TEST(CheckpointWriter, AnErrorInTheBackgroundIsThrownByWhatComesNext) {
+TEST(CheckpointWriter, AnErrorInTheBackgroundIsThrownByWait) {
   const TempDir dir;
   Writing writing(dir.path());
-  const std::string file = (checkpoint_folder(dir.path(), 1).parent_path()).string();
-  const auto next = {+[](CheckpointWriter& writer) { writer.wait(); },
-                     +[](CheckpointWriter& writer) { writer.write(example(2)); },
-                     +[](CheckpointWriter& writer) { writer.write_in_background(example(2)); }};
-  for (const auto act : next) {
-    writing.writer->write_in_background(broken(1));
-    EXPECT_THROW_WITH(act(*writing.writer), file);
-    EXPECT_TRUE(fs::is_empty(dir / "checkpoints"));
-  }
+  writing.writer->write_in_background(broken(1));
+  EXPECT_THROW_WITH(writing.writer->wait(), (dir / "checkpoints").string());
+  EXPECT_TRUE(fs::is_empty(dir / "checkpoints"));
   writing.writer->wait();  // it has been told
   EXPECT_TRUE(writing.notes.empty());
+}
+
+TEST(CheckpointWriter, AfterAnErrorInTheBackgroundTheNextOneIsWrittenAllTheSame) {
+  const auto next = {
+      +[](CheckpointWriter& writer, const Checkpoint& checkpoint) { writer.write(checkpoint); },
+      +[](CheckpointWriter& writer, const Checkpoint& checkpoint) {
+        writer.write_in_background(checkpoint);
+      }};
+  for (const auto write : next) {
+    const TempDir dir;
+    Writing writing(dir.path());
+    writing.writer->write_in_background(broken(1));
+    write(*writing.writer, example(2));
+    EXPECT_EQ(find_checkpoint(dir.path()), checkpoint_folder(dir.path(), 2));
+    ASSERT_EQ(writing.notes.size(), 1u);
+    EXPECT_THAT(writing.notes.front(), ::testing::HasSubstr("a checkpoint was not written"));
+    writing.writer->write_in_background(broken(3));
+    EXPECT_THROW(write(*writing.writer, broken(4)), Error) << "twice in a row";
+  }
 }
 
 TEST(CheckpointWriter, AFailedWriteLeavesTheOlderCheckpoint) {

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <numeric>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -299,6 +302,42 @@ TEST(Trainer, AFailedWriteEndsTheRunInTheBackgroundToo) {
     EXPECT_THROW_WITH(trainer.run(kNeverStop), (dir / "run").string());
     EXPECT_LE(heard.steps.size(), every == 5 ? 10u : 12u);
   }
+}
+
+/// Breaks something at the first evaluation, and hears how the run has ended.
+class Saboteur : public report::Sink {
+ public:
+  Saboteur(std::function<void()> sabotage, std::optional<report::Status>& end)
+      : sabotage_(std::move(sabotage)), end_(end) {}
+  std::string name() const override { return "saboteur"; }
+  void on_eval(const report::EvalRecord&) override {
+    if (sabotage_) std::exchange(sabotage_, nullptr)();
+  }
+  void on_end(const report::Summary& summary) override { end_ = summary.status; }
+
+ private:
+  std::function<void()> sabotage_;
+  std::optional<report::Status>& end_;
+};
+
+TEST(Trainer, ADivergedRunWhoseLastCheckpointWasNotWrittenIsToldOfFirst) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  run.config.steps = 60;
+  run.config.checkpoint_every = 5;
+  mezzo::testing::write_file(dir / "run", "not a folder");
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  trainer.write_checkpoints_in_background();
+  std::optional<report::Status> end;
+  heard.sinks.add(std::make_unique<Saboteur>(
+      [&] {
+        const at::NoGradGuard no_grad;
+        trainer.model()->parameters().front().fill_(NAN);
+      },
+      end));
+  EXPECT_THROW_WITH(trainer.run(kNeverStop), (dir / "run").string());
+  EXPECT_EQ(end, report::Status::kDiverged);
 }
 
 TEST(Trainer, OverflowAtTheStaticScaleSkipsAndSaysSo) {
