@@ -1,11 +1,8 @@
 #include "mezzo/train/capacity.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <csignal>
-#include <cstdio>
-#include <filesystem>
 #include <optional>
 
 #include <fmt/format.h>
@@ -15,6 +12,7 @@
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
 #include "mezzo/models/gpt2_config.h"
+#include "mezzo/train/child_process.h"
 
 namespace mezzo::train {
 namespace {
@@ -29,21 +27,12 @@ struct Answer {
   bool is_killed = false;  // as the system does for memory
 };
 
-Answer answer_to(const std::string& arguments) {
-  const std::string command = fmt::format(
-      "'{}' {} 2>&1", std::filesystem::read_symlink("/proc/self/exe").string(), arguments);
-  FILE* pipe = ::popen(command.c_str(), "r");
-  MEZZO_CHECK(pipe != nullptr, kWhere, "cannot start a process to measure in");
+Answer answer_to(const std::vector<std::string>& arguments) {
+  ChildProcess process(arguments, /*errors=*/"", ChildProcess::Group::kParents);
   Answer answer;
-  std::array<char, 4096> part{};
-  while (std::fgets(part.data(), part.size(), pipe) != nullptr) {
-    if (!answer.line.empty() && answer.line.back() == '\n') answer.line.clear();
-    answer.line += part.data();
-  }
-  const int status = ::pclose(pipe);
-  // The shell waits for the process and tells by its exit status, or has become the process.
-  answer.is_killed = WIFEXITED(status) ? WEXITSTATUS(status) == 128 + SIGKILL
-                                       : WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+  while (std::optional<std::string> line = process.read_line()) answer.line = std::move(*line);
+  const int status = process.wait();
+  answer.is_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
   return answer;
 }
 
@@ -74,13 +63,23 @@ class Tries {
   }
 
  private:
-  std::string arguments(const std::string& model, int64_t batch) const {
-    return fmt::format(
-        "bench step --json --steps 1 --memory {} --model {} --precision {} --batch {} --length {} "
-        "--accumulate {} --recompute {} --fp8-scaling {} --threads {}{}",
-        budget_, model, run_.precision, batch, models::gpt2_preset(model).context, run_.accumulate,
-        run_.recompute, run_.fp8_scaling, run_.threads,
-        run_.release_gradients ? " --release-gradients" : "");
+  std::vector<std::string> arguments(const std::string& model, int64_t batch) const {
+    std::vector<std::string> words = {
+        "bench",
+        "step",
+        "--json",
+        "--steps=1",
+        fmt::format("--memory={}", budget_),
+        fmt::format("--model={}", model),
+        fmt::format("--precision={}", run_.precision),
+        fmt::format("--batch={}", batch),
+        fmt::format("--length={}", models::gpt2_preset(model).context),
+        fmt::format("--accumulate={}", run_.accumulate),
+        fmt::format("--recompute={}", run_.recompute),
+        fmt::format("--fp8-scaling={}", run_.fp8_scaling),
+        fmt::format("--threads={}", run_.threads)};
+    if (run_.release_gradients) words.push_back("--release-gradients");
+    return words;
   }
 
   const RunConfig run_;
