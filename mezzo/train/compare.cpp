@@ -249,10 +249,12 @@ void check_compare(const CompareConfig& config) {
                     "--memory can be held on a CPU only, but --device is {}", config.run.device);
   const RunConfig& run = config.run;
   const bool is_preset = !run.context && !run.layers && !run.heads && !run.width &&
-                         !run.vocab_size && !run.bias && !run.dropout;
+                         !run.vocab_size && !run.bias && !run.dropout && run.cast_rules.empty() &&
+                         run.cast_policy == RunConfig().cast_policy;
   MEZZO_CHECK_USAGE(config.memory == 0 || is_preset, kWhere,
                     "--memory tries presets as they are, and cannot be given with --context, "
-                    "--layers, --heads, --width, --vocab-size, --bias or --dropout");
+                    "--layers, --heads, --width, --vocab-size, --bias, --dropout, --cast-policy or "
+                    "--cast-rules");
   if (!config.peers.empty()) check_peers(config.peers);
 }
 

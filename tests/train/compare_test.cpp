@@ -148,6 +148,25 @@ TEST(Compare, RefusesModesThatCannotBe) {
   EXPECT_THROW_WITH(check_compare(config), "needs 3 layers or more, but there are 2");
   config.modes = {"fp32", "fp32"};
   EXPECT_THROW_WITH(check_compare(config), "--modes names fp32 twice");
+}
+
+TEST(Compare, RefusesToFindWhatFitsOfAModelThatIsNoPreset) {
+  CompareConfig config;
+  config.modes = {"fp32"};
+  config.memory = 1 << 30;
+  EXPECT_NO_THROW(check_compare(config));
+  config.run.layers = 2;
+  EXPECT_THROW_WITH(check_compare(config), "cannot be given with --context");
+  config.run.layers.reset();
+  config.run.cast_rules = "softmax=fp32";
+  EXPECT_THROW_WITH(check_compare(config), "or --cast-rules");
+  config.run.cast_rules.clear();
+  config.run.cast_policy = "pytorch-cpu";
+  EXPECT_THROW_WITH(check_compare(config), "--cast-policy or");
+}
+
+TEST(Compare, RefusesSeedsThatCannotBe) {
+  CompareConfig config;
   config.modes = {"fp32"};
   config.seeds = 0;
   EXPECT_THROW_WITH(check_compare(config), "--seeds must be at least 1, but is 0");
