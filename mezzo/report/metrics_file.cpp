@@ -21,33 +21,32 @@ std::optional<int64_t> step_of(std::string_view line) {
   return row["step"].get<int64_t>();
 }
 
-std::string rows_up_to(int64_t last_step, std::string_view text, const std::string& path) {
-  std::string kept;
-  for (int64_t number = 1; !text.empty(); ++number) {
-    const size_t length = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, length);
-    text.remove_prefix(std::min(length + 1, text.size()));
+/// Where the rows up to `last_step` end, which are the first of the file.
+size_t end_of_rows_up_to(int64_t last_step, std::string_view text, const std::string& path) {
+  size_t end = 0;
+  bool is_later = false;
+  for (size_t begin = 0, number = 1; begin < text.size(); ++number) {
+    const size_t newline = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = text.substr(begin, newline - begin);
+    begin = newline + 1;
     const auto step = step_of(line);
-    if (!step && text.empty()) break;  // killed while it wrote this line
+    if (!step && begin >= text.size()) break;  // killed while it wrote this line
     MEZZO_CHECK(step, path,
                 "line {} must be a JSON object with a \"step\", but is \"{}\". Hint: move the file "
                 "away; the run starts a new one",
                 number, line.substr(0, 60));
-    if (*step <= last_step) kept.append(line).append("\n");
+    is_later = is_later || *step > last_step;
+    if (!is_later) end = std::min(begin, text.size());
   }
-  return kept;
+  return end;
 }
 
 }  // namespace
 
-MetricsFile::MetricsFile(std::filesystem::path path, int64_t start_step) : path_(std::move(path)) {
-  if (std::filesystem::exists(path_)) {
-    const std::string text = read_file(path_);
-    const std::string kept = rows_up_to(start_step, text, path_.string());
-    if (kept != text) write_file_atomically(path_, kept);
-  }
-  file_ = AppendedFile(path_);
+MetricsFile::MetricsFile(std::filesystem::path path, int64_t start_step)
+    : path_(std::move(path)), start_step_(start_step), file_(path_) {
   file_.append();
+  end_of_rows_up_to(start_step_, read_file(path_), path_.string());
 }
 
 void MetricsFile::on_step(const StepRecord& record) {
@@ -112,6 +111,18 @@ void MetricsFile::on_health(const HealthRecord& record) {
 
 void MetricsFile::on_end(const Summary&) { file_.append(); }
 
-void MetricsFile::write_row(const std::string& json) { file_.append(json + '\n'); }
+// The file is cut, not written anew: that takes no room on a full disk.
+void MetricsFile::write_row(const std::string& json) {
+  std::string row = json + '\n';
+  if (!has_begun_) {
+    const std::string text = read_file(path_);
+    const size_t end = end_of_rows_up_to(start_step_, text, path_.string());
+    if (end > 0 && text[end - 1] != '\n') row.insert(0, "\n");
+    std::filesystem::resize_file(path_, end);
+    file_ = AppendedFile(path_);
+    has_begun_ = true;
+  }
+  file_.append(row);
+}
 
 }  // namespace mezzo::report

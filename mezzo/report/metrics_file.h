@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -15,8 +16,9 @@ namespace mezzo::report {
 /// written later.
 class MetricsFile : public Sink {
  public:
-  /// Opens the file to append to it. Rows after `start_step` are dropped first: a run killed some
-  /// steps after its checkpoint does those steps again. A last line cut short is dropped too.
+  /// Opens the file to append to it. The first new row takes the place of those after `start_step`,
+  /// as a run killed some steps after its checkpoint does those steps again, and of a last line cut
+  /// short. Until then the file stays as it is: the run may end before it has taken a step.
   /// Throws Error, naming the path and the line, for a file that is something else, and if the file
   /// cannot be written.
   MetricsFile(std::filesystem::path path, int64_t start_step);
@@ -33,6 +35,8 @@ class MetricsFile : public Sink {
   void write_row(const std::string& json);
 
   std::filesystem::path path_;
+  int64_t start_step_;
+  bool has_begun_ = false;
   AppendedFile file_;
 };
 

@@ -57,6 +57,11 @@ void ReportFile::on_start(const RunInfo& info) {
            .block = kBlock};
   run_.mode = info.precision;
   if (info.start_step > 0) run_.files = read_run_files(folder_);
+  // What came after the checkpoint is still there.
+  const auto is_later = [&](const auto& record) { return record.step > info.start_step; };
+  std::erase_if(run_.files.steps, is_later);
+  std::erase_if(run_.files.evals, is_later);
+  std::erase_if(run_.files.gradients, is_later);
   run_.files.summary.reset();
   start_step_ = info.start_step;
   write(kRunning);

@@ -113,9 +113,20 @@ TEST(MetricsFile, OnResumeTheRowsAfterTheCheckpointAreDropped) {
   testing::TempDir dir;
   const std::string eval_2 = "{\"step\":2,\"val_loss\":4.0,\"val_accuracy\":0.5}\n";
   const std::string eval_3 = "{\"step\":3,\"val_loss\":4.0,\"val_accuracy\":0.5}\n";
-  testing::write_file(dir / "m", row(1) + row(2) + eval_2 + row(3) + eval_3);
-  MetricsFile(dir / "m", 2).on_step(step(3));
-  EXPECT_EQ(testing::read_file(dir / "m"), row(1) + row(2) + eval_2 + row(3));
+  const std::string before = row(1) + row(2) + eval_2 + row(3) + eval_3;
+  testing::write_file(dir / "m", before);
+  MetricsFile file(dir / "m", 2);
+  EXPECT_EQ(testing::read_file(dir / "m"), before) << "no step has been taken yet";
+  file.on_step(step(3));
+  file.on_step(step(4));
+  EXPECT_EQ(testing::read_file(dir / "m"), row(1) + row(2) + eval_2 + row(3) + row(4));
+}
+
+TEST(MetricsFile, OfARunThatEndsBeforeItsFirstStepStaysAsItWas) {
+  testing::TempDir dir;
+  testing::write_file(dir / "m", row(1) + row(2) + row(3));
+  MetricsFile(dir / "m", 2).on_end({});
+  EXPECT_EQ(testing::read_file(dir / "m"), row(1) + row(2) + row(3));
 }
 
 TEST(MetricsFile, ALastLineCutShortAnywhereIsDropped) {

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "mezzo/report/metrics_file.h"
 #include "tests/testing.h"
 
 namespace mezzo::report {
@@ -50,6 +51,21 @@ nlohmann::json data_of(const std::filesystem::path& folder) {
   const std::string begin = "id=\"data\">";
   const size_t from = page.find(begin) + begin.size();
   return nlohmann::json::parse(page.substr(from, page.find("</script>", from) - from));
+}
+
+TEST(ReportFile, OfARunThatGoesOnHasNothingOfWhatCameAfterItsCheckpoint) {
+  const mezzo::testing::TempDir folder;
+  MetricsFile before(folder / "metrics.jsonl", 0);
+  for (int64_t step = 1; step <= 9; ++step) before.on_step(step_of(step, 1));
+  before.on_eval({9, 4.0, 0.5});
+  ReportFile file(folder.path(), {});
+  RunInfo info;
+  info.precision = "fp32";
+  info.start_step = 5;
+  file.on_start(info);
+  const auto run = data_of(folder.path())["runs"][0];
+  EXPECT_EQ(run["steps"]["step"].size(), 5u);
+  EXPECT_EQ(run["evals"]["step"].size(), 0u);
 }
 
 TEST(ReportFile, OfARunThatIsNotDoneHasTheFiguresOfItsSummary) {
