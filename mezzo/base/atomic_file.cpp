@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstring>
 #include <optional>
+#include <random>
 #include <string>
 
 #include <fcntl.h>
@@ -68,10 +69,6 @@ fs::path parent_of(const fs::path& path) {
 
 constexpr std::string_view kTemporary = ".tmp-";
 
-fs::path temporary_name(const fs::path& path) {
-  return parent_of(path) / fmt::format(".{}{}{}", path.filename().string(), kTemporary, ::getpid());
-}
-
 // The process that has given this temporary name.
 std::optional<pid_t> writer_of(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -80,7 +77,8 @@ std::optional<pid_t> writer_of(const fs::path& path) {
   pid_t writer = 0;
   const char* end = name.data() + name.size();
   const auto [stop, error] = std::from_chars(name.data() + at + kTemporary.size(), end, writer);
-  if (error != std::errc() || stop != end || writer <= 0) return std::nullopt;
+  const bool has_ended = stop == end || *stop == '-';
+  if (error != std::errc() || !has_ended || writer <= 0) return std::nullopt;
   return writer;
 }
 
@@ -100,6 +98,13 @@ void rename_and_sync(const fs::path& from, const fs::path& to) {
 }
 
 }  // namespace
+
+// Containers that share a folder have processes of the same number.
+fs::path temporary_name(const fs::path& path) {
+  std::random_device random;
+  return parent_of(path) / fmt::format(".{}{}{}-{:08x}{:08x}", path.filename().string(), kTemporary,
+                                       ::getpid(), random(), random());
+}
 
 void write_file_atomically(const fs::path& path, std::string_view bytes) {
   write_file_atomically(path, [bytes](const ByteSink& write) { write(bytes); });
@@ -122,8 +127,6 @@ void write_file_atomically(const fs::path& path,
 void write_folder_atomically(const fs::path& path,
                              const std::function<void(const fs::path&)>& fill) {
   const fs::path temporary = temporary_name(path);
-  std::error_code ignored;
-  fs::remove_all(temporary, ignored);
   try {
     std::error_code error;
     fs::create_directories(temporary, error);
@@ -134,17 +137,17 @@ void write_folder_atomically(const fs::path& path,
     sync_path(temporary);
     rename_and_sync(temporary, path);
   } catch (...) {
+    std::error_code ignored;
     fs::remove_all(temporary, ignored);
     throw;
   }
 }
 
 void remove_folder_atomically(const fs::path& path) {
-  const fs::path temporary = temporary_name(path);
-  std::error_code error;
-  fs::remove_all(temporary, error);
   if (!fs::exists(path)) return;
+  const fs::path temporary = temporary_name(path);
   rename_and_sync(path, temporary);
+  std::error_code error;
   fs::remove_all(temporary, error);
   MEZZO_CHECK(!error, "file", "cannot remove {}: {}", temporary.string(), error.message());
 }

@@ -8,6 +8,10 @@
 
 namespace mezzo {
 
+/// A name beside `path` that nobody else takes: .NAME.tmp-PROCESS-RANDOM, which remove_leftovers()
+/// knows.
+std::filesystem::path temporary_name(const std::filesystem::path& path);
+
 /// Writes `bytes` as the file `path`: under a temporary name beside it, fsynced, then renamed over
 /// it, and the folder fsynced. A reader, or a crash at any instant, sees the old file or the new
 /// one, never a part. Throws Error, naming the path and the system's reason (disk full, no
@@ -33,8 +37,8 @@ void write_folder_atomically(const std::filesystem::path& path,
 /// and the system's reason.
 void remove_folder_atomically(const std::filesystem::path& path);
 
-/// Removes from `folder` what the functions above left there under temporary names because their
-/// process was killed: of processes that do not run any more, and not touched for `age`.
+/// Removes from `folder` what was left there under temporary names because their process was
+/// killed: of processes that do not run any more, and not touched for `age`.
 void remove_leftovers(const std::filesystem::path& folder, std::chrono::hours age);
 
 /// The whole file. Throws Error, naming the path and the system's reason.

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 
 namespace mezzo::data {
@@ -36,7 +37,7 @@ TokenFileWriter::TokenFileWriter(std::filesystem::path path, int64_t vocab_size,
   header_.bytes_per_token = vocab_size <= 65536 ? 2 : 4;
   header_.vocab_size = static_cast<uint64_t>(vocab_size);
   header_.vocab_hash = vocab_hash;
-  temporary_ = folder_of(path_) / fmt::format(".{}.tmp-{}", path_.filename().string(), ::getpid());
+  temporary_ = temporary_name(path_);
   file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file_ < 0) fail("open");
 }

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <unistd.h>
+
 #include "mezzo/base/check.h"
 #include "tests/testing.h"
 
@@ -84,6 +86,14 @@ TEST(AtomicFile, ARemovedFolderLeavesNothingAndOneThatIsNotThereIsNoError) {
   EXPECT_EQ(entries_in(dir.path()), 0u);
 }
 
+TEST(AtomicFile, TemporaryNamesOfOneProcessDifferAsThoseOfTwoWithOneNumberWould) {
+  const fs::path name = temporary_name("folder/a");
+  EXPECT_EQ(name.parent_path(), "folder");
+  EXPECT_THAT(name.filename().string(),
+              ::testing::StartsWith(".a.tmp-" + std::to_string(::getpid()) + "-"));
+  EXPECT_NE(name, temporary_name("folder/a"));
+}
+
 // No process has this number, and that of the first one is always taken.
 constexpr const char* kOfNobody = "2147483647";
 
@@ -92,6 +102,7 @@ TEST(AtomicFile, WhatAKilledWriterLeftIsRemovedAndNothingElse) {
   fs::create_directory(dir / (std::string(".step-1.tmp-") + kOfNobody));
   testing::write_file(dir / (std::string(".step-1.tmp-") + kOfNobody) / "weights", "w");
   testing::write_file(dir / (std::string(".a.tmp-") + kOfNobody), "half");
+  testing::write_file(dir / (std::string(".a.tmp-") + kOfNobody + "-0123abcd"), "half");
   const std::vector<std::string> others = {
       ".a.tmp-1", "a.tmp-2147483647", ".a.tmp-", ".a.tmp-x", ".tmp", "a"};
   for (const std::string& name : others) testing::write_file(dir / name, "kept");
