@@ -136,6 +136,13 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
 
 int64_t Tokenizer::vocab_size() const { return static_cast<int64_t>(impl_->bytes.size()); }
 
+std::vector<int64_t> Tokenizer::gaps() const {
+  std::vector<int64_t> gaps;
+  for (int64_t id = 0; id < vocab_size(); ++id)
+    if (impl_->bytes[static_cast<size_t>(id)].empty()) gaps.push_back(id);
+  return gaps;
+}
+
 uint64_t Tokenizer::hash() const { return impl_->hash; }
 
 std::optional<int32_t> Tokenizer::end_of_text() const {

@@ -39,6 +39,8 @@ class Tokenizer {
 
   /// One more than the largest id.
   int64_t vocab_size() const;
+  /// The ids below it that are no token: decode() refuses them.
+  std::vector<int64_t> gaps() const;
 
   /// Changes if any text could be encoded differently; written into token files.
   uint64_t hash() const;

@@ -49,6 +49,11 @@ void check_options(const std::vector<int64_t>& prompt, int64_t count, const Samp
               options.top_k);
   MEZZO_CHECK(options.vocab_size >= 0 && options.vocab_size <= vocab_size, "sample",
               "vocab_size must be in [0, {}] (0: all), but is {}", vocab_size, options.vocab_size);
+  const int64_t drawn_from = options.vocab_size == 0 ? vocab_size : options.vocab_size;
+  for (const int64_t id : options.never) {
+    MEZZO_CHECK(id >= 0 && id < drawn_from, "sample",
+                "an id that is never drawn must be in [0, {}), but is {}", drawn_from, id);
+  }
 }
 
 // The length of what the model is given. For each other length cuDNN plans its attention anew,
@@ -94,6 +99,7 @@ std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int
   check_options(prompt, count, options, model->config().vocab_size);
   const at::NoGradGuard no_grad;
   const EvalGuard eval(*model);
+  const at::Tensor never = at::tensor(options.never, at::kLong);
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(options.seed);
   std::vector<int64_t> text = prompt;
   for (int64_t i = 0; i < count; ++i) {
@@ -105,6 +111,7 @@ std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int
                 "logits must be finite, but are not at token {}. Hint: the weights may have "
                 "diverged; look at them with `mezzo doctor`",
                 i);
+    logits.index_fill_(-1, never, -std::numeric_limits<double>::infinity());
     text.push_back(draw(logits, options, generator));
   }
   return {text.begin() + std::ssize(prompt), text.end()};

@@ -11,6 +11,7 @@ struct SampleOptions {
   double temperature = 1.0;  // 0: always the likeliest token
   int64_t top_k = 0;         // draw among the k likeliest; 0: among all
   int64_t vocab_size = 0;    // ids from here on are padding, never drawn; 0: the model has none
+  std::vector<int64_t> never = {};  // other ids that are no tokens, and not drawn either
   uint64_t seed = 0;
 };
 

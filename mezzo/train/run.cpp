@@ -53,6 +53,7 @@ void generate_sample(Trainer& trainer, const RunConfig& config, const RunData& d
   options.temperature = 0.8;
   options.top_k = 50;
   options.vocab_size = data.tokenizer->vocab_size();
+  options.never = data.tokenizer->gaps();
   options.seed = static_cast<uint64_t>(config.seed);
   const Autocast autocast(at::Device(config.device).type(), trainer.mode().autocast,
                           trainer.mode().autocast.has_value());
@@ -165,6 +166,7 @@ std::string generate(const GenerateOptions& options) {
                      {.temperature = options.temperature,
                       .top_k = options.top_k,
                       .vocab_size = tokenizer.vocab_size(),
+                      .never = tokenizer.gaps(),
                       .seed = options.seed});
   return data::to_well_formed_utf8(
       tokenizer.decode(std::vector<int32_t>(tokens.begin(), tokens.end())));

@@ -103,6 +103,7 @@ TEST(Tokenizer, AnIdWithoutATokenIsCountedButNotDecoded) {
   const Tokenizer tokenizer = Tokenizer::parse(root.dump());
   EXPECT_EQ(tokenizer.vocab_size(), 1301);
   const std::vector<int32_t> gap = {1250};
+  EXPECT_THAT(tokenizer.gaps(), ::testing::Contains(1250));
   EXPECT_THROW_WITH(tokenizer.decode(gap), "id 1250 at position 0 is not");
 }
 

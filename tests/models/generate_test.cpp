@@ -93,6 +93,20 @@ TEST(Sample, ATinyTemperatureIsGreedy) {
               sample(model, {5}, 10, {.temperature = 0}));
 }
 
+TEST(Sample, NeverDrawsAnIdThatIsNoToken) {
+  GPT2 model = tiny_gpt2(at::kFloat);
+  const auto likeliest = std::get<1>(last_logits(model, {9}).topk(3));
+  const int64_t first = likeliest[0].item<int64_t>(), second = likeliest[1].item<int64_t>(),
+                third = likeliest[2].item<int64_t>();
+  const auto drawn = [&](double temperature, int64_t top_k) {
+    return sample(model, {9}, 1,
+                  {.temperature = temperature, .top_k = top_k, .never = {first, second}})[0];
+  };
+  EXPECT_EQ(drawn(0, 0), third);
+  EXPECT_EQ(drawn(1, 1), third);
+  EXPECT_THROW_WITH(sample(model, {9}, 1, {.never = {-1}}), "that is never drawn");
+}
+
 TEST(Sample, NeverDrawsThePaddingOfTheVocabulary) {
   GPT2 model = tiny_gpt2(at::kFloat);
   for (const int64_t id : sample(model, {1}, 100, {.temperature = 5.0, .vocab_size = 10})) {
