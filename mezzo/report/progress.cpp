@@ -150,10 +150,12 @@ void Progress::on_note(const std::string& text) {
 }
 
 void Progress::on_end(const Summary& summary) {
-  std::string line = fmt::format(
-      "{}: {} steps, {} tokens in {} | loss {}", to_string(summary.status), summary.steps,
-      format_count(static_cast<double>(summary.tokens)),
-      format_duration(options_.now_s() - started_s_), format_fixed(summary.train_loss, 4));
+  std::string line = fmt::format("{}: {} steps, {} tokens", to_string(summary.status),
+                                 summary.steps, format_count(static_cast<double>(summary.tokens)));
+  if (info_.start_step > 0)  // the time is not that of all of them
+    line += fmt::format(", the last {} steps", summary.steps - info_.start_step);
+  line += fmt::format(" in {} | loss {}", format_duration(options_.now_s() - started_s_),
+                      format_fixed(summary.train_loss, 4));
   if (summary.val_loss) line += " | val loss " + format_fixed(*summary.val_loss, 4);
   if (summary.val_accuracy)
     line += fmt::format(" | accuracy {:.2f} %", *summary.val_accuracy * 100);

@@ -337,6 +337,18 @@ TEST(Progress, TheTimeLeftCountsFromTheResumedStep) {
   EXPECT_THAT(bench.screen().lines[0], HasSubstr("16m30s left")) << "990 steps at 1 s";
 }
 
+TEST(Progress, TheTimeOfAResumedRunIsThatOfTheStepsAfterIt) {
+  Bench bench(kFile);
+  bench.start(/*start_step=*/1000);
+  bench.now_s += 12;
+  Summary summary;
+  summary.steps = 1500;
+  summary.tokens = 3'000'000;
+  bench.progress->on_end(summary);
+  EXPECT_THAT(bench.out.str(),
+              HasSubstr("done: 1500 steps, 3.0M tokens, the last 500 steps in 12s | loss"));
+}
+
 TEST(Progress, AStreamThatFailsIsAnError) {
   Bench bench(kFile);
   bench.start();
