@@ -53,7 +53,9 @@ train::CompareConfig new_comparison(const CompareOptions& options) {
   config.modes = options.modes;
   config.seeds = options.seeds;
   config.is_interleaved = !options.one_at_a_time;
-  config.peers = options.peers;
+  // As --data: a resume may start in another folder.
+  if (!options.peers.empty())
+    config.peers = std::filesystem::absolute(options.peers).lexically_normal();
   if (!options.memory.empty()) config.memory = train::bytes_of(options.memory);
   config.out = config.run.out;
   config.run.out = "";

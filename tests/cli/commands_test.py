@@ -595,6 +595,14 @@ class Compare(Folder):
         self.assertEqual(self.result("parts")["status"], "done")
         self.assertEqual(self.samples("whole"), self.samples("parts"))
 
+    def test_goes_on_from_another_folder_with_the_peers_it_was_given(self):
+        (self.folder / "peers.json").write_text('[{"name": "other", "step_ms": 3.5}]')
+        process = self.start(*self.arguments("a", "--peers", "peers.json", modes=["fp32"], steps=5), cwd=self.folder)
+        out, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 0, out + err)
+        self.mezzo("compare", "--resume", self.folder / "a")
+        self.assertEqual(self.result("a")["peers"], [{"name": "other", "step_ms": 3.5}])
+
     def test_killed_it_leaves_no_process_behind_and_goes_on(self):
         process = self.start(*self.arguments("a", steps=400))
         process.stdout.readline()
