@@ -591,7 +591,11 @@ class Compare(Folder):
         self.assertEqual(process.returncode, 130, out + err)
         self.assertIn(f"mezzo compare --resume {self.folder / 'parts'}", out)
         self.assertEqual(self.result("parts")["status"], "interrupted")
-        self.mezzo("compare", "--resume", self.folder / "parts")
+        process = self.start("compare", "--resume", self.folder / "parts")
+        self.assertIn("of 24 steps", process.stdout.readline())
+        self.assertNotIn("interrupted", [run["status"] for run in self.result("parts")["runs"]])
+        out, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 0, out + err)
         self.assertEqual(self.result("parts")["status"], "done")
         self.assertEqual(self.samples("whole"), self.samples("parts"))
 
