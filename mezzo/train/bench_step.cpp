@@ -17,6 +17,7 @@
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/step.h"
+#include "mezzo/train/step_size.h"
 
 namespace mezzo::train {
 namespace {
@@ -47,6 +48,10 @@ models::GPT2 model_of(const StepBenchOptions& options, const PrecisionMode& mode
                       at::Device device) {
   const models::GPT2Config config = models::gpt2_preset(options.model);
   const Shape shape = shape_of(options);
+  if (!options.budget.has_value())  // which ends it as soon as it needs more
+    check_fits_machine(
+        {config, shape.batch, shape.length, options.accumulate, options.releases_gradients}, mode,
+        device);
   const auto fp8 =
       fp8_scaling_for(mode, options.fp8_scaling, config, shape.batch * shape.length, device);
   models::GPT2 model(config, /*seed=*/1);

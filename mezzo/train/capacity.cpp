@@ -13,6 +13,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/models/gpt2_config.h"
 #include "mezzo/train/child_process.h"
+#include "mezzo/train/step_size.h"
 
 namespace mezzo::train {
 namespace {
@@ -55,11 +56,10 @@ class Tries {
     return json.at("peak_tensor_bytes").get<int64_t>();
   }
 
-  // Weights and two moments: what no step can do without.
-  int64_t least_bytes(const std::string& model) const {
-    const PrecisionMode& mode = precision_mode(run_.precision);
-    const int64_t weight = mode.weights == at::kFloat ? 4 : 2, moments = 2 * mode.moment_bits / 8;
-    return models::parameter_count(models::gpt2_preset(model)) * (weight + moments);
+  double least_bytes_of(const std::string& model) const {
+    const models::GPT2Config config = models::gpt2_preset(model);
+    return least_bytes({config, 1, config.context, run_.accumulate, run_.release_gradients},
+                       precision_mode(run_.precision));
   }
 
  private:
@@ -91,7 +91,7 @@ void set_largest_model(report::Capacity::Row& row, const Tries& tries, int64_t b
   std::vector<std::string> names = models::gpt2_preset_names();
   std::reverse(names.begin(), names.end());
   for (const std::string& name : names) {
-    if (tries.least_bytes(name) > budget) continue;
+    if (tries.least_bytes_of(name) > static_cast<double>(budget)) continue;
     const std::optional<int64_t> peak = tries.peak_of(name, 1);
     if (!peak) continue;
     row.largest_model = name;

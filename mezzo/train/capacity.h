@@ -20,8 +20,8 @@ int64_t bytes_of(std::string_view text);
 /// The largest batch of the run's model, and the largest preset at batch 1, whose training step's
 /// tensors fit into the budget, in each mode: measured, each try in a process of its own that gives
 /// up as soon as it needs more. Sequences are as long as the preset's context; what the step
-/// accumulates, makes again and releases is the run's. Presets whose weights and moments alone are
-/// more are passed over. `say` gets a line a try. Nothing if `stop` became true; throws Error, with
+/// accumulates, makes again and releases is the run's. Presets whose least_bytes() are more are
+/// passed over. `say` gets a line a try. Nothing if `stop` became true; throws Error, with
 /// what it said, for a try that ends for another reason than memory.
 std::optional<report::Capacity> find_capacity(const std::vector<std::string>& modes,
                                               const RunConfig& run, int64_t budget,

@@ -238,6 +238,7 @@ void check_compare(const CompareConfig& config) {
   MEZZO_CHECK_USAGE(config.modes.size() >= 1, kWhere, "--modes must name a mode at least");
   std::set<std::string> seen;
   for (const std::string& mode : config.modes) {
+    check_step_fits(config.run, precision_mode(mode), at::Device(config.run.device));
     check_fp8(config.run, precision_mode(mode));
     MEZZO_CHECK_USAGE(seen.insert(mode).second, kWhere, "--modes names {} twice", mode);
   }

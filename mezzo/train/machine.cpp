@@ -25,15 +25,18 @@ std::string cpu_name() {
 
 }  // namespace
 
+double memory_bytes() {
+  return static_cast<double>(::sysconf(_SC_PHYS_PAGES)) *
+         static_cast<double>(::sysconf(_SC_PAGE_SIZE));
+}
+
 Facts machine_facts(const RunConfig& config) {
   const int64_t threads = config.threads > 0 ? config.threads : at::get_num_threads();
-  const double bytes = static_cast<double>(::sysconf(_SC_PHYS_PAGES)) *
-                       static_cast<double>(::sysconf(_SC_PAGE_SIZE));
   return {{"cpu", cpu_name()},
           {"isa", at::get_cpu_capability()},
           {"threads", fmt::format("{}", threads)},
           {"device", config.device},
-          {"memory", fmt::format("{:.1f} GiB", bytes / 0x1p30)}};
+          {"memory", fmt::format("{:.1f} GiB", memory_bytes() / 0x1p30)}};
 }
 
 std::string utc_now() {

@@ -13,6 +13,9 @@ using Facts = std::vector<std::pair<std::string, std::string>>;
 /// What a figure must be read with: cpu, isa, threads, device, memory.
 Facts machine_facts(const RunConfig& config);
 
+/// The machine's memory.
+double memory_bytes();
+
 /// mezzo and libtorch.
 Facts version_facts();
 

@@ -22,6 +22,7 @@
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/saved_step.h"
+#include "mezzo/train/step_size.h"
 
 namespace mezzo::train {
 namespace {
@@ -69,7 +70,15 @@ models::GPT2Config model_config(const RunConfig& config) {
   return shape;
 }
 
+void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
+  const models::GPT2Config shape = model_config(config);
+  check_fits_machine(
+      {shape, config.batch, shape.context, config.accumulate, config.release_gradients}, mode,
+      device);
+}
+
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
+  check_step_fits(config, mode, device);
   const models::GPT2Config shape = model_config(config);
   // First, as it takes a while to make a large model.
   const auto fp8 =

@@ -37,7 +37,11 @@ namespace mezzo::train {
 /// The model that a configuration names: the preset with the overrides applied.
 models::GPT2Config model_config(const RunConfig& config);
 
-/// With its first weights, in the mode's dtype. Throws UsageError as fp8_scaling_for() does.
+/// check_fits_machine() of the run's step.
+void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device);
+
+/// With its first weights, in the mode's dtype. Throws UsageError as fp8_scaling_for() does, and
+/// for a step that the machine cannot hold.
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device);
 GradScalerOptions scaler_options(const RunConfig& config);
 
