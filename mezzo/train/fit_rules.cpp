@@ -7,19 +7,13 @@
 #include "mezzo/amp/cast_policy.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/train/fit.h"
+#include "mezzo/train/health.h"
 
 namespace mezzo::train {
 namespace {
 
 constexpr double kMarginBits = 2.0;
 constexpr double kMaxUnderflow = 0.01;
-
-double underflow(const numerics::Magnitudes& m, const FloatFormat& format, double scale) {
-  const int64_t nonzero = m.values - m.zeros;
-  return nonzero == 0 ? 0.0
-                      : static_cast<double>(m.zeros_in(format, scale) - m.zeros) /
-                            static_cast<double>(nonzero);
-}
 
 double headroom_bits(const numerics::Magnitudes& m, const FloatFormat& format, double scale) {
   return m.largest > 0 ? std::log2(format.max / (m.largest * scale)) : std::log2(format.max);

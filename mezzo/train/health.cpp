@@ -12,11 +12,6 @@ double fp8_scale(const numerics::Magnitudes& m, const FloatFormat& format) {
   return m.largest > 0 ? std::exp2(std::floor(std::log2(format.max / m.largest))) : 1.0;
 }
 
-double underflow(const numerics::Magnitudes& m, const FloatFormat& format, double scale) {
-  const int64_t lost = m.zeros_in(format, scale) - m.zeros;
-  return static_cast<double>(lost) / static_cast<double>(m.values);
-}
-
 // scale: by which the numbers would be multiplied in 16 bits. None where there are no numbers.
 void add_row(report::HealthRecord& record, const std::string& where, const std::string& what,
              const numerics::Range& range, double scale) {
@@ -39,6 +34,11 @@ void add_row(report::HealthRecord& record, const std::string& where, const std::
 }
 
 }  // namespace
+
+double underflow(const numerics::Magnitudes& m, const FloatFormat& format, double scale) {
+  const int64_t nonzero = m.values - m.zeros, lost = m.zeros_in(format, scale) - m.zeros;
+  return nonzero == 0 ? 0.0 : static_cast<double>(lost) / static_cast<double>(nonzero);
+}
 
 report::HealthRecord health_record(int64_t step, const Health& health, double scale,
                                    bool is_skipped) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "mezzo/base/float_format.h"
 #include "mezzo/numerics/range_probe.h"
 #include "mezzo/report/step_record.h"
 
@@ -25,6 +26,10 @@ struct Health {
   std::vector<numerics::ModuleRanges> modules;
   std::vector<ParameterHealth> parameters;
 };
+
+/// Of the numbers that are not zero, the share that would be if they were multiplied by `scale` and
+/// rounded to the format; 0 where all are zero.
+double underflow(const numerics::Magnitudes& m, const FloatFormat& format, double scale);
 
 /// For the run's files. scale: the loss scale of the step.
 report::HealthRecord health_record(int64_t step, const Health& health, double scale,
