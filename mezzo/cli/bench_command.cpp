@@ -11,6 +11,7 @@
 #include "mezzo/cli/commands.h"
 #include "mezzo/train/bench_step.h"
 #include "mezzo/train/capacity.h"
+#include "mezzo/train/run_options.h"
 
 namespace mezzo::cli {
 namespace {
@@ -56,6 +57,14 @@ void print(const BenchOptions& options, const train::StepBenchResult& result) {
   if (!result.note.empty()) fmt::print("{}\n", result.note);
 }
 
+// Which takes the same words.
+void add_option_of_train(CLI::App& app, const std::string& name, std::string& value) {
+  const train::Option& option = *train::find_option(name);
+  app.add_option("--" + name, value, option.help)
+      ->check(CLI::IsMember(option.check.choices))
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, int& exit_code) {
@@ -69,22 +78,13 @@ void add_bench_command(CLI::App& app, int& exit_code) {
           "nano (8 x 256 tokens), mini (16 x 256), gpt2 (2 x 512), or another preset (1 x its "
           "context)")
       ->capture_default_str();
-  step->add_option("--precision", options->step.precision,
-                   "fp32, amp-fp16, amp-bf16, lean, fp8, pure-fp16 or pure-bf16")
-      ->capture_default_str();
-  step->add_option("--fp8-scaling", options->step.fp8_scaling,
-                   "fp8: scale by each tensor's own largest number, or by the last 16 casts")
-      ->check(CLI::IsMember({"current", "delayed"}))
-      ->capture_default_str();
-  step->add_option("--recompute", options->step.recompute,
-                   "what the backward pass recomputes: none, elementwise or layer")
-      ->capture_default_str();
+  add_option_of_train(*step, "precision", options->step.precision);
+  add_option_of_train(*step, "fp8-scaling", options->step.fp8_scaling);
+  add_option_of_train(*step, "recompute", options->step.recompute);
   step->add_flag(
       "--release-gradients", options->step.releases_gradients,
       "update each parameter during the backward pass and free its gradient; no clipping");
-  step->add_option("--device", options->step.device, "cpu or cuda")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
-      ->capture_default_str();
+  add_option_of_train(*step, "device", options->step.device);
   step->add_option("--accumulate", options->step.accumulate, "batches per step")
       ->capture_default_str();
   step->add_option("--length", options->step.length,

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>  // fmt::join
 
 #include <ATen/Parallel.h>
 
@@ -116,7 +116,7 @@ void add_compare_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<CompareOptions>();
   command->add_option("--modes", options->modes, "precision modes to compare")
       ->delimiter(',')
-      ->type_name("(fp32,amp-fp16,amp-bf16,lean,pure-fp16,pure-bf16)");
+      ->type_name(fmt::format("({})", fmt::join(options->modes, ",")));
   command->add_option("--seeds", options->seeds, "runs of each mode, with seeds that follow --seed")
       ->type_name("(2)");
   command->add_flag(

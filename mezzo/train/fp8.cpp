@@ -1,16 +1,26 @@
 #include "mezzo/train/fp8.h"
 
+#include <algorithm>
+
+#include <fmt/ranges.h>  // fmt::join
+
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/fp8/linear.h"
 #include "mezzo/models/gpt2.h"
 
 namespace mezzo::train {
 
+const std::vector<std::string>& fp8_scaling_names() {
+  static const std::vector<std::string> names = {"current", "delayed"};
+  return names;
+}
+
 std::optional<kernels::Fp8Scaling> fp8_scaling_of(const PrecisionMode& mode,
                                                   std::string_view scaling) {
+  const std::vector<std::string>& names = fp8_scaling_names();
+  MEZZO_CHECK_USAGE(std::find(names.begin(), names.end(), scaling) != names.end(), "fp8",
+                    "fp8-scaling must be {}, but is '{}'", fmt::join(names, " or "), scaling);
   const bool is_delayed = scaling == "delayed";
-  MEZZO_CHECK_USAGE(is_delayed || scaling == "current", "fp8",
-                    "fp8-scaling must be current or delayed, but is '{}'", scaling);
   MEZZO_CHECK_USAGE(
       mode.fp8_products || !is_delayed, "fp8",
       "fp8-scaling must be current in {}, which multiplies nothing in FP8, but is {}. "

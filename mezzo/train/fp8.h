@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <c10/core/Device.h>
 
@@ -13,8 +14,11 @@
 
 namespace mezzo::train {
 
-/// What `scaling` ("current" or "delayed", as --fp8-scaling has it) means in the mode; nothing in a
-/// mode without FP8 products. Throws UsageError for another word, and for "delayed" in such a mode.
+/// The words of --fp8-scaling: current, delayed.
+const std::vector<std::string>& fp8_scaling_names();
+
+/// What one of them means in the mode; nothing in a mode without FP8 products. Throws UsageError
+/// for another word, and for "delayed" in such a mode.
 std::optional<kernels::Fp8Scaling> fp8_scaling_of(const PrecisionMode& mode,
                                                   std::string_view scaling);
 

@@ -12,6 +12,8 @@
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/nearest.h"
+#include "mezzo/models/gpt2_config.h"
+#include "mezzo/train/fp8.h"
 
 namespace mezzo::train {
 namespace {
@@ -120,8 +122,7 @@ std::vector<Option> make_options() {
   const std::string preset = "the preset's";
   // clang-format off: one option, one entry, read as a table
   return {
-      {model, "model", &C::model, "size preset", "",
-       one_of({"nano", "mini", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"})},
+      {model, "model", &C::model, "size preset", "", one_of(models::gpt2_preset_names())},
       {model, "context", &C::context, "tokens a prediction can look back on", preset,
        whole(1, kMaxSize)},
       {model, "layers", &C::layers, "transformer blocks", preset, whole(1, kMaxSize)},
@@ -144,7 +145,7 @@ std::vector<Option> make_options() {
       {precision, "fp8-scaling", &C::fp8_scaling,
        "fp8: derive each tensor's scale from its own largest number (current), or from the last 16 "
        "casts (delayed), which saves one pass over memory",
-       "", one_of({"current", "delayed"})},
+       "", one_of(fp8_scaling_names())},
       {precision, "loss-scale", &C::loss_scale,
        "loss scaling (auto: as the mode needs it; a number: a fixed scale)", "", loss_scale()},
       {precision, "on-overflow", &C::on_overflow,

@@ -5,6 +5,9 @@
 #include <CLI/CLI.hpp>
 
 #include "mezzo/base/check.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/optim/schedule.h"
+#include "mezzo/train/fp8.h"
 #include "mezzo/train/run_options.h"
 #include "tests/testing.h"
 
@@ -359,6 +362,18 @@ TEST(RunConfig, TheHelpShowsEveryOptionWithItsDefault) {
   for (const std::string& name : option_names()) EXPECT_THAT(help, HasSubstr("--" + name));
   EXPECT_THAT(help, HasSubstr("--steps (1000)"));
   EXPECT_THAT(help, HasSubstr("--min-lr (lr / 10)"));
+}
+
+// The words stand in the table, and where they are understood.
+TEST(RunConfig, EachWordThatAnOptionTakesIsUnderstood) {
+  const auto words = [](const char* name) { return find_option(name)->check.choices; };
+  for (const std::string& word : words("model")) EXPECT_NO_THROW(models::gpt2_preset(word));
+  for (const std::string& word : words("precision")) EXPECT_NO_THROW(precision_mode(word));
+  for (const std::string& word : words("recompute")) EXPECT_NO_THROW(models::recompute_level(word));
+  for (const std::string& word : words("schedule")) EXPECT_NO_THROW(optim::schedule_kind(word));
+  for (const std::string& word : words("fp8-scaling"))
+    EXPECT_NO_THROW(fp8_scaling_of(precision_mode("fp8"), word));
+  for (const std::string& word : words("cast-policy")) EXPECT_NO_THROW(CastPolicy::preset(word));
 }
 
 TEST(RunConfig, TheSettingsAreWhatIsSet) {
