@@ -4,7 +4,6 @@
 
 #include "mezzo/amp/autocast.h"
 #include "mezzo/kernels/fused_linear/fused_accumulation.h"
-#include "mezzo/train/step.h"
 
 namespace mezzo::train {
 

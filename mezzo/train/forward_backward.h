@@ -8,10 +8,9 @@
 #include "mezzo/amp/precision.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/train/batch.h"
+#include "mezzo/train/step_watch.h"
 
 namespace mezzo::train {
-
-class StepWatch;
 
 /// Forward under Autocast, and `backward` of the loss, batch by batch: of each its part of the mean
 /// over `batches`, which backward() is to scale and differentiate. Leaves the gradients, summed, in

@@ -5,8 +5,8 @@
 #include "mezzo/base/bytes_by_kind.h"
 #include "mezzo/base/memory.h"
 #include "mezzo/numerics/magnitudes.h"
-#include "mezzo/train/step.h"
 #include "mezzo/train/step_health.h"
+#include "mezzo/train/step_watch.h"
 
 namespace mezzo::train {
 
