@@ -19,7 +19,7 @@
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/run_folder.h"
-#include "mezzo/train/trainer.h"
+#include "mezzo/train/run_parts.h"
 #include "mezzo/train/worker.h"
 
 namespace mezzo::train {

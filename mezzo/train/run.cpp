@@ -17,6 +17,7 @@
 #include "mezzo/report/tensorboard.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/run_folder.h"
+#include "mezzo/train/run_parts.h"
 #include "mezzo/train/trainer.h"
 
 namespace mezzo::train {

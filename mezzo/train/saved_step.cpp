@@ -13,7 +13,7 @@
 #include "mezzo/report/json_number.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/run_optimizer.h"
-#include "mezzo/train/trainer.h"
+#include "mezzo/train/run_parts.h"
 
 namespace mezzo::train {
 namespace {

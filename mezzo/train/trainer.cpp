@@ -11,7 +11,6 @@
 #include <ATen/Context.h>
 
 #include "mezzo/amp/cast_policy.h"
-#include "mezzo/amp/checkpoint.h"
 #include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
@@ -21,89 +20,17 @@
 #include "mezzo/report/format.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
+#include "mezzo/train/run_parts.h"
 #include "mezzo/train/saved_step.h"
-#include "mezzo/train/step_size.h"
 
 namespace mezzo::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-// An overflow halves the scale; eight halvings find any scale that a batch can bear after a sudden
-// spike.
-constexpr int64_t kMaxRetries = 8;
 constexpr size_t kTrainLossWindow = 50;
 
-optim::AdamWOptions optimizer_options(const RunConfig& config) {
-  return optim::AdamWOptions(config.lr)
-      .betas({config.beta1, config.beta2})
-      .eps(config.eps)
-      .weight_decay(config.weight_decay);
-}
-
-StepOptions step_options(const RunConfig& config) {
-  return {.clip = config.clip,
-          .max_retries = config.on_overflow == "retry" ? kMaxRetries : 0,
-          .releases_gradients = config.release_gradients};
-}
-
-optim::Schedule make_schedule(const RunConfig& config) {
-  optim::Schedule schedule{optim::schedule_kind(config.schedule), config.lr,
-                           config.min_lr.value_or(config.lr / 10),
-                           config.warmup.value_or(config.steps / 20), config.steps};
-  optim::validate(schedule);
-  return schedule;
-}
-
 }  // namespace
-
-models::GPT2Config model_config(const RunConfig& config) {
-  models::GPT2Config shape = models::gpt2_preset(config.model);
-  shape.layers = config.layers.value_or(shape.layers);
-  shape.heads = config.heads.value_or(shape.heads);
-  shape.width = config.width.value_or(shape.width);
-  shape.context = config.context.value_or(shape.context);
-  shape.vocab_size = config.vocab_size.value_or(shape.vocab_size);
-  shape.dropout = config.dropout.value_or(shape.dropout);
-  shape.bias = config.bias.value_or(shape.bias);
-  models::validate(shape);
-  return shape;
-}
-
-void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
-  const models::GPT2Config shape = model_config(config);
-  check_fits_machine(
-      {shape, config.batch, shape.context, config.accumulate, config.release_gradients}, mode,
-      device);
-}
-
-models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
-  check_step_fits(config, mode, device);
-  const models::GPT2Config shape = model_config(config);
-  // First, as it takes a while to make a large model.
-  const auto fp8 =
-      fp8_scaling_for(mode, config.fp8_scaling, shape, config.batch * shape.context, device);
-  models::GPT2 model(shape, static_cast<uint64_t>(config.seed));
-  model->to(device, mode.weights);
-  model->set_fused(is_fused(config));
-  model->set_recompute(models::recompute_level(config.recompute), mezzo::checkpoint);
-  model->set_fp8(fp8);
-  return model;
-}
-
-GradScalerOptions scaler_options(const RunConfig& config) {
-  const PrecisionMode& mode = precision_mode(config.precision);
-  GradScalerOptions options;
-  options.allow_fp16_grads = mode.weights == at::kHalf;
-  options.error_at_min_scale = false;  // DivergenceWatch ends such a run, and its state is kept
-  options.enabled = config.scales_loss();
-  if (const std::optional<double> scale = config.static_loss_scale()) {
-    options.init_scale = *scale;
-    options.is_dynamic = false;
-    options.min_scale = std::min(options.min_scale, *scale);
-  }
-  return options;
-}
 
 Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFile& tokens,
                  report::Sinks& sinks)

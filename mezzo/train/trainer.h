@@ -34,17 +34,6 @@
 
 namespace mezzo::train {
 
-/// The model that a configuration names: the preset with the overrides applied.
-models::GPT2Config model_config(const RunConfig& config);
-
-/// check_fits_machine() of the run's step.
-void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device);
-
-/// With its first weights, in the mode's dtype. Throws UsageError as fp8_scaling_for() does, and
-/// for a step that the machine cannot hold.
-models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device);
-GradScalerOptions scaler_options(const RunConfig& config);
-
 /// One run: its model, optimizer, scaler and sampler, and the loop over steps.
 class Trainer {
  public:

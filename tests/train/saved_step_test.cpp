@@ -8,6 +8,7 @@
 #include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/forward_backward.h"
 #include "mezzo/train/run_optimizer.h"
+#include "mezzo/train/run_parts.h"
 #include "mezzo/train/step.h"
 #include "mezzo/train/trainer.h"
 #include "tests/testing.h"

@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "mezzo/train/run_parts.h"
 #include "mezzo/train/trainer.h"
 #include "tests/testing.h"
 #include "tests/train/tiny_run.h"

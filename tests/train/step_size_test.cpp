@@ -5,6 +5,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/train/bench_step.h"
 #include "mezzo/train/compare.h"
+#include "mezzo/train/run_parts.h"
 #include "mezzo/train/trainer.h"
 #include "tests/testing.h"
 #include "tests/train/tiny_run.h"

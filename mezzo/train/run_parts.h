@@ -1,0 +1,32 @@
+// What a run is made of, as its configuration says.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include "mezzo/amp/precision.h"
+#include "mezzo/amp/scaler_options.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/optim/adamw.h"
+#include "mezzo/optim/schedule.h"
+#include "mezzo/train/run_config.h"
+#include "mezzo/train/step.h"
+
+namespace mezzo::train {
+
+/// The model that a configuration names: the preset with the overrides applied.
+models::GPT2Config model_config(const RunConfig& config);
+
+/// check_fits_machine() of the run's step.
+void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device);
+
+/// With its first weights, in the mode's dtype. Throws UsageError as fp8_scaling_for() does, and
+/// for a step that the machine cannot hold.
+models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device);
+
+GradScalerOptions scaler_options(const RunConfig& config);
+optim::AdamWOptions optimizer_options(const RunConfig& config);
+StepOptions step_options(const RunConfig& config);
+/// Throws UsageError for a schedule that cannot be.
+optim::Schedule make_schedule(const RunConfig& config);
+
+}  // namespace mezzo::train
