@@ -19,6 +19,7 @@
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/run.h"
 #include "mezzo/train/run_folder.h"
+#include "mezzo/train/run_options.h"
 
 namespace mezzo::cli {
 namespace {

@@ -20,6 +20,7 @@
 #include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/fit.h"
 #include "mezzo/train/run.h"
+#include "mezzo/train/run_options.h"
 #include "mezzo/train/saved_step.h"
 
 namespace mezzo::cli {

@@ -19,6 +19,7 @@
 #include "mezzo/train/checkpoint.h"
 #include "mezzo/train/run.h"
 #include "mezzo/train/run_config.h"
+#include "mezzo/train/run_options.h"
 
 namespace mezzo::cli {
 namespace {

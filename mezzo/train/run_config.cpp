@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <set>
 
-#include <CLI/CLI.hpp>
 #include <fmt/ranges.h>  // fmt::join
 #include <nlohmann/json.hpp>
 
@@ -23,11 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kWhere = "config";
 const std::set<std::string> kPaths = {"config", "data", "out", "resume"};
-
-std::string default_text(const Option& option) {
-  if (!option.absent.empty()) return option.absent;
-  return plain(get(RunConfig{}, option).value());
-}
 
 const Option& known_option(const std::string& name, const std::string& source) {
   const Option* option = find_option(name);
@@ -144,12 +138,43 @@ void check_gradient_release_of(const RunConfig& config) {
                     config.precision);
 }
 
-std::string help_of(const Option& option) {
-  if (option.check.choices.empty()) return option.help;
-  return fmt::format("{} [{}]", option.help, fmt::join(option.check.choices, ", "));
+}  // namespace
+
+std::optional<double> RunConfig::static_loss_scale() const { return number_of(loss_scale); }
+
+bool RunConfig::scales_loss() const {
+  return loss_scale == "auto" ? precision_mode(precision).scales_loss : loss_scale != "none";
 }
 
-}  // namespace
+RunConfig in_precision(RunConfig config, const std::string& precision) {
+  config.precision = precision;
+  const PrecisionMode& mode = precision_mode(precision);
+  if (!mode.fp8_products) config.fp8_scaling = RunConfig().fp8_scaling;
+  config.release_gradients = config.release_gradients && can_release_gradients(mode);
+  return config;
+}
+
+bool can_release_gradients(const PrecisionMode& mode) {
+  return mode.splits_weights || mode.moment_bits == 8;
+}
+
+CastPolicy cast_policy_of(const RunConfig& config) {
+  return CastPolicy::preset(config.cast_policy).set_rules(config.cast_rules);
+}
+
+bool is_fused(const RunConfig& config) {
+  const CastPolicy policy = cast_policy_of(config);
+  std::string own, of_libtorch;
+  for (const CastPolicy::Override& rule : policy.overrides())
+    (rule.op.starts_with("mezzo::") ? own : of_libtorch) = rule.op;
+  MEZZO_CHECK_USAGE(
+      own.empty() || of_libtorch.empty(), "train",
+      "cast-rules must be for Mezzo's fused ops or for libtorch's, but name {} and {}: with a rule "
+      "for an op of libtorch's the model runs op by op, and no fused one. Hint: rules for its "
+      "parts instead, as gelu=fp32, linear=fp32",
+      own, of_libtorch);
+  return of_libtorch.empty();
+}
 
 void apply_given(RunConfig& config, const GivenOptions& given) {
   for (const auto& [name, text] : given.values) {
@@ -251,39 +276,6 @@ std::vector<std::pair<std::string, std::string>> settings_of(const RunConfig& co
     if (option.is_stored && value) settings.emplace_back(option.name, plain(*value));
   }
   return settings;
-}
-
-std::vector<std::string> option_names() {
-  std::vector<std::string> names;
-  for (const Option& option : options()) names.push_back(option.name);
-  return names;
-}
-
-void add_options(CLI::App& app, GivenOptions& given) {
-  for (const Option& option : options()) {
-    const std::string name = option.name;
-    app.add_option_function<std::string>(
-           "--" + name, [&given, name](const std::string& text) { given.values[name] = text; },
-           help_of(option))
-        ->group(option.group)
-        ->type_name(fmt::format("({})", default_text(option)));
-  }
-}
-
-std::string options_markdown() {
-  std::string text, group;
-  for (const Option& option : options()) {
-    if (option.group != group) {
-      text += fmt::format(
-          "{}### {}\n\n| option | default | accepted | meaning |\n"
-          "| --- | --- | --- | --- |\n",
-          text.empty() ? "" : "\n", option.group);
-    }
-    group = option.group;
-    text += fmt::format("| `--{}` | {} | {} | {} |\n", option.name, default_text(option),
-                        option.check.accepted, option.help);
-  }
-  return text;
 }
 
 }  // namespace mezzo::train

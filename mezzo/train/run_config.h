@@ -9,10 +9,7 @@
 #include <vector>
 
 #include "mezzo/amp/cast_policy.h"
-
-namespace CLI {
-class App;
-}
+#include "mezzo/amp/precision.h"
 
 namespace mezzo::train {
 
@@ -75,6 +72,9 @@ struct RunConfig {
 /// release-gradients).
 RunConfig in_precision(RunConfig config, const std::string& precision);
 
+/// Whether the mode's optimizer can step a parameter in the backward pass (release-gradients).
+bool can_release_gradients(const PrecisionMode& mode);
+
 /// The cast policy with its rules. Throws UsageError for a rule that cannot be.
 CastPolicy cast_policy_of(const RunConfig& config);
 
@@ -86,9 +86,6 @@ bool is_fused(const RunConfig& config);
 struct GivenOptions {
   std::map<std::string, std::string> values;
 };
-
-/// Adds every option to `app`, whose parse then fills `given` (it must outlive the parse).
-void add_options(CLI::App& app, GivenOptions& given);
 
 /// The configuration of a run: the command line over the file of --config over the defaults; or,
 /// with --resume DIR, the run's config.toml with those few options over it that may change on a
@@ -112,11 +109,5 @@ void check_config(const RunConfig& config);
 
 /// Name and value of everything that is set: the table shown at the start of a run.
 std::vector<std::pair<std::string, std::string>> settings_of(const RunConfig& config);
-
-/// Every option's name, without dashes.
-std::vector<std::string> option_names();
-
-/// The table of docs/configuration.md.
-std::string options_markdown();
 
 }  // namespace mezzo::train

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include <CLI/CLI.hpp>
 #include <fmt/ranges.h>  // fmt::join
 #include <nlohmann/json.hpp>
 
@@ -81,20 +82,13 @@ Check path() {
           }};
 }
 
-std::optional<double> parse_number(std::string_view text) {
-  double number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
 Check loss_scale() {
   return {"auto, none, dynamic or a number that fp32 holds (1.2e-38 to 3.4e38)",
           {"auto", "none", "dynamic"},
           [](const Value& value) {
             const auto& text = std::get<std::string>(value);
             if (text == "auto" || text == "none" || text == "dynamic") return true;
-            const auto number = parse_number(text);
+            const auto number = number_of(text);
             return number && *number >= std::numeric_limits<float>::min() &&
                    *number <= std::numeric_limits<float>::max();
           }};
@@ -268,6 +262,16 @@ std::optional<T> converted(const Value& value, const Option& option) {
   return std::nullopt;
 }
 
+std::string default_text(const Option& option) {
+  if (!option.absent.empty()) return option.absent;
+  return plain(get(RunConfig{}, option).value());
+}
+
+std::string help_of(const Option& option) {
+  if (option.check.choices.empty()) return option.help;
+  return fmt::format("{} [{}]", option.help, fmt::join(option.check.choices, ", "));
+}
+
 }  // namespace
 
 const std::vector<Option>& options() {
@@ -322,50 +326,54 @@ void set_from_text(RunConfig& config, const Option& option, const std::string& t
       const auto [stop, error] = std::from_chars(text.data(), end, number);
       if (error == std::errc() && stop == end) value = number;
     } else if constexpr (std::is_same_v<T, double>) {
-      if (const auto number = parse_number(text)) value = *number;
+      if (const auto number = number_of(text)) value = *number;
     }
   });
   set(config, option, value, source);
+}
+
+std::optional<double> number_of(const std::string& text) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
 }
 
 std::string plain(const Value& value) {
   return std::visit([](const auto& held) { return fmt::format("{}", held); }, value);
 }
 
-std::optional<double> RunConfig::static_loss_scale() const { return parse_number(loss_scale); }
-
-bool RunConfig::scales_loss() const {
-  return loss_scale == "auto" ? precision_mode(precision).scales_loss : loss_scale != "none";
+std::vector<std::string> option_names() {
+  std::vector<std::string> names;
+  for (const Option& option : options()) names.push_back(option.name);
+  return names;
 }
 
-RunConfig in_precision(RunConfig config, const std::string& precision) {
-  config.precision = precision;
-  const PrecisionMode& mode = precision_mode(precision);
-  if (!mode.fp8_products) config.fp8_scaling = RunConfig().fp8_scaling;
-  config.release_gradients = config.release_gradients && can_release_gradients(mode);
-  return config;
+void add_options(CLI::App& app, GivenOptions& given) {
+  for (const Option& option : options()) {
+    const std::string name = option.name;
+    app.add_option_function<std::string>(
+           "--" + name, [&given, name](const std::string& text) { given.values[name] = text; },
+           help_of(option))
+        ->group(option.group)
+        ->type_name(fmt::format("({})", default_text(option)));
+  }
 }
 
-bool can_release_gradients(const PrecisionMode& mode) {
-  return mode.splits_weights || mode.moment_bits == 8;
-}
-
-CastPolicy cast_policy_of(const RunConfig& config) {
-  return CastPolicy::preset(config.cast_policy).set_rules(config.cast_rules);
-}
-
-bool is_fused(const RunConfig& config) {
-  const CastPolicy policy = cast_policy_of(config);
-  std::string own, of_libtorch;
-  for (const CastPolicy::Override& rule : policy.overrides())
-    (rule.op.starts_with("mezzo::") ? own : of_libtorch) = rule.op;
-  MEZZO_CHECK_USAGE(
-      own.empty() || of_libtorch.empty(), "train",
-      "cast-rules must be for Mezzo's fused ops or for libtorch's, but name {} and {}: with a rule "
-      "for an op of libtorch's the model runs op by op, and no fused one. Hint: rules for its "
-      "parts instead, as gelu=fp32, linear=fp32",
-      own, of_libtorch);
-  return of_libtorch.empty();
+std::string options_markdown() {
+  std::string text, group;
+  for (const Option& option : options()) {
+    if (option.group != group) {
+      text += fmt::format(
+          "{}### {}\n\n| option | default | accepted | meaning |\n"
+          "| --- | --- | --- | --- |\n",
+          text.empty() ? "" : "\n", option.group);
+    }
+    group = option.group;
+    text += fmt::format("| `--{}` | {} | {} | {} |\n", option.name, default_text(option),
+                        option.check.accepted, option.help);
+  }
+  return text;
 }
 
 }  // namespace mezzo::train

@@ -6,8 +6,11 @@
 #include <variant>
 #include <vector>
 
-#include "mezzo/amp/precision.h"
 #include "mezzo/train/run_config.h"
+
+namespace CLI {
+class App;
+}
 
 namespace mezzo::train {
 
@@ -57,10 +60,19 @@ void set(RunConfig& config, const Option& option, const Value& value, const std:
 void set_from_text(RunConfig& config, const Option& option, const std::string& text,
                    const std::string& source);
 
-/// Whether the mode's optimizer can step a parameter in the backward pass (release-gradients).
-bool can_release_gradients(const PrecisionMode& mode);
+/// The number that the whole text is, if it is one.
+std::optional<double> number_of(const std::string& text);
 
 /// A value as a person writes it: 0.0003, true, cosine.
 std::string plain(const Value& value);
+
+/// Every option's name, without dashes.
+std::vector<std::string> option_names();
+
+/// Adds every option to `app`, whose parse then fills `given` (it must outlive the parse).
+void add_options(CLI::App& app, GivenOptions& given);
+
+/// The table of docs/configuration.md.
+std::string options_markdown();
 
 }  // namespace mezzo::train
