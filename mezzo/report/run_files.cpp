@@ -120,7 +120,7 @@ Summary summary_of(const Json& json) {
 
 RunFiles read_run_files(const fs::path& folder) {
   RunFiles run;
-  const fs::path metrics = folder / "metrics.jsonl", summary = folder / "summary.json";
+  const fs::path metrics = folder / kMetricsFile, summary = folder / kSummaryFile;
   if (fs::exists(metrics)) read_metrics(metrics, run);
   if (!fs::exists(summary)) return run;
   try {

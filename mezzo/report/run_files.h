@@ -9,6 +9,9 @@
 
 namespace mezzo::report {
 
+inline constexpr const char* kMetricsFile = "metrics.jsonl";
+inline constexpr const char* kSummaryFile = "summary.json";
+
 /// What the files of a run's folder say of it, be it over, under way or broken off.
 struct RunFiles {
   std::vector<StepRecord> steps;

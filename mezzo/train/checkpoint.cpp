@@ -12,6 +12,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/adamw/split_weights.h"
 #include "mezzo/report/json_number.h"
+#include "mezzo/train/run_folder.h"
 
 namespace mezzo::train {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
 
-constexpr FolderKind kKind{"checkpoint", "state.json", /*format=*/1};
+constexpr FolderKind kKind{"checkpoint", kCheckpointFile, /*format=*/1};
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kRng = "rng.safetensors";
@@ -120,7 +121,7 @@ auto loaded(const fs::path& folder, Load load) {
   try {
     return load(CheckedFolder(kKind, folder));
   } catch (const Error& error) {
-    const fs::path run_dir = folder.parent_path().parent_path();
+    const fs::path run_dir = run_of(folder);
     const std::vector<fs::path> older = list_checkpoints(run_dir, step_of(folder).value_or(0) - 1);
     if (older.empty()) throw;
     throw Error(fmt::format("{}. Hint: the checkpoint before it is {}", error.what(),
@@ -171,13 +172,13 @@ TensorMap load_optimizer_tensors(const fs::path& folder) {
 }
 
 fs::path checkpoint_folder(const fs::path& run_dir, int64_t step) {
-  return run_dir / "checkpoints" / fmt::format("step-{:06}", step);
+  return run_dir / kCheckpoints / fmt::format("step-{:06}", step);
 }
 
 std::vector<fs::path> list_checkpoints(const fs::path& run_dir, int64_t last_step) {
   std::vector<fs::path> found;
   std::error_code none;
-  for (const auto& entry : fs::directory_iterator(run_dir / "checkpoints", none)) {
+  for (const auto& entry : fs::directory_iterator(run_dir / kCheckpoints, none)) {
     const std::optional<int64_t> step = step_of(entry.path());
     if (entry.is_directory() && step.has_value() && *step <= last_step)
       found.push_back(entry.path());
@@ -190,7 +191,7 @@ std::vector<fs::path> list_checkpoints(const fs::path& run_dir, int64_t last_ste
 fs::path find_checkpoint(const fs::path& place) {
   if (fs::exists(place / kKind.state_file)) return place;
   const std::vector<fs::path> all = list_checkpoints(place);
-  const fs::path config = place / "config.toml";
+  const fs::path config = place / kConfigFile;
   MEZZO_CHECK_USAGE(!all.empty() || !fs::exists(config), "checkpoint",
                     "{} holds no checkpoint yet. Hint: begin anew with mezzo train --config {} "
                     "--out NEW",

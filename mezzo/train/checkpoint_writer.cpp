@@ -11,6 +11,7 @@
 
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/kernels/cuda/pinned.h"
+#include "mezzo/train/run_folder.h"
 
 namespace mezzo::train {
 namespace {
@@ -88,7 +89,7 @@ void CheckpointWriter::abandon_later_ones() {
   note_(fmt::format(
       "the run went back: {} of its checkpoints, of later steps, now {} abandoned-step-... in {}. "
       "--resume takes them by that name alone, and you may delete them",
-      abandoned, abandoned == 1 ? "is" : "are", (run_dir_ / "checkpoints").string()));
+      abandoned, abandoned == 1 ? "is" : "are", (run_dir_ / kCheckpoints).string()));
 }
 
 // Pinning memory takes long: what was copied to before is taken again where it fits.

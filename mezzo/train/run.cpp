@@ -25,9 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kConfigFile = "config.toml";
-constexpr const char* kTokenizerFile = "tokenizer.json";
-
 fs::path default_corpus() {
   const fs::path corpus = MEZZO_DEFAULT_CORPUS;
   MEZZO_CHECK_USAGE(fs::is_directory(corpus), "train",
@@ -124,8 +121,8 @@ report::Summary train(RunConfig& config, const RunData& data, report::Sinks& sin
   }
   write_file_atomically(folder / kConfigFile, to_toml(config));
   if (data.tokenizer.has_value()) data.tokenizer->save(folder / kTokenizerFile);
-  sinks.add(std::make_unique<report::MetricsFile>(folder / "metrics.jsonl", trainer.step()));
-  sinks.add(std::make_unique<report::SummaryFile>(folder / "summary.json"));
+  sinks.add(std::make_unique<report::MetricsFile>(folder / report::kMetricsFile, trainer.step()));
+  sinks.add(std::make_unique<report::SummaryFile>(folder / report::kSummaryFile));
   sinks.add(std::make_unique<report::TensorBoard>(folder));
   sinks.add(std::make_unique<report::ReportFile>(folder, page_facts(config)));
   const report::Summary summary = trainer.run(stop);
@@ -145,7 +142,7 @@ ExaminedStep examine(const RunConfig& config_in, const RunData& data, report::Si
 
 std::string generate(const GenerateOptions& options) {
   const fs::path checkpoint = find_checkpoint(options.run);
-  const fs::path folder = fs::weakly_canonical(checkpoint).parent_path().parent_path();
+  const fs::path folder = run_of(fs::weakly_canonical(checkpoint));
   const fs::path config_file = folder / kConfigFile, tokenizer_file = folder / kTokenizerFile;
   const RunConfig config = config_from_toml(read_file(config_file), config_file.string());
   MEZZO_CHECK(fs::exists(tokenizer_file), "generate",

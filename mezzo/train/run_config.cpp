@@ -13,6 +13,7 @@
 #include "mezzo/base/toml.h"
 #include "mezzo/optim/gradient_release.h"
 #include "mezzo/train/fp8.h"
+#include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_options.h"
 
 namespace mezzo::train {
@@ -83,14 +84,14 @@ std::string text_of_file(const fs::path& path, const std::string& key) {
 // A run's folder, or one of its checkpoints, run/checkpoints/step-N.
 RunConfig config_of_run(const std::string& place) {
   const fs::path given = fs::weakly_canonical(place);
-  const bool is_checkpoint = fs::exists(given / "state.json");
-  const fs::path folder = is_checkpoint ? given.parent_path().parent_path() : given;
-  const fs::path file = folder / "config.toml";
+  const bool is_checkpoint = fs::exists(given / kCheckpointFile);
+  const fs::path folder = is_checkpoint ? run_of(given) : given;
+  const fs::path file = folder / kConfigFile;
   MEZZO_CHECK_USAGE(
       fs::is_regular_file(file), kWhere,
-      "resume must be the folder of a run, or one of its checkpoints, but {} has no config.toml "
+      "resume must be the folder of a run, or one of its checkpoints, but {} has no {} "
       "(--resume)",
-      folder.string());
+      folder.string(), kConfigFile);
   RunConfig config = config_from_toml(read_file(file), file.string());
   config.resume = place;
   config.out = folder.string();  // the folder may have been moved since

@@ -54,7 +54,7 @@ RunFolder::RunFolder(const RunConfig& config) : path_(config.out) {
     check_made(path_, error);
   }
   lock_.emplace(path_);
-  for (const char* part : {"", "checkpoints", "failures"})
+  for (const char* part : {"", kCheckpoints, kFailures})
     remove_leftovers(path_ / part, std::chrono::hours(0));
 }
 

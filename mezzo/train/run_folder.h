@@ -9,6 +9,18 @@
 
 namespace mezzo::train {
 
+// What a run's folder holds, besides the files that mezzo/report writes.
+inline constexpr const char* kConfigFile = "config.toml";
+inline constexpr const char* kTokenizerFile = "tokenizer.json";
+inline constexpr const char* kCheckpoints = "checkpoints";    // of them: step-000250
+inline constexpr const char* kCheckpointFile = "state.json";  // by which one is known
+inline constexpr const char* kFailures = "failures";          // of them: step-17
+
+/// The folder of the run whose checkpoint this is.
+inline std::filesystem::path run_of(const std::filesystem::path& checkpoint) {
+  return checkpoint.parent_path().parent_path();
+}
+
 /// Makes runs/DATE-TIME-MODEL-KIND; where that is taken, -2 or the next number stands behind it, so
 /// that processes which begin in the same second have a folder each. Throws Error if it cannot.
 std::string make_dated_folder(const std::string& model, const std::string& kind);

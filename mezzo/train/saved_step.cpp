@@ -12,6 +12,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/report/json_number.h"
 #include "mezzo/train/device.h"
+#include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_optimizer.h"
 #include "mezzo/train/run_parts.h"
 
@@ -23,7 +24,6 @@ using json = nlohmann::ordered_json;
 
 // Not state.json, by which a checkpoint is known.
 constexpr FolderKind kKind{"doctor", "step.json", /*format=*/1};
-constexpr const char* kConfig = "config.toml";
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kBatch = "batch.safetensors";
 constexpr const char* kRng = "rng.safetensors";
@@ -69,14 +69,14 @@ FailedStep on_device(const FailedStep& failed, at::Device device) {
 }  // namespace
 
 fs::path failure_folder(const fs::path& run_dir, int64_t step) {
-  return run_dir / "failures" / fmt::format("step-{}", step);
+  return run_dir / kFailures / fmt::format("step-{}", step);
 }
 
 bool has_room_for_failure(const fs::path& run_dir, int64_t step, int64_t most) {
   if (fs::exists(failure_folder(run_dir, step))) return true;
   int64_t count = 0;
   std::error_code none;
-  for (const auto& entry : fs::directory_iterator(run_dir / "failures", none))
+  for (const auto& entry : fs::directory_iterator(run_dir / kFailures, none))
     count += entry.path().filename().string().rfind("step-", 0) == 0 ? 1 : 0;
   return count < most;
 }
@@ -89,7 +89,7 @@ void save_step(const fs::path& folder, const SavedStep& step) {
   for (const auto& [name, tensor] : named_batches(step.failed.batches)) batches[name] = tensor;
   const json state = {{"step", step.number}, {"scale", report::json_number(step.failed.scale)}};
   save_checked_folder(kKind, folder, state, [&](FolderFiles& files) {
-    files.add(kConfig, to_toml(config));
+    files.add(kConfigFile, to_toml(config));
     files.add(kModel, step.weights);
     files.add(kBatch, batches);
     files.add(kRng, step.failed.random.states());
@@ -106,7 +106,7 @@ SavedStep load_step(const fs::path& folder) {
   std::vector<Batch> batches = batches_from(files.tensors(kBatch), folder / kBatch);
   RandomState random(files.tensors(kRng));
   TensorMap fp8 = files.has(kFp8) ? files.tensors(kFp8) : TensorMap();
-  RunConfig config = config_from_toml(files.text(kConfig), (folder / kConfig).string());
+  RunConfig config = config_from_toml(files.text(kConfigFile), (folder / kConfigFile).string());
   TensorMap weights = files.tensors(kModel);
   // Not made in place: g++ 12 frees members twice where an aggregate's later initializer throws.
   SavedStep step{0,
