@@ -14,24 +14,10 @@
 #include <ATen/ops/topk.h>
 
 #include "mezzo/base/check.h"
+#include "mezzo/models/eval_guard.h"
 
 namespace mezzo::models {
 namespace {
-
-/// eval() for a scope.
-class EvalGuard {
- public:
-  explicit EvalGuard(torch::nn::Module& model) : model_(model), was_training_(model.is_training()) {
-    model_.eval();
-  }
-  ~EvalGuard() { model_.train(was_training_); }
-  EvalGuard(const EvalGuard&) = delete;
-  EvalGuard& operator=(const EvalGuard&) = delete;
-
- private:
-  torch::nn::Module& model_;
-  bool was_training_;
-};
 
 void check_options(const std::vector<int64_t>& prompt, int64_t count, const SampleOptions& options,
                    int64_t vocab_size) {

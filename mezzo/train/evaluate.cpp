@@ -6,6 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "mezzo/amp/autocast.h"
+#include "mezzo/models/eval_guard.h"
 
 namespace mezzo::train {
 namespace {
@@ -26,7 +27,7 @@ void add_to(const at::Tensor& sums, const at::Tensor& logits, const at::Tensor& 
 Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,
                     const std::vector<Batch>& batches) {
   at::NoGradGuard no_grad;
-  model->eval();
+  const models::EvalGuard eval(*model);
   const at::Device device = batches.front().tokens.device();
   // On the device, in fp64: a GPU that had to tell of each batch would wait for the host to give it
   // the next one.
@@ -44,7 +45,6 @@ Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,
     }
     tokens += targets.numel();
   }
-  model->train();
   const at::Tensor read = sums.cpu();
   const double* values = read.const_data_ptr<double>();
   const auto N = static_cast<double>(tokens);

@@ -13,9 +13,9 @@ struct Evaluation {
   double accuracy = 0.0;  // share of tokens that the model ranks first, 0 to 1
 };
 
-/// The model on the batches, in the mode's dtypes, without gradients and without dropout;
-/// the model is left in training mode. Moves no random generator. At least one batch; the device is
-/// waited for once, at the end.
+/// The model on the batches, in the mode's dtypes, without gradients and without dropout; the
+/// model's training mode is put back afterwards. Moves no random generator. At least one batch; the
+/// device is waited for once, at the end.
 Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,
                     const std::vector<Batch>& batches);
 

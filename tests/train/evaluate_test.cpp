@@ -86,6 +86,17 @@ TEST(Evaluate, CountsEveryTokenAlikeWhereTheLastBatchIsShorter) {
   EXPECT_DOUBLE_EQ(all.accuracy, (4 * four.accuracy + one.accuracy) / 5);
 }
 
+TEST(Evaluate, LeavesTheModelInTheModeThatItWasInAlsoWhereItFails) {
+  models::GPT2 gpt = model();
+  std::vector<Batch> given = batches(1);
+  given[0].tokens.fill_(kVocabulary);
+  EXPECT_ANY_THROW(evaluate(gpt, precision_mode("fp32"), given));
+  EXPECT_TRUE(gpt->is_training());
+  gpt->eval();
+  evaluate(gpt, precision_mode("fp32"), batches(1));
+  EXPECT_FALSE(gpt->is_training());
+}
+
 // Two of its sequences have 2^22 logits.
 TEST(Evaluate, IsTheSameInPiecesAndNeedsNoMoreMemoryThanThose) {
   models::GPT2 gpt(
