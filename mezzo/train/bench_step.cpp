@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <functional>
 #include <string_view>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/median.h"
 #include "mezzo/base/memory.h"
+#include "mezzo/base/stopwatch.h"
 #include "mezzo/kernels/cuda/flavour.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
@@ -67,10 +67,9 @@ StepOptions step_options(const StepBenchOptions& options) {
 }
 
 double milliseconds_of(const std::function<void()>& work) {
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch spent;
   work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin)
-      .count();
+  return spent.ms();
 }
 
 }  // namespace

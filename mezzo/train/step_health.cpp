@@ -1,12 +1,12 @@
 #include "mezzo/train/step_health.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/logical_and.h>
 #include <ATen/ops/ones_like.h>
 
+#include "mezzo/base/stopwatch.h"
 #include "mezzo/kernels/adamw/split_weights.h"
 
 namespace mezzo::train {
@@ -16,16 +16,13 @@ namespace {
 class Spent {
  public:
   explicit Spent(double& total) : total_(total) {}
-  ~Spent() {
-    const auto spent = std::chrono::steady_clock::now() - begin_;
-    total_ += std::chrono::duration<double, std::milli>(spent).count();
-  }
+  ~Spent() { total_ += watch_.ms(); }
   Spent(const Spent&) = delete;
   Spent& operator=(const Spent&) = delete;
 
  private:
   double& total_;
-  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+  Stopwatch watch_;
 };
 
 at::Tensor sample_of(const at::Tensor& tensor) {

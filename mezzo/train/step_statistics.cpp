@@ -1,7 +1,8 @@
 #include "mezzo/train/step_statistics.h"
 
-#include <chrono>
 #include <utility>
+
+#include "mezzo/base/stopwatch.h"
 
 namespace mezzo::train {
 namespace {
@@ -32,11 +33,10 @@ void StepStatistics::after_forward() { memory_.end_forward(); }
 void StepStatistics::on_gradient(size_t place, const at::Tensor& grad) {
   if (health_.has_value()) health_->on_gradient(place, grad);
   if (!wants_gradients_) return;
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch spent;
   if (!gradients_.has_value()) gradients_.emplace();
   gradients_->magnitudes += numerics::magnitudes_of(grad);
-  const auto spent = std::chrono::steady_clock::now() - begin;
-  gradients_->measuring_ms += std::chrono::duration<double, std::milli>(spent).count();
+  gradients_->measuring_ms += spent.ms();
 }
 
 void StepStatistics::after_gradients() {

@@ -1,7 +1,6 @@
 #include "mezzo/train/trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -150,7 +149,7 @@ void Trainer::look_into(const FailedStep& failed) {
   if (diagnoses_ >= config_.diagnose || !has_room_for_failure(run_dir_, step, config_.diagnose))
     return;
   ++diagnoses_;
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch spent;
   const TensorMemoryMeter::Aside aside(memory_);
   const fs::path folder = failure_folder(run_dir_, step);
   // First, so that it can be run again if the process does not live to the diagnosis' end.
@@ -166,8 +165,7 @@ void Trainer::look_into(const FailedStep& failed) {
     if (is_written) note += "\nall of it: " + (folder / "diagnosis.txt").string();
     sinks_.on_note(note);
   });
-  const auto spent = std::chrono::steady_clock::now() - begin;
-  looking_ms_ += std::chrono::duration<double, std::milli>(spent).count();
+  looking_ms_ += spent.ms();
 }
 
 ExaminedStep Trainer::diagnose(const FailedStep& failed) {
@@ -216,12 +214,10 @@ void Trainer::take_step() {
   if (device_step_ != nullptr) device_step_->drop_recording();
   if (wants_gradients) statistics_.want_gradients();
   if (wants_health) statistics_.want_health();
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch spent;
   const double lr = schedule_.lr_at(step_);
   const StepResult result = train_step_.run(next_batches(), lr);
-  double step_ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
-  step_ms -= std::exchange(looking_ms_, 0.0);
+  double step_ms = spent.ms() - std::exchange(looking_ms_, 0.0);
   const std::optional<StepStatistics::Gradients> gradients = statistics_.take_gradients();
   if (gradients.has_value()) step_ms -= gradients->measuring_ms;
   const std::optional<StepStatistics::MeasuredHealth> health = statistics_.take_health();
@@ -236,7 +232,7 @@ void Trainer::take_step() {
 // run shall wait for others, they have the GPU to themselves, and the wait is no step's time.
 void Trainer::enqueue_step() {
   if constexpr (kernels::kHasCuda) {
-    if (enqueued_.empty()) finished_at_ = std::chrono::steady_clock::now();
+    if (enqueued_.empty()) since_finished_.restart();
     const double lr = schedule_.lr_at(step_);
     const bool was_refused = !device_step_->refusal().empty();
     device_step_->run(next_batches(), lr);
@@ -257,9 +253,7 @@ void Trainer::finish_enqueued() {
 void Trainer::finish_oldest() {
   if constexpr (kernels::kHasCuda) {
     StepResult result = device_step_->take();
-    const auto now = std::chrono::steady_clock::now();
-    const double step_ms = std::chrono::duration<double, std::milli>(now - finished_at_).count();
-    finished_at_ = now;
+    const double step_ms = since_finished_.restart();
     train_step_.explain(result);
     const auto [step, lr] = enqueued_.front();
     enqueued_.pop_front();

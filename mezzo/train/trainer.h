@@ -1,7 +1,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -14,6 +13,7 @@
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/memory.h"
+#include "mezzo/base/stopwatch.h"
 #include "mezzo/data/sampler.h"
 #include "mezzo/data/token_file.h"
 #include "mezzo/models/gpt2.h"
@@ -123,8 +123,8 @@ class Trainer {
     int64_t step;
     double lr;
   };
-  std::deque<Enqueued> enqueued_;                      // whose results are still to be taken
-  std::chrono::steady_clock::time_point finished_at_;  // the last one of them before
+  std::deque<Enqueued> enqueued_;  // whose results are still to be taken
+  Stopwatch since_finished_;       // the last one of them before
   optim::Schedule schedule_;
   data::Sampler sampler_;
   std::vector<Batch> eval_batches_;
