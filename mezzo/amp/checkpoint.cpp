@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 
-#include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -15,6 +14,7 @@
 #include "mezzo/amp/autocast.h"
 #include "mezzo/amp/cast_policy.h"
 #include "mezzo/base/check.h"
+#include "mezzo/base/random_state.h"
 #include "mezzo/base/scope.h"
 
 namespace mezzo {
@@ -24,21 +24,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr const char* kCall = "mezzo.checkpoint.call";
-
-at::Generator generator_of(at::Device device) {
-  return at::globalContext().defaultGenerator(device);
-}
-
-std::vector<at::Tensor> random_state(at::Device device) {
-  std::vector<at::Tensor> state = {generator_of(at::kCPU).get_state()};
-  if (!device.is_cpu()) state.push_back(generator_of(device).get_state());
-  return state;
-}
-
-void set_random_state(at::Device device, const std::vector<at::Tensor>& state) {
-  generator_of(at::kCPU).set_state(state[0]);
-  if (!device.is_cpu()) generator_of(device).set_state(state[1]);
-}
 
 /// Autocast on one type of device as it is now.
 struct Region {
@@ -61,7 +46,7 @@ Autocast entered(const Region& region) {
 struct Call : torch::CustomClassHolder {
   Call(const CheckpointFunction& the_function, at::Device the_device, bool preserves_random)
       : function(the_function), device(the_device) {
-    if (preserves_random) random = random_state(device);
+    if (preserves_random) random.emplace(device);
   }
   CheckpointFunction function;
   at::Device device;
@@ -69,27 +54,24 @@ struct Call : torch::CustomClassHolder {
   Region on_device{device.type()};
   std::string scope = Scope::path();
   std::shared_ptr<const CastPolicy> policy = guarded_policy();  // null: none was set
-  std::vector<at::Tensor> random;  // of the CPU's generator, the device's; none: as they come
+  std::optional<RandomState> random;                            // none: numbers as they come
 };
 
 /// Draws what the forward pass drew, and then leaves the generators as it found them.
 class SameRandom {
  public:
-  explicit SameRandom(const Call& call) : device_(call.device), now_(random_state(call.device)) {
-    set_random_state(call.device, call.random);
-  }
-  ~SameRandom() { set_random_state(device_, now_); }
+  SameRandom(at::Device device, const RandomState& drawn) : now_(device) { drawn.restore(); }
+  ~SameRandom() { now_.restore(); }
   SameRandom(const SameRandom&) = delete;
   SameRandom& operator=(const SameRandom&) = delete;
 
  private:
-  at::Device device_;
-  std::vector<at::Tensor> now_;
+  RandomState now_;
 };
 
 std::vector<at::Tensor> run_again(const Call& call, const std::vector<at::Tensor>& inputs) {
   std::optional<SameRandom> random;
-  if (!call.random.empty()) random.emplace(call);
+  if (call.random.has_value()) random.emplace(call.device, *call.random);
   const ScopePath scope(call.scope);
   const CastPolicyGuard policy(call.policy);
   const Autocast on_cpu = entered(call.on_cpu), on_device = entered(call.on_device);

@@ -1,30 +1,23 @@
 #include "mezzo/numerics/patient_state.h"
 
-#include <algorithm>
-
-#include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 
 namespace mezzo::numerics {
 
-PatientState::PatientState(const Patient& patient) {
+PatientState::PatientState(const Patient& patient) : random_(at::kCPU) {
   const at::NoGradGuard no_grad;
-  std::vector<at::Device> devices{at::kCPU};
   for (const auto* list : {&patient.parameters, &patient.buffers, &patient.inputs}) {
     for (const auto& [name, tensor] : *list) {
       if (!tensor.defined()) continue;
       tensors_.push_back({tensor, tensor.detach().clone()});
-      if (std::find(devices.begin(), devices.end(), tensor.device()) == devices.end())
-        devices.push_back(tensor.device());
+      if (!random_.states().contains(tensor.device().str())) random_.add(tensor.device());
     }
   }
   for (const auto& [name, parameter] : patient.parameters) {
     const at::Tensor grad = parameter.grad();
     grads_.push_back({parameter, grad, grad.defined() ? grad.detach().clone() : at::Tensor()});
   }
-  for (const at::Device device : devices)
-    random_.emplace_back(device, at::globalContext().defaultGenerator(device).get_state());
 }
 
 void PatientState::restore() const {
@@ -40,10 +33,7 @@ void PatientState::restore() const {
     if (saved.grad.defined()) saved.grad.detach().copy_(saved.copy);
     saved.parameter.mutable_grad() = saved.grad;
   }
-  for (const auto& [device, state] : random_) {
-    at::Generator generator = at::globalContext().defaultGenerator(device);
-    generator.set_state(state);
-  }
+  random_.restore();
   at::autocast::clear_cache();
 }
 

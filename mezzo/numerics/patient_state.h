@@ -1,10 +1,10 @@
 #pragma once
 
-#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "mezzo/base/random_state.h"
 #include "mezzo/numerics/doctor.h"
 
 namespace mezzo::numerics {
@@ -31,7 +31,7 @@ class PatientState {
   };
   std::vector<Saved> tensors_;
   std::vector<SavedGrad> grads_;
-  std::vector<std::pair<at::Device, at::Tensor>> random_;
+  RandomState random_;
 };
 
 }  // namespace mezzo::numerics

@@ -2,25 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <ATen/Context.h>
-
 #include "mezzo/numerics/quiet.h"
 #include "mezzo/train/forward_backward.h"
 
 namespace mezzo::train {
-
-RandomState::RandomState(at::Device device) {
-  states_["cpu"] = at::globalContext().defaultGenerator(at::kCPU).get_state();
-  if (!device.is_cpu())
-    states_[device.str()] = at::globalContext().defaultGenerator(device).get_state();
-}
-
-void RandomState::restore() const {
-  for (const auto& [device, state] : states_) {
-    at::Generator generator = at::globalContext().defaultGenerator(at::Device(device));
-    generator.set_state(state);
-  }
-}
 
 std::vector<numerics::NamedTensor> named_batches(const std::vector<Batch>& batches) {
   std::vector<numerics::NamedTensor> named;

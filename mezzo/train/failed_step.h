@@ -4,25 +4,13 @@
 #include <vector>
 
 #include "mezzo/amp/precision.h"
+#include "mezzo/base/random_state.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/numerics/doctor.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/checked_folder.h"
 
 namespace mezzo::train {
-
-/// The random generators of the CPU and of a device, kept.
-class RandomState {
- public:
-  explicit RandomState(at::Device device);
-  explicit RandomState(TensorMap states) : states_(std::move(states)) {}
-  void restore() const;
-  /// By device: "cpu", "cuda".
-  const TensorMap& states() const { return states_; }
-
- private:
-  TensorMap states_;
-};
 
 /// A step that is not finite for no known reason: all that it began with, but for the weights.
 struct FailedStep {

@@ -3,21 +3,13 @@
 
 #include <fmt/format.h>
 
-#include <ATen/Context.h>
-
 #include "mezzo/base/check.h"
+#include "mezzo/base/random_state.h"
 #include "mezzo/train/trainer.h"
 
 namespace mezzo::train {
-namespace {
 
 namespace fs = std::filesystem;
-
-at::Generator default_generator(at::Device device) {
-  return at::globalContext().defaultGenerator(device);
-}
-
-}  // namespace
 
 void Trainer::resume(const fs::path& folder) {
   const TensorMemoryMeter::Aside aside(memory_);  // no step needs what reading does
@@ -38,8 +30,7 @@ void Trainer::resume(const fs::path& folder) {
   model_->set_fp8_histories(checkpoint.fp8);
   if (checkpoint.scaler.has_value()) scaler_.load_state_dict(*checkpoint.scaler);
   sampler_.restore(checkpoint.sampler);
-  for (const auto& [device, state] : checkpoint.rng)
-    default_generator(at::Device(device)).set_state(state);
+  RandomState(checkpoint.rng).restore();
   step_ = checkpoint.step;
   std::error_code none;
   const bool is_own = fs::equivalent(folder, checkpoint_folder(run_dir_, step_), none);
@@ -83,8 +74,7 @@ Checkpoint Trainer::state() const {
   checkpoint.model = optimizer_.model_weights();
   checkpoint.optimizer = optimizer_.state();
   checkpoint.fp8 = model_->fp8_histories();
-  checkpoint.rng["cpu"] = default_generator(at::kCPU).get_state();
-  if (!device_.is_cpu()) checkpoint.rng[device_.str()] = default_generator(device_).get_state();
+  checkpoint.rng = RandomState(device_).states();
   return checkpoint;
 }
 
@@ -101,8 +91,7 @@ void Trainer::begin_at(const Checkpoint& snapshot) {
   optimizer_.load_weights(snapshot.model, "the snapshot");
   if (mode_.fp8_products) model_->set_fp8_histories(snapshot.fp8);
   sampler_.restore(snapshot.sampler);
-  for (const auto& [device, state] : snapshot.rng)
-    default_generator(at::Device(device)).set_state(state);
+  RandomState(snapshot.rng).restore();
   if (snapshot.scaler.has_value() && scaler_.is_enabled()) {
     scaler_.load_state_dict(*snapshot.scaler);
     train_step_.resume();
