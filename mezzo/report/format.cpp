@@ -83,9 +83,12 @@ std::string format_skips(int64_t skipped, int64_t explained) {
 
 std::string format_skip_note(int64_t step, int64_t steps_total, const std::string& reason,
                              double scale_before, double scale_after, const std::string& remark) {
-  return fmt::format("step {:>{}} skipped: {}, scale {} -> {}{}", step,
-                     std::to_string(steps_total).size(), reason, format_scale(scale_before),
-                     format_scale(scale_after), after_bar(remark));
+  const std::string scale =
+      scale_before == scale_after
+          ? fmt::format("stays at {}", format_scale(scale_before))  // a fixed one, or the smallest
+          : fmt::format("{} -> {}", format_scale(scale_before), format_scale(scale_after));
+  return fmt::format("step {:>{}} skipped: {}, scale {}{}", step,
+                     std::to_string(steps_total).size(), reason, scale, after_bar(remark));
 }
 
 std::string format_overflow_note(int64_t step, int64_t steps_total, const std::string& reason,

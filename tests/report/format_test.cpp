@@ -87,6 +87,11 @@ TEST(Format, SkipNoteIsAlignedWithTheStepLine) {
             "step  121 skipped: inf in h.7.mlp.c_fc.weight (+3), scale 65536 -> 32768");
 }
 
+TEST(Format, AScaleThatStaysHasNoArrow) {
+  EXPECT_EQ(format_skip_note(121, 2000, "nan in ln_f.bias (+51)", 1e30, 1e30, ""),
+            "step  121 skipped: nan in ln_f.bias (+51), scale stays at 1e+30");
+}
+
 TEST(Format, ARemarkEndsItsNote) {
   EXPECT_EQ(format_skip_note(121, 2000, "inf in wte.weight", 65536, 32768, "probe"),
             "step  121 skipped: inf in wte.weight, scale 65536 -> 32768 | probe");
