@@ -152,19 +152,23 @@ void Progress::on_note(const std::string& text) {
 void Progress::on_end(const Summary& summary) {
   std::string line = fmt::format("{}: {} steps, {} tokens", to_string(summary.status),
                                  summary.steps, format_count(static_cast<double>(summary.tokens)));
-  if (info_.start_step > 0)  // the time is not that of all of them
-    line += fmt::format(", the last {} steps", summary.steps - info_.start_step);
-  line += fmt::format(" in {} | loss {}", format_duration(options_.now_s() - started_s_),
-                      format_fixed(summary.train_loss, 4));
+  const int64_t taken = summary.steps - info_.start_step;  // none: stopped before the first one
+  if (info_.start_step > 0)                                // the time is not that of all of them
+    line += fmt::format(", the last {} steps", taken);
+  line += fmt::format(" in {}", format_duration(options_.now_s() - started_s_));
+  if (taken > 0)
+    line += fmt::format(" | loss {} (mean of {} steps)", format_fixed(summary.train_loss, 4),
+                        std::min(taken, kTrainLossSteps));
   if (summary.val_loss) line += " | val loss " + format_fixed(*summary.val_loss, 4);
   if (summary.val_accuracy)
     line += fmt::format(" | accuracy {:.2f} %", *summary.val_accuracy * 100);
-  line += fmt::format(" | {} | {} tok/s | peak {} | {}", format_ms(summary.median_step_ms),
-                      format_count(summary.tokens_per_s), format_bytes(summary.peak_tensor_bytes),
+  if (taken > 0)
+    line += fmt::format(" | {} | {} tok/s", format_ms(summary.median_step_ms),
+                        format_count(summary.tokens_per_s));
+  line += fmt::format(" | peak {} | {}", format_bytes(summary.peak_tensor_bytes),
                       format_skips(summary.skipped_steps, summary.explained_skips));
   if (summary.diverged_at) line += fmt::format(" | diverged at step {}", *summary.diverged_at);
-  if (live_line_is_shown_) draw_live_line();  // the final state stays above
-  if (live_line_is_shown_) out_ << '\n';
+  if (live_line_is_shown_) out_ << kEraseLine;  // the summary says all of it
   live_line_is_shown_ = false;
   last_.reset();
   print_line(line);

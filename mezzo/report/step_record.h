@@ -82,6 +82,9 @@ struct EvalRecord {
 
 enum class Status { kDone, kInterrupted, kDiverged };
 
+/// How many steps the training loss of a summary is the mean of; fewer if fewer were taken.
+constexpr int64_t kTrainLossSteps = 50;
+
 /// What a run came to.
 struct Summary {
   Status status = Status::kDone;
@@ -96,7 +99,7 @@ struct Summary {
   int64_t peak_tensor_bytes = 0;
   std::optional<BytesByKind> peak_kinds;  // absent: not known on this device
   int64_t peak_rss_bytes = 0;
-  double train_loss = 0;               // mean over the last 50 steps
+  double train_loss = 0;               // mean over the last kTrainLossSteps
   std::optional<double> val_loss;      // absent: never evaluated
   std::optional<double> val_accuracy;  // 0 to 1
   int64_t skipped_steps = 0;

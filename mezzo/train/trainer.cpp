@@ -27,8 +27,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kTrainLossWindow = 50;
-
 }  // namespace
 
 Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFile& tokens,
@@ -267,7 +265,7 @@ void Trainer::report_step(int64_t step, const StepResult& result, double lr, dou
   explained_skips_ += is_explained ? 1 : 0;
   step_ms_.push_back(step_ms);
   losses_.push_back(result.loss);
-  if (losses_.size() > kTrainLossWindow) losses_.erase(losses_.begin());
+  if (std::ssize(losses_) > report::kTrainLossSteps) losses_.erase(losses_.begin());
 
   report::StepRecord record;
   record.step = step;

@@ -312,13 +312,24 @@ TEST(Progress, EndsWithWhatTheRunCameTo) {
   summary.diverged_at = 19;
   bench.progress->on_end(summary);
   const Screen screen = bench.screen();
-  ASSERT_EQ(screen.lines.size(), 3u) << "the last live line, the summary, a fresh line";
-  EXPECT_THAT(screen.lines[0], HasSubstr("20/2000"));
-  EXPECT_EQ(
-      screen.lines[1],
-      "diverged: 20 steps, 20.5k tokens in 3m12s | loss 4.5000 | val loss 4.2500 | accuracy "
-      "12.50 % | 412 ms | 9.9k tok/s | peak 1.0 GiB | 3 skipped (2 probes) | diverged at step 19");
-  EXPECT_EQ(screen.lines[2], "");
+  ASSERT_EQ(screen.lines.size(), 2u) << "the summary in the live line's place, a fresh line";
+  EXPECT_EQ(screen.lines[0],
+            "diverged: 20 steps, 20.5k tokens in 3m12s | loss 4.5000 (mean of 20 steps) | val loss "
+            "4.2500 | accuracy 12.50 % | 412 ms | 9.9k tok/s | peak 1.0 GiB | 3 skipped (2 probes) "
+            "| diverged at step 19");
+  EXPECT_EQ(screen.lines[1], "");
+}
+
+TEST(Progress, OfARunThatTookNoStepItTellsNoLossAndNoPace) {
+  Bench bench(kFile);
+  bench.start(/*start_step=*/10);
+  Summary summary;
+  summary.status = Status::kInterrupted;
+  summary.steps = 10;
+  summary.train_loss = NAN;
+  bench.progress->on_end(summary);
+  EXPECT_EQ(bench.screen().lines[0],
+            "interrupted: 10 steps, 0 tokens, the last 0 steps in 0.0s | peak 0 B | 0 skipped");
 }
 
 TEST(Progress, LeavesTheCursorOnAFreshLineWhenTrainingThrows) {
