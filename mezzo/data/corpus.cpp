@@ -49,6 +49,14 @@ void append_documents(const TextFile& file, int64_t corpus_bytes,
   }
 }
 
+std::string_view way_out(std::string_view fault) {
+  if (fault.ends_with("not UTF-8")) return ". Hint: convert it with iconv";
+  if (fault.ends_with("NUL"))
+    return ". Hint: if it holds tokens, 16 bits each as nanoGPT writes them, give it a name that "
+           "ends in .bin";
+  return "";
+}
+
 }  // namespace
 
 Corpus scan_corpus(const fs::path& path, const CorpusOptions& options) {
@@ -62,17 +70,15 @@ Corpus scan_corpus(const fs::path& path, const CorpusOptions& options) {
   std::vector<TextFile> texts;
   for (size_t i = 0; i < files.size(); ++i) {
     if (faults[i]) {
-      const bool is_other_text = faults[i]->ends_with("not UTF-8");
       MEZZO_CHECK_USAGE(fs::is_directory(path), "corpus", "{} must be UTF-8 text, but {}{}",
-                        path.string(), *faults[i],
-                        is_other_text ? ". Hint: convert it with iconv" : "");
+                        path.string(), *faults[i], way_out(*faults[i]));
       corpus.skipped.push_back({files[i].path, *faults[i]});
     } else {
       texts.push_back(files[i]);
       corpus.bytes += files[i].bytes;
     }
   }
-  MEZZO_CHECK(
+  MEZZO_CHECK_USAGE(
       !texts.empty(), "corpus",
       "the folder {} must hold a text file, but all {} files were skipped; the first, {}, {}",
       path.string(), files.size(), files[0].path.string(), *faults[0]);

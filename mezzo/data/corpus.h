@@ -22,7 +22,7 @@ struct Document {
 
 struct SkippedFile {
   std::filesystem::path path;
-  std::string reason;  // "is empty", "byte 17 is not UTF-8", "byte 0 is NUL"
+  std::string reason;  // "is empty", "byte 17 is not UTF-8", "byte 0 is NUL", ...
 };
 
 struct Corpus {
@@ -36,7 +36,7 @@ struct Corpus {
 /// document, but for a file that is more than 1/20 of the corpus (such as one given alone): that is
 /// cut into pieces of about 1/200 of the corpus (1 KiB to 1 MiB) at blank lines, else at line ends,
 /// so that whole documents can be held out. Files in a folder that are no UTF-8 text are skipped;
-/// a file given itself must be text, else Error.
+/// a file given itself must be text, else UsageError, as for a folder without any.
 /// The order depends on the seed, the sorted paths and the sizes, on nothing else.
 Corpus scan_corpus(const std::filesystem::path& path, const CorpusOptions& options = {});
 

@@ -53,10 +53,11 @@ class Packer {
     const Corpus corpus = scan_corpus(corpus_path, options_.corpus);
     report("scan", 1);
     const Documents documents = corpus.documents;
-    MEZZO_CHECK(documents.size() >= 2, "pack",
-                "{} must hold at least 2 documents, one to train on and one to hold out, but holds "
-                "{} of {} bytes. Hint: more text",
-                corpus_path.string(), documents.size(), corpus.bytes);
+    MEZZO_CHECK_USAGE(
+        documents.size() >= 2, "pack",
+        "{} must hold at least 2 documents, one to train on and one to hold out, but holds "
+        "{} of {} bytes. Hint: more text",
+        corpus_path.string(), documents.size(), corpus.bytes);
     const size_t held_out = count_held_out(documents, options_.held_out_fraction);
     const Documents train = documents.first(documents.size() - held_out);
     const bool is_trained = !fs::exists(tokenizer_path);

@@ -1,7 +1,11 @@
 #include "mezzo/data/packed_data.h"
 
 #include <bit>
+#include <cerrno>
 #include <chrono>
+#include <system_error>
+
+#include <unistd.h>
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
@@ -49,6 +53,16 @@ PackedData open_packed(const fs::path& folder) {
   }
 }
 
+void make_cache(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (!error && ::access(folder.c_str(), W_OK) != 0) error.assign(errno, std::system_category());
+  MEZZO_CHECK(!error, "data",
+              "packed text is kept in {}, which cannot be written: {}. Hint: set MEZZO_CACHE to a "
+              "folder that can",
+              folder.string(), error.message());
+}
+
 }  // namespace
 
 PackedData open_or_pack(const fs::path& corpus, const fs::path& cache_folder,
@@ -56,6 +70,7 @@ PackedData open_or_pack(const fs::path& corpus, const fs::path& cache_folder,
   const fs::path folder = folder_for(corpus, cache_folder, key_of(corpus, options));
   std::optional<PackStatistics> statistics;
   if (!fs::exists(folder)) {
+    make_cache(cache_folder);
     remove_leftovers(cache_folder, kAgeOfLeftovers);
     try {
       write_folder_atomically(folder, [&](const fs::path& temporary) {

@@ -31,6 +31,11 @@ TextFile describe(const fs::directory_entry& entry) {
           std::chrono::duration_cast<std::chrono::nanoseconds>(modified).count()};
 }
 
+// A link that leads nowhere is as good as none.
+bool is_fault(const std::error_code& error) {
+  return error && error != std::errc::no_such_file_or_directory;
+}
+
 std::vector<TextFile> list_folder(const fs::path& folder,
                                   const std::vector<std::string>& extensions) {
   std::vector<TextFile> files;
@@ -41,8 +46,10 @@ std::vector<TextFile> list_folder(const fs::path& folder,
     const bool is_hidden = it->path().filename().string().starts_with('.');
     if (is_hidden) {
       it.disable_recursion_pending();
-    } else if (it->is_regular_file() && is_wanted(it->path(), extensions)) {
-      files.push_back(describe(*it));
+    } else if (is_wanted(it->path(), extensions)) {
+      std::error_code fault;  // such as that of a link that leads to itself
+      if (it->is_regular_file(fault)) files.push_back(describe(*it));
+      if (is_fault(fault)) files.push_back({.path = it->path(), .fault = fault.message()});
     }
   }
   MEZZO_CHECK(!error, "corpus", "cannot read the folder {}: {}", last.string(), error.message());
@@ -61,7 +68,7 @@ std::vector<TextFile> list_text_files(const fs::path& path,
                       "{} must be a text file or a folder, but is not there", path.string());
     if (!fs::is_directory(path)) return {describe(fs::directory_entry(path))};
     auto files = list_folder(path, extensions);
-    MEZZO_CHECK(
+    MEZZO_CHECK_USAGE(
         !files.empty(), "corpus", "the folder {} must hold files{}, but there is none",
         path.string(),
         extensions.empty() ? "" : fmt::format(" that end in {}", fmt::join(extensions, ", ")));
@@ -85,6 +92,7 @@ std::string read_range(const fs::path& path, int64_t offset, int64_t size) {
 }
 
 std::optional<std::string> why_not_text(const TextFile& file) {
+  if (!file.fault.empty()) return fmt::format("cannot be read: {}", file.fault);
   if (file.bytes == 0) return "is empty";
   std::string part;  // begins with the unfinished character of the part before
   for (int64_t done = 0; done < file.bytes;) {

@@ -13,12 +13,13 @@ struct TextFile {
   std::filesystem::path path;
   int64_t bytes = 0;
   int64_t modified_ns = 0;
+  std::string fault = {};  // why its size is not known; "": it is
 };
 
 /// The file `path` itself, or all files in the folder `path` and its folders whose extension is
 /// one of `extensions` ("py" and ".py" are the same; none given: all), sorted by path. Hidden files
-/// and folders are left out, linked folders are not entered. Throws Error if `path` is not there,
-/// cannot be read, or holds no such file.
+/// and folders are left out, linked folders are not entered. Throws UsageError if `path` is not
+/// there or holds no such file, Error if it cannot be read.
 std::vector<TextFile> list_text_files(const std::filesystem::path& path,
                                       const std::vector<std::string>& extensions);
 

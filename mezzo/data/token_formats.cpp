@@ -112,9 +112,11 @@ TokenFileContent read_llmc(const SharedFile& file, const LlmcKind& kind) {
 TokenFileContent read_raw(const SharedFile& file) {
   const std::string name = file->path().string();
   const auto size = static_cast<int64_t>(file->bytes().size());
-  MEZZO_CHECK(
+  MEZZO_CHECK_USAGE(
       file->path().extension() == ".bin", "token_file",
-      "{} must be a token file of Mezzo or a .bin of llm.c or nanoGPT, but is none of these", name);
+      "{} must be a token file of Mezzo or a .bin of llm.c or nanoGPT, but is none of these. Hint: "
+      "if it holds 16-bit tokens as nanoGPT writes them, give it a name that ends in .bin",
+      name);
   MEZZO_CHECK(size > 0 && size % 2 == 0, "token_file",
               "{} has no header, so it must be 16-bit tokens as nanoGPT writes them, but it has {} "
               "bytes",

@@ -403,7 +403,7 @@ class Commands(Folder):
     def test_a_pack_that_fails_leaves_no_folder(self):
         tiny = self.folder / "tiny.txt"
         tiny.write_text("one document")
-        self.mezzo("data", "pack", tiny, "--out", self.folder / "packed", expect=1)
+        self.mezzo("data", "pack", tiny, "--out", self.folder / "packed", expect=2)
         self.assertFalse((self.folder / "packed").exists())
 
     def test_files_that_are_no_text_are_told_of(self):

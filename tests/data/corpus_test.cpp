@@ -78,6 +78,18 @@ TEST(Corpus, SkipsWhatIsNoTextAndSaysWhy) {
   EXPECT_EQ(reasons["empty.txt"], "is empty");
 }
 
+TEST(Corpus, ALinkToItselfIsSkippedWhereItIsWanted) {
+  const TempDir folder;
+  write_file(folder / "a.rs", "fine\n");
+  std::filesystem::create_symlink("loop", folder / "loop");
+  EXPECT_TRUE(scan_corpus(folder.path(), {.extensions = {"rs"}}).skipped.empty());
+  std::filesystem::create_symlink("loop.rs", folder / "loop.rs");
+  const Corpus corpus = scan_corpus(folder.path(), {.extensions = {"rs"}});
+  EXPECT_THAT(names_of(corpus), ElementsAre("a.rs"));
+  ASSERT_EQ(corpus.skipped.size(), 1u);
+  EXPECT_EQ(corpus.skipped[0].reason, "cannot be read: Too many levels of symbolic links");
+}
+
 TEST(Corpus, AGivenFileThatIsNoTextIsAnError) {
   const TempDir folder;
   write_file(folder / "latin1.txt", "caf\xE9 au lait");
@@ -90,6 +102,9 @@ TEST(Corpus, AGivenFileThatIsNoTextIsAnError) {
   } catch (const UsageError& error) {
     EXPECT_THAT(error.what(), ::testing::EndsWith("but is empty"));
   }
+  write_file(folder / "tokens", std::string("ab\0c", 4));
+  EXPECT_THROW_WITH(scan_corpus(folder / "tokens"), "give it a name that ends in .bin");
+  std::filesystem::remove(folder / "tokens");
   std::filesystem::remove(folder / "empty.txt");
   EXPECT_THROW_WITH(scan_corpus(folder.path()),
                     "must hold a text file, but all 1 files were skipped");

@@ -163,6 +163,12 @@ TEST_F(PackTest, WhatAnotherProcessHasPackedMeanwhileIsTaken) {
   EXPECT_EQ(read_file(packed.folder / "data.tokens"), read_file(others / "data.tokens"));
 }
 
+TEST_F(PackTest, ACacheThatCannotBeMadeIsNamed) {
+  const auto cache = corpus / "000.txt" / "cache";
+  EXPECT_THROW_WITH(open_or_pack(corpus, cache, options),
+                    "packed text is kept in " + cache.string() + ", which cannot be written");
+}
+
 TEST_F(PackTest, WhatAPackThatWasKilledLeftIsRemovedAfterADay) {
   const auto cache = folder / "cache", left = cache / ".corpus-0.tmp-2147483647";
   std::filesystem::create_directories(left);

@@ -96,7 +96,8 @@ TEST(TokenFile, AlteredAndTruncatedFilesSaySo) {
   EXPECT_THROW_WITH(TokenFile::open(folder / "newer.tokens"), "has format 2, this build reads 1");
   EXPECT_THROW_WITH(TokenFile::open(folder / "none"), "but is not there");
   write_file(folder / "text.txt", "just text");
-  EXPECT_THROW_WITH(TokenFile::open(folder / "text.txt"), "but is none of these");
+  EXPECT_THROW_WITH(TokenFile::open(folder / "text.txt"),
+                    "but is none of these. Hint: if it holds 16-bit tokens");
 }
 
 TEST(TokenFileWriter, LeavesNothingUnlessFinished) {
