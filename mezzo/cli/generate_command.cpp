@@ -1,7 +1,6 @@
 #include <cstdio>
 #include <memory>
-
-#include <fmt/format.h>
+#include <string_view>
 
 #include "mezzo/cli/commands.h"
 #include "mezzo/train/run.h"
@@ -17,18 +16,20 @@ void add_generate_command(CLI::App& app, int& exit_code) {
       ->required();
   command->add_option("--prompt", options->prompt, "the text to continue")->required();
   command->add_option("--tokens", options->tokens, "how many tokens to generate")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--temperature", options->temperature, "0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--top-k", options->top_k, "sample from the k likeliest tokens; 0: from all")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--seed", options->seed, "seed of the sampling")->capture_default_str();
   command->callback([options, &exit_code] {
-    fmt::print("{}{}\n", options->prompt, train::generate(*options));
-    exit_code = kOk;
+    const std::atomic<bool>& stop = interrupted();
+    train::generate(*options, [&stop](std::string_view text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      return std::fflush(stdout) == 0 && !stop;
+    });
+    std::fputc('\n', stdout);
+    exit_code = stop ? kInterrupted : kOk;
   });
 }
 

@@ -81,7 +81,8 @@ int64_t draw(const at::Tensor& logits, const SampleOptions& options, at::Generat
 }  // namespace
 
 std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int64_t count,
-                            const SampleOptions& options) {
+                            const SampleOptions& options,
+                            const std::function<bool(int64_t id)>& on_token) {
   check_options(prompt, count, options, model->config().vocab_size);
   const at::NoGradGuard no_grad;
   const EvalGuard eval(*model);
@@ -99,6 +100,7 @@ std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int
                 i);
     logits.index_fill_(-1, never, -std::numeric_limits<double>::infinity());
     text.push_back(draw(logits, options, generator));
+    if (on_token && !on_token(text.back())) break;
   }
   return {text.begin() + std::ssize(prompt), text.end()};
 }

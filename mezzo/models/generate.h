@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "mezzo/models/gpt2.h"
@@ -16,11 +17,13 @@ struct SampleOptions {
 };
 
 /// `count` tokens that continue `prompt`, without the prompt. Once the text outgrows the context,
-/// the model sees its last `context` tokens. Draws come from `seed` alone; dropout is off, and the
-/// model's training mode is put back afterwards.
-/// Throws Error for an empty prompt, a prompt id outside the vocabulary, an option out of range, or
-/// logits that are not finite. Synchronises with the device at each token.
+/// the model sees its last `context` tokens. `on_token` hears each as it is drawn, and ends it
+/// there by returning false. Draws come from `seed` alone; dropout is off, and the model's training
+/// mode is put back afterwards. Throws Error for an empty prompt, a prompt id outside the
+/// vocabulary, an option out of range, or logits that are not finite. Synchronises with the device
+/// at each token.
 std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int64_t count,
-                            const SampleOptions& options = {});
+                            const SampleOptions& options = {},
+                            const std::function<bool(int64_t id)>& on_token = {});
 
 }  // namespace mezzo::models

@@ -1,8 +1,11 @@
 #include "mezzo/train/run.h"
 
+#include <cmath>
 #include <cstdlib>
 
 #include <fmt/format.h>
+#include <pwd.h>
+#include <unistd.h>
 
 #include "mezzo/amp/autocast.h"
 #include "mezzo/base/atomic_file.h"
@@ -73,6 +76,20 @@ void check_is_not_over(const RunConfig& config, const fs::path& folder, int64_t 
                     step, config.resume, config.steps, 2 * step);
 }
 
+void check(const GenerateOptions& options) {
+  constexpr int64_t kMostTokens = 1'000'000;
+  MEZZO_CHECK_USAGE(!options.prompt.empty(), "generate",
+                    "--prompt must not be empty. Hint: --prompt '<|endoftext|>' begins a new text");
+  MEZZO_CHECK_USAGE(options.tokens >= 0 && options.tokens <= kMostTokens, "generate",
+                    "--tokens must be from 0 to {}, but is {}", kMostTokens, options.tokens);
+  MEZZO_CHECK_USAGE(options.temperature >= 0 && std::isfinite(options.temperature), "generate",
+                    "--temperature must be 0 or above and finite, but is {}", options.temperature);
+  MEZZO_CHECK_USAGE(options.top_k >= 0, "generate", "--top-k must be 0 or above, but is {}",
+                    options.top_k);
+  MEZZO_CHECK_USAGE(options.seed >= 0, "generate", "--seed must be 0 or above, but is {}",
+                    options.seed);
+}
+
 }  // namespace
 
 fs::path cache_folder() {
@@ -82,10 +99,13 @@ fs::path cache_folder() {
   };
   if (const fs::path own = variable("MEZZO_CACHE"); !own.empty()) return own;
   if (const fs::path xdg = variable("XDG_CACHE_HOME"); !xdg.empty()) return xdg / "mezzo";
-  const fs::path home = variable("HOME");
+  fs::path home = variable("HOME");
+  const passwd* user = home.empty() ? ::getpwuid(::getuid()) : nullptr;
+  if (user != nullptr) home = user->pw_dir;
   MEZZO_CHECK(!home.empty(), "data",
-              "there is no place for packed corpora: neither HOME nor XDG_CACHE_HOME is set. Hint: "
-              "set MEZZO_CACHE");
+              "there is no place for packed text: neither HOME nor XDG_CACHE_HOME is set, and user "
+              "{} has no home. Hint: set MEZZO_CACHE",
+              ::getuid());
   return home / ".cache" / "mezzo";
 }
 
@@ -140,15 +160,21 @@ ExaminedStep examine(const RunConfig& config_in, const RunData& data, report::Si
   return trainer.examine(stop);
 }
 
-std::string generate(const GenerateOptions& options) {
+void generate(const GenerateOptions& options,
+              const std::function<bool(std::string_view text)>& say) {
+  check(options);
   const fs::path checkpoint = find_checkpoint(options.run);
   const fs::path folder = run_of(fs::weakly_canonical(checkpoint));
   const fs::path config_file = folder / kConfigFile, tokenizer_file = folder / kTokenizerFile;
+  MEZZO_CHECK_USAGE(fs::is_regular_file(config_file), "generate",
+                    "--run must be a run's folder or one of its checkpoints, but {} belongs to no "
+                    "run: there is no {}",
+                    checkpoint.string(), config_file.string());
   const RunConfig config = config_from_toml(read_file(config_file), config_file.string());
-  MEZZO_CHECK(fs::exists(tokenizer_file), "generate",
-              "{} has no tokenizer.json: the run was trained on tokens alone. Hint: put its "
-              "tokenizer.json there",
-              folder.string());
+  MEZZO_CHECK_USAGE(fs::exists(tokenizer_file), "generate",
+                    "{} has no tokenizer.json: the run was trained on tokens alone. Hint: put its "
+                    "tokenizer.json there",
+                    folder.string());
   const data::Tokenizer tokenizer = data::Tokenizer::load(tokenizer_file);
 
   const PrecisionMode& mode = precision_mode(config.precision);
@@ -159,15 +185,22 @@ std::string generate(const GenerateOptions& options) {
   load_parameters(model, load_model_tensors(checkpoint), checkpoint.string());
   const std::vector<int32_t> prompt = tokenizer.encode(options.prompt);
   const Autocast autocast(at::kCPU, mode.autocast, mode.autocast.has_value());
-  const std::vector<int64_t> tokens =
-      models::sample(model, {prompt.begin(), prompt.end()}, options.tokens,
-                     {.temperature = options.temperature,
-                      .top_k = options.top_k,
-                      .vocab_size = tokenizer.vocab_size(),
-                      .never = tokenizer.gaps(),
-                      .seed = options.seed});
-  return data::to_well_formed_utf8(
-      tokenizer.decode(std::vector<int32_t>(tokens.begin(), tokens.end())));
+  if (!say(options.prompt)) return;
+  std::string unsaid;  // the beginning of a character
+  models::sample(model, {prompt.begin(), prompt.end()}, options.tokens,
+                 {.temperature = options.temperature,
+                  .top_k = options.top_k,
+                  .vocab_size = tokenizer.vocab_size(),
+                  .never = tokenizer.gaps(),
+                  .seed = static_cast<uint64_t>(options.seed)},
+                 [&](int64_t id) {
+                   unsaid += tokenizer.decode(std::vector<int32_t>{static_cast<int32_t>(id)});
+                   const size_t whole = unsaid.size() - data::unfinished_utf8_tail(unsaid);
+                   const std::string text = data::to_well_formed_utf8(unsaid.substr(0, whole));
+                   unsaid.erase(0, whole);
+                   return say(text);
+                 });
+  say(data::to_well_formed_utf8(unsaid));
 }
 
 }  // namespace mezzo::train

@@ -45,15 +45,19 @@ report::Summary train(RunConfig& config, const RunData& data, report::Sinks& sin
 ExaminedStep examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
                      const std::atomic<bool>& stop);
 
-/// Text that the newest checkpoint of a run, or the checkpoint given, writes after `prompt`.
+/// Which text the newest checkpoint of a run, or the checkpoint given, is to write.
 struct GenerateOptions {
   std::filesystem::path run;  // a run's folder or one of its checkpoints
   std::string prompt;
   int64_t tokens = 200;
   double temperature = 0.8;
   int64_t top_k = 50;  // 0: all
-  uint64_t seed = 1;
+  int64_t seed = 1;
 };
-std::string generate(const GenerateOptions& options);
+
+/// Says the prompt and what follows it as it is made, in whole characters, until there are as many
+/// tokens as wanted or `say` returns false. Throws UsageError for options that are out of range.
+void generate(const GenerateOptions& options,
+              const std::function<bool(std::string_view text)>& say);
 
 }  // namespace mezzo::train

@@ -383,6 +383,37 @@ class Commands(Folder):
         self.assertTrue(out.startswith("def "))
         self.assertGreater(len(out), len("def \n"))
 
+    def test_generate_writes_as_it_goes_and_keeps_what_it_has_when_stopped(self):
+        self.train("run", "--steps", 2)
+        process = self.start("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 1000000)
+        self.assertEqual(process.stdout.read(6)[:4], "def ")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, out + err)
+
+    def test_generate_refuses_what_it_cannot_do_with_exit_code_2(self):
+        self.train("run", "--steps", 2)
+        generate = ["generate", "--run", self.folder / "run", "--prompt"]
+        for arguments, text in [
+            (["def ", "--tokens", 99999999999], "--tokens must be from 0 to 1000000, but is 99999999999"),
+            (["def ", "--tokens", "-1"], "--tokens must be from 0"),
+            (["def ", "--temperature", "inf"], "--temperature must be 0 or above and finite, but is inf"),
+            (["def ", "--seed", "-1"], "--seed must be 0 or above, but is -1"),
+            ([""], "--prompt '<|endoftext|>' begins a new text"),
+        ]:
+            self.assertIn(text, self.mezzo(*generate, *arguments, expect=2))
+        self.mezzo(*generate, "<|endoftext|>", "--tokens", 2)
+        checkpoint = self.folder / "run" / "checkpoints" / "step-000002"
+        checkpoint.rename(self.folder / "alone")
+        out = self.mezzo("generate", "--run", self.folder / "alone", "--prompt", "def ", expect=2)
+        self.assertIn("belongs to no run", out)
+
+    def test_without_home_the_cache_is_in_the_users_own(self):
+        self.text.write_text("too little to be kept there")
+        done = subprocess.run(["env", "-i", MEZZO, "train", "--data", self.text], capture_output=True, text=True,
+                              timeout=300)
+        self.assertIn("must hold at least 2 documents", done.stderr)
+
     def test_data_packs_and_shows(self):
         out = self.mezzo("data", "pack", self.text, "--out", self.folder / "packed", "--vocab-size", 300)
         self.assertIn("held-out tokens", out)

@@ -47,6 +47,18 @@ TEST(Sample, OneSeedMeansOneText) {
   EXPECT_NE(sample(model, {1}, 30, {.seed = 8}), first);
 }
 
+TEST(Sample, TellsOfEachTokenAndEndsWhenItIsTold) {
+  GPT2 model = tiny_gpt2(at::kFloat);
+  const auto all = sample(model, {1}, 30, {.seed = 7});
+  Tokens told;
+  const auto some = sample(model, {1}, 30, {.seed = 7}, [&](int64_t id) {
+    told.push_back(id);
+    return told.size() < 5;
+  });
+  EXPECT_EQ(some, Tokens(all.begin(), all.begin() + 5));
+  EXPECT_EQ(told, some);
+}
+
 TEST(Sample, LeavesTheGlobalGeneratorAndTheTrainingModeAlone) {
   GPT2 model = tiny_gpt2(at::kFloat);
   at::manual_seed(3);
