@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <memory>
 #include <new>
 #include <string>
 
@@ -14,6 +15,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/cli/commands.h"
+#include "mezzo/cli/wrapped_help.h"
 #include "mezzo/cli/wrong_words.h"
 #include "mezzo/kernels/cpu_kernels.h"
 
@@ -22,7 +24,7 @@ namespace {
 
 constexpr const char* kDescription =
     "Mezzo: mixed-precision training of language models.\n\n"
-    "  mezzo train                        train a small GPT on the Python sources at hand\n"
+    "  mezzo train                        a small GPT on the Python sources at hand\n"
     "  mezzo train --precision amp-fp16 --data book.txt\n"
     "  mezzo compare                      what each precision costs and gains, here\n"
     "  mezzo doctor --precision pure-fp16  where a NaN was born, and what cures it\n"
@@ -39,6 +41,7 @@ void open_closed_streams() {
 
 int run(int argc, char** argv) {
   CLI::App app(kDescription, "mezzo");
+  app.formatter(std::make_shared<WrappedHelp>());  // first: the commands take it over
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("mezzo ") + MEZZO_VERSION);
   int exit_code = kOk;

@@ -515,6 +515,13 @@ class Commands(Folder):
         for idle in ["--out", "--checkpoint-every", "--diagnose"]:
             self.assertNotIn(idle, doctor)
 
+    def test_help_fits_the_terminal(self):
+        for columns, widest in [("70", 70), ("400", 120)]:
+            self.environment["COLUMNS"] = columns
+            for command in [[], ["train"], ["compare"], ["doctor"], ["generate"], ["bench", "step"]]:
+                lines = self.mezzo(*command, "--help").splitlines()
+                self.assertLessEqual(max(len(line) for line in lines if " " * 20 in line), widest, command)
+
     def test_wrong_words_are_refused_at_once_with_exit_code_2(self):
         config = self.folder / "run.toml"
         config.write_text('steps = "many"\n')
