@@ -56,9 +56,10 @@ int run(int argc, char** argv) {
   check_commands(app, {argv + 1, argv + argc});
   try {
     app.parse(argc, argv);
+  } catch (const CLI::Success& help_or_version) {
+    return app.exit(help_or_version);
   } catch (const CLI::ParseError& error) {
     explain_error(app, error);
-    return app.exit(error) == 0 ? kOk : kWrongUsage;
   }
   return exit_code;
 }

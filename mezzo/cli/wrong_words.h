@@ -11,8 +11,8 @@ namespace mezzo::cli {
 /// should: CLI11 says only that one is required.
 void check_commands(const CLI::App& app, const std::vector<std::string>& words);
 
-/// Throws UsageError in better words than the error's, which CLI11 has thrown while it read the
-/// words of `app`: for an option that is none, with the nearest one, and for one without its value.
-void explain_error(const CLI::App& app, const CLI::ParseError& error);
+/// Throws UsageError in our words for the error that CLI11 has thrown while it read the words of
+/// `app`: for an option that is none, with the nearest one.
+[[noreturn]] void explain_error(const CLI::App& app, const CLI::ParseError& error);
 
 }  // namespace mezzo::cli

@@ -549,8 +549,18 @@ class Commands(Folder):
             (["data", "show-all"], "'show-all' is not a command"),
             (["train", "--precission", "fp32"], "--precission is not an option of train, did you mean '--precision'?"),
             (["train", "--steps="], "--steps needs a value"),
+            (["train", "--steps", 3, "--steps", 4], "--steps must be given once, but is given 2 times"),
+            (["generate", "--prompt", "def "], "--run must be given"),
+            (["bench"], "a command must be given. Hint: mezzo bench --help"),
+            (["bench", "step", "--batch", "x"], "--batch must be a number, but is x"),
+            (["ops", "--device", "tpu"], "--device must be one of cpu,cuda, but is tpu"),
+            (["doctor", "step", "--fit", "fit.toml"], "cannot be given with"),
+            (["info", "extra"], "'extra' is a word too many for info"),
+            (["info", "-x"], "-x is not an option of info"),
         ]:
-            self.assertIn(text, self.mezzo(*arguments, expect=2))
+            out = self.mezzo(*arguments, expect=2)
+            self.assertIn(text, out)
+            self.assertRegex(out, r"(?m)^mezzo: \[")
         self.mezzo("bench", "step", "--model", "huge", expect=2)
         self.assertIn("is not empty", self.mezzo("train", "--data", self.text, "--out", self.folder, *TINY, expect=2))
 
