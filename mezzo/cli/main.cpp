@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <c10/util/Exception.h>
@@ -79,10 +80,19 @@ std::string message_of(const c10::Error& error) {
   return is_about_memory ? fmt::format("{}. {}", text, kLessMemory) : text;
 }
 
+// Of a pipe. errno may be another's by the time one asks.
+bool output_has_no_reader() {
+  pollfd output{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+  return ::poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0;
+}
+
 // What was printed may still wait in the buffer, for a disk that is full or a pipe that is closed.
 int answer_with(int exit_code) {
   const bool is_written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
   if (is_written) return exit_code;
+  if (output_has_no_reader())
+    return report_failure("the rest was not shown: the reader of the output has closed it",
+                          exit_code);
   return report_failure("the output could not be written whole: is the disk full?",
                         exit_code == kOk ? kFailed : exit_code);
 }

@@ -117,7 +117,8 @@ class Commands(Folder):
         process = self.start("train", "--data", self.text, "--out", self.folder / "run", *TINY, "--steps", 300)
         process.stdout.readline()
         process.stdout.close()
-        process.wait(timeout=60)
+        self.assertEqual(process.wait(timeout=60), 0)
+        self.assertIn("the reader of the output has closed it", process.stderr.read())
         self.assertEqual(self.summary("run")["status"], "done")
         self.assertTrue((self.folder / "run" / "checkpoints" / "step-000300").exists())
 
