@@ -36,17 +36,23 @@ void print_rules(const OpsOptions& options) {
   const c10::DeviceType device = options.device == "cuda" ? at::kCUDA : at::kCPU;
   const bool is_diff = !options.diff.empty();
   const CastPolicy other = CastPolicy::preset(is_diff ? options.diff : options.policy);
-  fmt::print("{:<42} {:<18} {}\n", fmt::format("op (on {})", options.device), options.policy,
-             options.diff);
+  std::string lines;
   for (const std::string& op : ops_of(policy)) {
     const std::string rule = rule_text(policy, op, device), others = rule_text(other, op, device);
     if (is_diff ? rule == others : rule == "-") continue;
-    fmt::print("{:<42} {:<18} {}\n", op, rule, is_diff ? others : "");
+    lines += fmt::format("{:<42} {:<18} {}\n", op, rule, is_diff ? others : "");
   }
   for (const CastPolicy::Override& change : policy.overrides()) {
     if (change.scope.empty()) continue;
-    fmt::print("{:<42} {}\n", change.scope + ":" + change.op, name_of(change.rule));
+    lines += fmt::format("{:<42} {}\n", change.scope + ":" + change.op, name_of(change.rule));
   }
+  if (lines.empty()) {
+    fmt::print("no differences between {} and {} on {}\n", options.policy, options.diff,
+               options.device);
+    return;
+  }
+  fmt::print("{:<42} {:<18} {}\n{}", fmt::format("op (on {})", options.device), options.policy,
+             options.diff, lines);
 }
 
 }  // namespace

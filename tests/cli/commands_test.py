@@ -469,6 +469,7 @@ class Commands(Folder):
     def test_ops_prints_and_compares_policies(self):
         self.assertRegex(self.mezzo("ops"), r"softmax.int +fp32_set_dtype")
         self.assertRegex(self.mezzo("ops", "--diff", "pytorch-cpu"), r"softmax.int +fp32_set_dtype +-")
+        self.assertEqual(self.mezzo("ops", "--diff", "mezzo"), "no differences between mezzo and mezzo on cpu\n")
         out = self.mezzo("ops", "--cast-rules", "mm=fp32, h.*.attn:mm=lower", "--diff", "mezzo")
         self.assertRegex(out, r"(?s)mm +fp32 +lower.*h\.\*\.attn:mm +lower")
         self.assertIn("did you mean 'softmax'", self.mezzo("ops", "--cast-rules", "sofmax=fp32", expect=2))
