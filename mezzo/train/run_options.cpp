@@ -272,6 +272,17 @@ std::string help_of(const Option& option) {
   return fmt::format("{} [{}]", option.help, fmt::join(option.check.choices, ", "));
 }
 
+/// Nothing where `text` is no number, nor where it is one beyond those that T holds.
+template <class T>
+std::optional<T> parse(const std::string& text, bool& is_beyond) {
+  T number = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  if (stop != end || error == std::errc::invalid_argument) return std::nullopt;
+  is_beyond = error == std::errc::result_out_of_range;
+  return is_beyond ? std::nullopt : std::optional(number);
+}
+
 }  // namespace
 
 const std::vector<Option>& options() {
@@ -316,27 +327,23 @@ void set(RunConfig& config, const Option& option, const Value& value, const std:
 void set_from_text(RunConfig& config, const Option& option, const std::string& text,
                    const std::string& source) {
   Value value = text;  // stays text, and is refused as such, where it is no number
+  bool is_beyond = false;
   with_member(config, option, [&](const auto& slot) {
     using T = typename Unwrapped<std::decay_t<decltype(slot)>>::type;
     if constexpr (std::is_same_v<T, bool>) {
       if (text == "true" || text == "false") value = text == "true";
-    } else if constexpr (std::is_same_v<T, int64_t>) {
-      int64_t number = 0;
-      const char* end = text.data() + text.size();
-      const auto [stop, error] = std::from_chars(text.data(), end, number);
-      if (error == std::errc() && stop == end) value = number;
-    } else if constexpr (std::is_same_v<T, double>) {
-      if (const auto number = number_of(text)) value = *number;
+    } else if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
+      if (const auto number = parse<T>(text, is_beyond)) value = *number;
     }
   });
+  MEZZO_CHECK_USAGE(!is_beyond, "config", "{} must be {}, but {} is out of range ({})", option.name,
+                    option.check.accepted, text, source);
   set(config, option, value, source);
 }
 
 std::optional<double> number_of(const std::string& text) {
-  double number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
+  bool is_beyond = false;
+  return parse<double>(text, is_beyond);
 }
 
 std::string plain(const Value& value) {

@@ -200,7 +200,10 @@ TEST(RunConfig, AnImpossibleValueIsRefusedWithWhatIsAccepted) {
               HasSubstr("must be an integer, but is the string \"many\""));
   EXPECT_THAT(refused("steps", "3x"), HasSubstr("must be an integer"));
   EXPECT_THAT(refused("steps", ""), HasSubstr("must be an integer"));
-  EXPECT_THAT(refused("steps", "99999999999999999999"), HasSubstr("must be an integer"));
+  EXPECT_THAT(refused("steps", "99999999999999999999"),
+              HasSubstr("steps must be from 1 to 1000000000000, but 99999999999999999999 is out of "
+                        "range (--steps)"));
+  EXPECT_THAT(refused("lr", "1e400"), HasSubstr("but 1e400 is out of range"));
   EXPECT_THAT(refused("lr", "nan"), HasSubstr("lr must be above 0 and finite, but is nan"));
   EXPECT_THAT(refused("lr", "0"), HasSubstr("but is 0"));
   EXPECT_THAT(refused("clip", "inf"), HasSubstr("clip must be 0 or above and finite"));
