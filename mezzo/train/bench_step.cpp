@@ -84,8 +84,10 @@ BenchStep::BenchStep(const StepBenchOptions& options, StepWatch* watch)
   const Shape shape = shape_of(options);
   MEZZO_CHECK_USAGE(shape.batch >= 1, "bench step", "--batch must be at least 1, but is {}",
                     shape.batch);
-  MEZZO_CHECK_USAGE(shape.length >= 1, "bench step", "--length must be at least 1, but is {}",
-                    shape.length);
+  const int64_t context = model_->config().context;
+  MEZZO_CHECK_USAGE(shape.length >= 1 && shape.length <= context, "bench step",
+                    "--length must be from 1 to {}, the context of {}, but is {}", context,
+                    options.model, shape.length);
   MEZZO_CHECK_USAGE(options.accumulate >= 1, "bench step",
                     "--accumulate must be at least 1, but is {}", options.accumulate);
   batch_ = shape.batch;

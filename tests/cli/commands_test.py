@@ -564,6 +564,8 @@ class Commands(Folder):
             self.assertIn(text, out)
             self.assertRegex(out, r"(?m)^mezzo: \[")
         self.mezzo("bench", "step", "--model", "huge", expect=2)
+        self.assertIn("--length must be from 1 to 256, the context of nano, but is 257",
+                      self.mezzo("bench", "step", "--length", 257, expect=2))
         self.assertIn("is not empty", self.mezzo("train", "--data", self.text, "--out", self.folder, *TINY, expect=2))
 
 
