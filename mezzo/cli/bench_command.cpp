@@ -9,6 +9,7 @@
 
 #include "mezzo/base/memory.h"
 #include "mezzo/cli/commands.h"
+#include "mezzo/cli/threads.h"
 #include "mezzo/train/bench_step.h"
 #include "mezzo/train/capacity.h"
 #include "mezzo/train/run_options.h"
@@ -19,7 +20,7 @@ namespace {
 struct BenchOptions {
   train::StepBenchOptions step;
   std::string memory;
-  int threads = 0;
+  int64_t threads = 0;
   bool is_json = false;
 };
 
@@ -96,12 +97,10 @@ void add_bench_command(CLI::App& app, int& exit_code) {
                    "as not fitting, not as an error");
   step->add_option("--steps", options->step.steps, "steps to time, after 3 of warm-up")
       ->capture_default_str();
-  step->add_option("--threads", options->threads, "CPU threads; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  step->add_option("--threads", options->threads, "CPU threads; 0: all")->capture_default_str();
   step->add_flag("--json", options->is_json, "print one JSON object instead of a line");
   step->callback([options, &exit_code] {
-    if (options->threads > 0) at::set_num_threads(options->threads);
+    use_threads(options->threads);
     if (!options->memory.empty()) options->step.budget = train::bytes_of(options->memory);
     try {
       print(*options, train::bench_step(options->step));

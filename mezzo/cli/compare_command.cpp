@@ -7,13 +7,12 @@
 
 #include <fmt/ranges.h>  // fmt::join
 
-#include <ATen/Parallel.h>
-
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/cli/shell_word.h"
+#include "mezzo/cli/threads.h"
 #include "mezzo/train/capacity.h"
 #include "mezzo/train/compare.h"
 #include "mezzo/train/fp8.h"
@@ -77,7 +76,7 @@ int run_compare(const CompareOptions& options) {
   const std::atomic<bool>& stop = interrupted();
   train::CompareConfig config = comparison_of(options);
   train::check_compare(config);
-  if (config.run.threads > 0) at::set_num_threads(static_cast<int>(config.run.threads));
+  use_threads(config.run.threads);
   open_data(config.run);  // packed once, for all runs
   if (config.out.empty()) config.out = train::make_dated_folder(config.run.model, "compare");
   const auto say = [](const std::string& line) {

@@ -9,13 +9,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <ATen/Parallel.h>
-
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/cli/shell_word.h"
+#include "mezzo/cli/threads.h"
 #include "mezzo/report/progress.h"
 #include "mezzo/train/diagnosis_files.h"
 #include "mezzo/train/fit.h"
@@ -57,14 +56,10 @@ void check_can_be_written(const std::string& option, const std::filesystem::path
                     option, file.string(), std::strerror(errno));
 }
 
-void set_threads(const train::RunConfig& config) {
-  if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
-}
-
 train::ExaminedStep of_saved_step(const DoctorOptions& options) {
   const train::SavedStep step = train::load_step(options.step);
   const train::RunConfig config = train::config_for(step, options.given);
-  set_threads(config);
+  use_threads(config.threads);
   return train::examine(step, config);
 }
 
@@ -76,7 +71,7 @@ struct Training {
     config = train::resolve_config(given);
     config.out = "";      // nothing is written there,
     config.diagnose = 0;  // nor is a step saved
-    set_threads(config);
+    use_threads(config.threads);
     data.emplace(open_data(config));
     sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
   }

@@ -8,12 +8,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <ATen/Parallel.h>
-
 #include "mezzo/amp/precision.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/cli/shell_word.h"
+#include "mezzo/cli/threads.h"
 #include "mezzo/report/pacer.h"
 #include "mezzo/report/progress.h"
 #include "mezzo/train/checkpoint.h"
@@ -91,7 +90,7 @@ std::unique_ptr<report::Sink> pacer() {
 int run_training(const train::GivenOptions& given, bool is_paced) {
   const std::atomic<bool>& stop = interrupted();
   train::RunConfig config = train::resolve_config(given);
-  if (config.threads > 0) at::set_num_threads(static_cast<int>(config.threads));
+  use_threads(config.threads);
   const train::RunData data = open_data(config);
   report::Sinks sinks;
   if (is_paced) {

@@ -185,8 +185,8 @@ std::vector<Option> make_options() {
        whole(0, std::numeric_limits<int64_t>::max())},
 
       {machine, "device", &C::device, "device to compute on", "", one_of({"cpu", "cuda"})},
-      {machine, "threads", &C::threads, "CPU threads; 0: one per core", "", whole(0, 4096),
-       kMayChange},
+      {machine, "threads", &C::threads, "CPU threads, at most 256 or four a core; 0: one per core",
+       "", whole(0, kMaxSize), kMayChange},
 
       {run, "out", &C::out, "folder of the run", "runs/DATE-TIME-MODEL-PRECISION", path()},
       {run, "resume", &C::resume, "folder of a run to resume, or one of its checkpoints", "none",

@@ -564,6 +564,11 @@ class Commands(Folder):
             self.assertIn(text, out)
             self.assertRegex(out, r"(?m)^mezzo: \[")
         self.mezzo("bench", "step", "--model", "huge", expect=2)
+        for command in [["bench", "step"], ["train", "--data", self.text], ["doctor", "--data", self.text],
+                        ["compare", "--data", self.text]]:
+            out = self.mezzo(*command, "--threads", 1000000, expect=2)
+            self.assertRegex(out, r"threads must be from 0 to \d+ on this machine of \d+ cores, but is 1000000")
+            self.assertNotIn("data: ", out)
         self.assertIn("--length must be from 1 to 256, the context of nano, but is 257",
                       self.mezzo("bench", "step", "--length", 257, expect=2))
         self.assertIn("is not empty", self.mezzo("train", "--data", self.text, "--out", self.folder, *TINY, expect=2))
