@@ -1,4 +1,8 @@
+#include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -9,6 +13,7 @@
 #include <unistd.h>
 
 #include "mezzo/amp/precision.h"
+#include "mezzo/base/error.h"
 #include "mezzo/cli/commands.h"
 #include "mezzo/cli/data_progress.h"
 #include "mezzo/cli/shell_word.h"
@@ -82,6 +87,20 @@ int answer_to(const report::Summary& summary, const train::RunConfig& config, bo
   return kFailed;
 }
 
+// The end of an error that is about a full disk; "" for another.
+std::string way_out_of(const std::string& error, const train::RunConfig& config) {
+  const bool is_full = std::ranges::any_of(std::array{ENOSPC, EDQUOT, EFBIG}, [&](int code) {
+    return error.ends_with(std::strerror(code));
+  });
+  if (!is_full || config.out.empty()) return "";
+  const std::vector<std::filesystem::path> good = train::list_checkpoints(config.out);
+  if (good.empty()) return ". Hint: make room, then begin anew: the run has no checkpoint yet";
+  return fmt::format(
+      ". Hint: make room, then go on from the last good checkpoint, {}, with: mezzo train --resume "
+      "{}",
+      good.back().filename().string(), shell_word(config.out));
+}
+
 // Whose run is paced has it stopped by hanging up.
 std::unique_ptr<report::Sink> pacer() {
   return std::make_unique<report::Pacer>(std::cin, std::cout, interrupt);
@@ -98,9 +117,15 @@ int run_training(const train::GivenOptions& given, bool is_paced) {
   } else {
     sinks.add(terminal_progress());
   }
-  const report::Summary summary = train::train(config, data, sinks, stop);
-  std::cout.flush();
-  return answer_to(summary, config, data.tokenizer.has_value());
+  try {
+    const report::Summary summary = train::train(config, data, sinks, stop);
+    std::cout.flush();
+    return answer_to(summary, config, data.tokenizer.has_value());
+  } catch (const Error& error) {
+    const std::string way_out = way_out_of(error.what(), config);
+    if (way_out.empty()) throw;
+    throw Error(error.what() + way_out);
+  }
 }
 
 }  // namespace

@@ -239,6 +239,8 @@ class Commands(Folder):
                                  env=self.environment, preexec_fn=fill_disk, capture_output=True, timeout=300)
         self.assertEqual(process.returncode, 1, process.stdout + process.stderr)
         self.assertIn("cannot write", process.stderr)
+        self.assertIn("Hint: make room, then go on from the last good checkpoint, step-000010, with: mezzo train "
+                      f"--resume {self.folder / 'run'}", process.stderr)
         self.assertEqual([f.name for f in (self.folder / "run" / "checkpoints").iterdir()], ["step-000010"])
         self.mezzo("train", "--resume", self.folder / "run", "--steps", 15)
 
