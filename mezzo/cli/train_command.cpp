@@ -71,8 +71,8 @@ int answer_to(const report::Summary& summary, const train::RunConfig& config, bo
     case report::Status::kDone:
       fmt::print("files in {}\n", config.out);
       if (has_tokenizer)
-        fmt::print("generate text: mezzo generate --run {} --prompt 'def '\n",
-                   shell_word(config.out));
+        fmt::print("generate text: mezzo generate --run {} --prompt {}\n", shell_word(config.out),
+                   config.data.empty() ? "'def '" : "'The '");  // a beginning that suits the text
       return kOk;
     case report::Status::kInterrupted:
       fmt::print("interrupted after step {}; go on with: mezzo train --resume {}\n", summary.steps,
