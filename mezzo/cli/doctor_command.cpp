@@ -103,6 +103,14 @@ int fit(const DoctorOptions& options) {
   return fit.is_verified ? kOk : kFailed;
 }
 
+// Which steps it is that nothing was found in.
+std::string looked_into(const train::ExaminedStep& step) {
+  if (step.first == 0 || step.first == step.number)
+    return fmt::format("looked into step {}\n", step.number);
+  return fmt::format("looked into step {}, after steps {} to {} went well\n", step.number,
+                     step.first, step.number - 1);
+}
+
 int run_doctor(const DoctorOptions& options) {
   check_can_be_written("fit", options.fit_to);
   check_can_be_written("html", options.html);
@@ -111,6 +119,7 @@ int run_doctor(const DoctorOptions& options) {
       options.step.empty() ? of_training(options) : of_saved_step(options);
   const numerics::Diagnosis& diagnosis = step.diagnosis;
   fmt::print("{}", options.as_json ? train::diagnosis_json(diagnosis) : to_text(diagnosis));
+  if (diagnosis.is_healthy() && !options.as_json) fmt::print("{}", looked_into(step));
   if (!options.html.empty()) write_file_atomically(options.html, train::diagnosis_page(step));
   return diagnosis.is_healthy() ? kOk : kFailed;
 }

@@ -14,6 +14,7 @@ struct ExaminedStep {
   int64_t number = 0;  // in the run, from 1
   RunConfig config;    // that it was run in
   numerics::Diagnosis diagnosis;
+  int64_t first = 0;  // of the steps that were taken up to it; 0: it alone was
 };
 
 /// The diagnosis as JSON: docs/doctor.md has the keys. Numbers that are not finite are strings.

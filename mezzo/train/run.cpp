@@ -157,6 +157,9 @@ ExaminedStep examine(const RunConfig& config_in, const RunData& data, report::Si
   const CastPolicyGuard policy(cast_policy_of(config));
   Trainer trainer(config, config.out, data.tokens, sinks);
   if (!config.resume.empty()) trainer.resume(find_checkpoint(config.resume));
+  MEZZO_CHECK_USAGE(config.steps >= trainer.step(), "doctor",
+                    "steps must be at least {}, which are done in {}, but is {}. Hint: --steps {}",
+                    trainer.step(), config.resume, config.steps, 2 * trainer.step());
   return trainer.examine(stop);
 }
 

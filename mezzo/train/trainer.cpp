@@ -122,6 +122,7 @@ ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
   train_step_.on_failure([&](const FailedStep& failed) {
     if (!examined.has_value()) examined = diagnose(failed);
   });
+  const int64_t first = step_ + 1;
   sinks_.on_start(info());
   run_op_by_op();  // a step that fails is looked into while it can be
   while (step_ + 1 < config_.steps && !stop && !examined.has_value()) {
@@ -130,6 +131,7 @@ ExaminedStep Trainer::examine(const std::atomic<bool>& stop) {
     if (!examined.has_value() && !bad_weight().empty()) examined = diagnose_update(before);
   }
   if (!examined.has_value()) train_step_.examine(next_batches());
+  examined->first = first;
   return *examined;
 }
 

@@ -299,10 +299,16 @@ class Commands(Folder):
     def test_the_doctor_says_what_is_wrong_or_that_nothing_is(self):
         doctor = ["doctor", "--data", self.text, *TINY]
         out = self.mezzo(*doctor, "--steps", 3, "--out", self.folder / "idle")
-        self.assertIn("nothing found", out)
+        self.assertRegex(out, r"nothing found.*\nlooked into step 3, after steps 1 to 2 went well\n")
         self.assertNotIn(str(self.folder / "idle"), out)
         out = self.mezzo(*doctor, "--precision", "amp-fp16", "--loss-scale", "1e12", "--steps", 3, expect=1)
         self.assertRegex(out, r"backward of head.*\n(.*\n)*proved +a loss scale")
+
+    def test_the_doctor_goes_on_from_a_run_or_says_that_it_has_gone_further(self):
+        self.train("run", "--steps", 5)
+        doctor = ["doctor", "--resume", self.folder / "run"]
+        self.assertIn("looked into step 6\n", self.mezzo(*doctor))
+        self.assertIn("steps must be at least 5, which are done in", self.mezzo(*doctor, "--steps", 3, expect=2))
 
     def test_the_doctor_knows_at_once_that_its_file_cannot_be_written(self):
         for option, file, text in [("--html", self.folder / "no" / "page.html", "No such file"),
