@@ -1,4 +1,7 @@
+#include <algorithm>
 #include <cstdio>
+#include <limits>
+#include <map>
 #include <string>
 
 #include <fmt/format.h>
@@ -41,9 +44,41 @@ void print_machine() {
   fmt::print("\n");
 }
 
-void print_precisions() {
+/// GFLOP/s of a dtype's products: the best round, and the worst.
+struct Rate {
+  double best = 0;
+  double worst = std::numeric_limits<double>::infinity();
+};
+
+// In turns, so that what else the machine does slows all of them, and not one in all its rounds.
+std::map<at::ScalarType, Rate> measured_rates() {
   constexpr int64_t kSize = 1024;
-  const double fp32_rate = kernels::measure_product_rate(at::kFloat, kSize);
+  constexpr int kRounds = 3;
+  std::map<at::ScalarType, Rate> rates;
+  for (const PrecisionMode& mode : precision_modes())
+    if (!mode.fp8_products) rates.try_emplace(mode.compute());
+  for (int round = 0; round < kRounds; ++round) {
+    for (auto& [dtype, rate] : rates) {
+      const double now = kernels::measure_product_rate(dtype, kSize);
+      rate.best = std::max(rate.best, now);
+      rate.worst = std::min(rate.worst, now);
+    }
+  }
+  return rates;
+}
+
+void warn_if_busy(const std::map<at::ScalarType, Rate>& rates) {
+  constexpr double kLargestLoss = 0.2;
+  double loss = 0;
+  for (const auto& [dtype, rate] : rates) loss = std::max(loss, 1 - rate.worst / rate.best);
+  if (loss > kLargestLoss)
+    fmt::print("the machine is busy: between rounds these rates fell by up to {:.0f} %\n",
+               100 * loss);
+}
+
+void print_precisions() {
+  const std::map<at::ScalarType, Rate> rates = measured_rates();
+  const double fp32_rate = rates.at(at::kFloat).best;
   fmt::print("{:<10}  {:>8}  {:>8}  {}\n", "precision", "GFLOP/s", "vs fp32",
              "how its products are computed on the CPU");
   for (const PrecisionMode& mode : precision_modes()) {
@@ -54,12 +89,12 @@ void print_precisions() {
       continue;
     }
     const at::ScalarType dtype = mode.compute();
-    const double rate =
-        dtype == at::kFloat ? fp32_rate : kernels::measure_product_rate(dtype, kSize);
+    const double rate = rates.at(dtype).best;
     const kernels::ProductRoute route = kernels::product_route(dtype);
     fmt::print("{:<10}  {:>8.0f}  {:>7.2f}x  {}: {}\n", mode.name, rate, rate / fp32_rate,
                route.kernel, route.reason);
   }
+  warn_if_busy(rates);
   fmt::print("\n");
   for (const PrecisionMode& mode : precision_modes())
     fmt::print("{:<10}  {}\n", mode.name, mode.meaning);

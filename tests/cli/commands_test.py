@@ -473,6 +473,9 @@ class Commands(Folder):
         out = self.mezzo("info")
         for precision in ["fp32", "amp-fp16", "amp-bf16", "lean", "fp8", "pure-fp16", "pure-bf16"]:
             self.assertIn(precision, out)
+        rates = dict(re.findall(r"(?m)^(\S+) +(\d+ +[0-9.]+)x ", out))
+        self.assertEqual(rates["amp-bf16"], rates["lean"])  # the same products
+        self.assertEqual(rates["amp-fp16"], rates["pure-fp16"])
 
     def test_ops_prints_and_compares_policies(self):
         self.assertRegex(self.mezzo("ops"), r"softmax.int +fp32_set_dtype")
