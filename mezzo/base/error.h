@@ -11,8 +11,8 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The words of a command or a configuration are off: nothing has been done yet. `mezzo` exits
-/// with 2.
+/// The words of a command or a configuration are off, or what they name is no text, token data or
+/// run: nothing has been done yet. `mezzo` exits with 2.
 class UsageError : public Error {
  public:
   using Error::Error;

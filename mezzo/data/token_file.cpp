@@ -83,13 +83,15 @@ SplitPaths find_splits(const fs::path& path) {
   if (fs::is_directory(path)) {
     const auto prefixes = train_prefixes(path);
     if (prefixes.empty() && fs::exists(path / kPackedTokens)) return {{path / kPackedTokens}, {}};
-    MEZZO_CHECK(!prefixes.empty(), "token_file",
-                "the folder {} must hold {} or a .bin with \"train\" in its name, but holds none",
-                path.string(), kPackedTokens);
-    MEZZO_CHECK(prefixes.size() == 1, "token_file",
-                "the folder {} must hold one data set, but holds several (\"{}\"); name one train "
-                "file",
-                path.string(), fmt::join(prefixes, "\", \""));
+    MEZZO_CHECK_USAGE(
+        !prefixes.empty(), "token_file",
+        "the folder {} must hold {} or a .bin with \"train\" in its name, but holds none",
+        path.string(), kPackedTokens);
+    MEZZO_CHECK_USAGE(
+        prefixes.size() == 1, "token_file",
+        "the folder {} must hold one data set, but holds several (\"{}\"); name one train "
+        "file",
+        path.string(), fmt::join(prefixes, "\", \""));
     return {shards(path, *prefixes.begin() + "train"), shards(path, *prefixes.begin() + "val")};
   }
   SplitPaths splits{{path}, {}};

@@ -538,6 +538,8 @@ class Commands(Folder):
     def test_wrong_words_are_refused_at_once_with_exit_code_2(self):
         config = self.folder / "run.toml"
         config.write_text('steps = "many"\n')
+        no_text = self.folder / "no-text"
+        no_text.mkdir()
         for arguments, text in [
             (["--steps", "-3"], "steps"),
             (["--heads", "3"], "heads"),
@@ -554,6 +556,10 @@ class Commands(Folder):
         for arguments, text in [
             (["data", "pack", "/not/there", "--out", self.folder / "packed"], "/not/there"),
             (["data", "show", "/not/there"], "/not/there"),
+            (["data", "show", self.folder], "must hold data.tokens"),
+            (["data", "show", self.text], "is none of these"),
+            (["data", "pack", no_text, "--out", self.folder / "packed"], "must hold files"),
+            (["train", "--data", no_text, "--out", self.folder / "run"], "must hold files"),
             (["compare", "--peers", "/not/there"], "--peers"),
             (["bench", "step", "--memory", "much"], "[memory]"),
             (["train", "--data", self.text, *tiny(context=100000), "--out", self.folder / "run"], "context 100000"),
