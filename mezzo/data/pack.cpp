@@ -60,8 +60,8 @@ class Packer {
         corpus_path.string(), documents.size(), corpus.bytes);
     const size_t held_out = count_held_out(documents, options_.held_out_fraction);
     const Documents train = documents.first(documents.size() - held_out);
-    const bool is_trained = !fs::exists(tokenizer_path);
-    const Tokenizer tokenizer = is_trained ? train_on(train) : Tokenizer::load(tokenizer_path);
+    const bool is_new = !fs::exists(tokenizer_path);
+    const Tokenizer tokenizer = is_new ? new_tokenizer(train) : Tokenizer::load(tokenizer_path);
 
     stats_.files = corpus.files;
     stats_.documents = static_cast<int64_t>(documents.size());
@@ -70,7 +70,7 @@ class Packer {
     stats_.bytes = corpus.bytes;
     write(tokenizer, train, documents.last(held_out), token_path);
     // Last: without its tokens, the next corpus would be packed with it.
-    if (is_trained) tokenizer.save(tokenizer_path);
+    if (is_new) tokenizer.save(tokenizer_path);
     return stats_;
   }
 
@@ -79,7 +79,8 @@ class Packer {
     if (options_.progress) options_.progress(phase, fraction);
   }
 
-  Tokenizer train_on(Documents train) const {
+  Tokenizer new_tokenizer(Documents train) const {
+    if (options_.tokenizer) return *options_.tokenizer;
     const Documents sample = first_bytes(train, options_.tokenizer_bytes);
     report("train tokenizer", 0);
     const TextSource texts = {.count = static_cast<int64_t>(sample.size()), .text = [&](int64_t i) {

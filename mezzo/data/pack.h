@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -13,9 +14,10 @@ namespace mezzo::data {
 
 struct PackOptions {
   CorpusOptions corpus = {};
-  int64_t vocab_size = 4096;          // of the tokenizer, where it is to be trained
-  int64_t tokenizer_bytes = 1 << 28;  // of text to train the tokenizer on, at most
-  double held_out_fraction = 0.05;    // of the corpus's bytes, in whole documents
+  int64_t vocab_size = 4096;                // of the tokenizer, where it is to be trained
+  int64_t tokenizer_bytes = 1 << 28;        // of text to train the tokenizer on, at most
+  std::optional<Tokenizer> tokenizer = {};  // to be used, and none trained
+  double held_out_fraction = 0.05;          // of the corpus's bytes, in whole documents
   // phase is "scan", "train tokenizer" or "encode"; fraction goes from 0 to 1 in each. Called by
   // the calling thread.
   std::function<void(std::string_view phase, double fraction)> progress = {};
@@ -34,8 +36,9 @@ struct PackStatistics {
   }
 };
 
-/// Corpus -> tokenizer -> token file. A tokenizer.json that is there is used as it is; else one is
-/// trained on the documents that are not held out, and written there at the end. Every document
+/// Corpus -> tokenizer -> token file. A tokenizer.json that is there is used as it is; else that of
+/// the options, or one is trained on the documents that are not held out, and written there at the
+/// end. Every document
 /// ends with the end-of-text token. The same corpus and options give the same bytes for any number
 /// of threads. Memory: some batches of 8 MiB of text, and the largest document of each. Throws
 /// Error; no part of a file and no new tokenizer is then left.

@@ -28,6 +28,7 @@ uint64_t key_of(const fs::path& corpus, const PackOptions& options) {
   Hasher hasher;
   hasher.add(kPackingVersion).add(corpus_fingerprint(corpus, options.corpus));
   hasher.add(std::bit_cast<uint64_t>(options.held_out_fraction));
+  if (options.tokenizer) return hasher.add(options.tokenizer->hash()).value();
   hasher.add(static_cast<uint64_t>(options.vocab_size));
   hasher.add(static_cast<uint64_t>(options.tokenizer_bytes));
   return hasher.value();

@@ -17,8 +17,8 @@ struct PackedData {
 };
 
 /// The tokenizer and the token file of a corpus, out of the cache folder; packed first if they are
-/// not there for these very files (paths, sizes, times of change), vocabulary size and options.
-/// What was packed before stays; the user may remove any folder of the cache.
+/// not there for these very files (paths, sizes, times of change), tokenizer or vocabulary size,
+/// and options. What was packed before stays; the user may remove any folder of the cache.
 PackedData open_or_pack(const std::filesystem::path& corpus,
                         const std::filesystem::path& cache_folder, const PackOptions& options = {});
 

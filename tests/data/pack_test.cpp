@@ -107,6 +107,22 @@ TEST_F(PackTest, ATokenizerThatIsThereIsUsed) {
   EXPECT_EQ(read_file(folder / "tokenizer.json"), before);
 }
 
+TEST_F(PackTest, ATokenizerThatIsGivenIsUsedAndKeptBesideTheTokens) {
+  pack_it();
+  const auto given = Tokenizer::load(folder / "tokenizer.json");
+  const auto cache = folder / "cache";
+  options.vocab_size = 400;
+  const auto trained = open_or_pack(corpus, cache, options);
+  options.tokenizer = given;
+  const auto packed = open_or_pack(corpus, cache, options);
+  EXPECT_TRUE(packed.statistics);
+  EXPECT_EQ(packed.tokenizer.hash(), given.hash());
+  EXPECT_NE(trained.tokenizer.hash(), given.hash());
+  EXPECT_EQ(read_file(packed.folder / "tokenizer.json"), read_file(folder / "tokenizer.json"));
+  options.vocab_size = 500;
+  EXPECT_FALSE(open_or_pack(corpus, cache, options).statistics) << "none is trained to that size";
+}
+
 TEST_F(PackTest, ProgressGoesFromZeroToOneInEachPhase) {
   std::vector<std::string> phases;
   double last = 1;
