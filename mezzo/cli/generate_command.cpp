@@ -11,8 +11,10 @@ void add_generate_command(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("generate", "generate text from a trained model");
   auto options = std::make_shared<train::GenerateOptions>();
   command
-      ->add_option("--run", options->run,
-                   "a run's folder (its newest checkpoint), or one of its checkpoints")
+      ->add_option(
+          "--run", options->run,
+          "a run's folder (its newest checkpoint), one of its checkpoints, or a Hugging Face "
+          "folder of a GPT-2")
       ->required();
   command->add_option("--prompt", options->prompt, "the text to continue")->required();
   command->add_option("--tokens", options->tokens, "how many tokens to generate")

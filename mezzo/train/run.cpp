@@ -21,6 +21,7 @@
 #include "mezzo/train/machine.h"
 #include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_parts.h"
+#include "mezzo/train/stored_model.h"
 #include "mezzo/train/trainer.h"
 
 namespace mezzo::train {
@@ -166,38 +167,32 @@ ExaminedStep examine(const RunConfig& config_in, const RunData& data, report::Si
 void generate(const GenerateOptions& options,
               const std::function<bool(std::string_view text)>& say) {
   check(options);
-  const fs::path checkpoint = find_checkpoint(options.run);
-  const fs::path folder = run_of(fs::weakly_canonical(checkpoint));
-  const fs::path config_file = folder / kConfigFile, tokenizer_file = folder / kTokenizerFile;
-  MEZZO_CHECK_USAGE(fs::is_regular_file(config_file), "generate",
-                    "--run must be a run's folder or one of its checkpoints, but {} belongs to no "
-                    "run: there is no {}",
-                    checkpoint.string(), config_file.string());
-  const RunConfig config = config_from_toml(read_file(config_file), config_file.string());
-  MEZZO_CHECK_USAGE(fs::exists(tokenizer_file), "generate",
-                    "{} has no tokenizer.json: the run was trained on tokens alone. Hint: put its "
-                    "tokenizer.json there",
-                    folder.string());
-  const data::Tokenizer tokenizer = data::Tokenizer::load(tokenizer_file);
+  const StoredModel stored = find_model(options.run);
+  const RunConfig& config = stored.config;
+  const std::optional<data::Tokenizer> tokenizer = load_tokenizer(stored);
+  MEZZO_CHECK_USAGE(tokenizer, "generate",
+                    "{} has no tokenizer.json: the model was trained on tokens alone. Hint: put "
+                    "its tokenizer.json there",
+                    stored.tokenizer.parent_path().string());
 
   const PrecisionMode& mode = precision_mode(config.precision);
   const CastPolicyGuard policy(cast_policy_of(config));
   models::GPT2 model(model_config(config));
   model->to(mode.weights);
   model->set_fused(is_fused(config));
-  load_parameters(model, load_model_tensors(checkpoint), checkpoint.string());
-  const std::vector<int32_t> prompt = tokenizer.encode(options.prompt);
+  load_parameters(model, load_weights(stored, mode.weights), stored.weights.string());
+  const std::vector<int32_t> prompt = tokenizer->encode(options.prompt);
   const Autocast autocast(at::kCPU, mode.autocast, mode.autocast.has_value());
   if (!say(options.prompt)) return;
   std::string unsaid;  // the beginning of a character
   models::sample(model, {prompt.begin(), prompt.end()}, options.tokens,
                  {.temperature = options.temperature,
                   .top_k = options.top_k,
-                  .vocab_size = tokenizer.vocab_size(),
-                  .never = tokenizer.gaps(),
+                  .vocab_size = tokenizer->vocab_size(),
+                  .never = tokenizer->gaps(),
                   .seed = static_cast<uint64_t>(options.seed)},
                  [&](int64_t id) {
-                   unsaid += tokenizer.decode(std::vector<int32_t>{static_cast<int32_t>(id)});
+                   unsaid += tokenizer->decode(std::vector<int32_t>{static_cast<int32_t>(id)});
                    const size_t whole = unsaid.size() - data::unfinished_utf8_tail(unsaid);
                    const std::string text = data::to_well_formed_utf8(unsaid.substr(0, whole));
                    unsaid.erase(0, whole);

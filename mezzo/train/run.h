@@ -45,9 +45,9 @@ report::Summary train(RunConfig& config, const RunData& data, report::Sinks& sin
 ExaminedStep examine(const RunConfig& config, const RunData& data, report::Sinks& sinks,
                      const std::atomic<bool>& stop);
 
-/// Which text the newest checkpoint of a run, or the checkpoint given, is to write.
+/// Which text a stored model (find_model) is to write.
 struct GenerateOptions {
-  std::filesystem::path run;  // a run's folder or one of its checkpoints
+  std::filesystem::path run;  // a run's folder, one of its checkpoints, or a Hugging Face folder
   std::string prompt;
   int64_t tokens = 200;
   double temperature = 0.8;
