@@ -50,6 +50,7 @@ int run(int argc, char** argv) {
   add_compare_command(app, exit_code);
   add_doctor_command(app, exit_code);
   add_generate_command(app, exit_code);
+  add_export_command(app, exit_code);
   add_data_command(app, exit_code);
   add_ops_command(app, exit_code);
   add_info_command(app, exit_code);
