@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "mezzo/cli/commands.h"
+#include "mezzo/cli/shell_word.h"
 #include "mezzo/train/export_model.h"
 
 namespace mezzo::cli {
@@ -20,6 +21,8 @@ void run_export(const ExportOptions& options) {
              options.out.string());
   if (!exported.has_tokenizer)
     fmt::print("without a tokenizer.json: the model was trained on tokens alone\n");
+  fmt::print("fine-tune it: mezzo train --init {} --data TEXT --lr 3e-5\n",
+             shell_word(options.out.string()));
 }
 
 }  // namespace

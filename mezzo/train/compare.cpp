@@ -254,10 +254,11 @@ void check_compare(const CompareConfig& config) {
   const bool is_preset = !run.context && !run.layers && !run.heads && !run.width &&
                          !run.vocab_size && !run.bias && !run.dropout && run.cast_rules.empty() &&
                          run.cast_policy == RunConfig().cast_policy;
-  MEZZO_CHECK_USAGE(config.memory == 0 || is_preset, kWhere,
-                    "--memory tries presets as they are, and cannot be given with --context, "
-                    "--layers, --heads, --width, --vocab-size, --bias, --dropout, --cast-policy or "
-                    "--cast-rules");
+  MEZZO_CHECK_USAGE(
+      config.memory == 0 || is_preset, kWhere,
+      "--memory tries presets as they are, and cannot be given with --init, --context, "
+      "--layers, --heads, --width, --vocab-size, --bias, --dropout, --cast-policy or "
+      "--cast-rules");
   if (!config.peers.empty()) check_peers(config.peers);
 }
 

@@ -18,6 +18,7 @@
 #include "mezzo/report/run_files.h"
 #include "mezzo/report/summary_file.h"
 #include "mezzo/report/tensorboard.h"
+#include "mezzo/train/initial_weights.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_parts.h"
@@ -116,11 +117,13 @@ RunData open_data(const RunConfig& config, const DataProgress& progress) {
   if (data::is_token_data(path)) {
     data::TokenFile tokens = data::TokenFile::open(
         path, {.vocab_size = model.vocab_size, .min_held_out = model.context + 1});
-    std::optional<data::Tokenizer> tokenizer = data::tokenizer_beside(path, tokens);
+    std::optional<data::Tokenizer> tokenizer =
+        tokenizer_of_tokens(config, tokens, data::tokenizer_beside(path, tokens));
     return {std::move(tokenizer), std::move(tokens)};
   }
   data::PackOptions options;
   options.vocab_size = model.vocab_size;
+  options.tokenizer = initial_tokenizer_for_text(config);
   options.progress = progress;
   if (config.data.empty()) options.corpus.extensions = {".py"};
   data::PackedData packed = data::open_or_pack(path, cache_folder(), options);

@@ -27,8 +27,9 @@ struct RunData {
 
 /// Opens config.data: a token file as it is; text or a folder of text packed into the cache first,
 /// with a tokenizer of the model's vocabulary size trained on it, once; without --data the default
-/// corpus, the *.py sources inside the torch wheel this program was built with. Throws UsageError
-/// if there is no such data.
+/// corpus, the *.py sources inside the torch wheel this program was built with. With config.init
+/// text is packed with that model's tokenizer. Throws UsageError if there is no such data, or if it
+/// does not fit that model.
 RunData open_data(const RunConfig& config, const DataProgress& progress);
 
 /// Where packed corpora are kept: $MEZZO_CACHE, else $XDG_CACHE_HOME/mezzo, else ~/.cache/mezzo.

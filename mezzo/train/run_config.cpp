@@ -13,6 +13,7 @@
 #include "mezzo/base/toml.h"
 #include "mezzo/optim/gradient_release.h"
 #include "mezzo/train/fp8.h"
+#include "mezzo/train/initial_weights.h"
 #include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_options.h"
 
@@ -22,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kWhere = "config";
-const std::set<std::string> kPaths = {"config", "data", "out", "resume"};
+const std::set<std::string> kPaths = {"config", "data", "init", "out", "resume"};
 
 const Option& known_option(const std::string& name, const std::string& source) {
   const Option* option = find_option(name);
@@ -221,9 +222,15 @@ RunConfig resolve_config(const GivenOptions& given) {
   const RunConfig stored = config;
   apply_given(config, given);
   // A resume may start in another folder, and may write the same path in another way.
-  if (!config.data.empty()) config.data = fs::absolute(config.data).lexically_normal().string();
+  for (std::string* path : {&config.data, &config.init})
+    if (!path->empty()) *path = fs::absolute(*path).lexically_normal().string();
   if (!resume.empty()) config.out = fs::weakly_canonical(config.out).string();
   if (!resume.empty()) check_only_changes_what_may(stored, config);
+
+  if (starts_from_init(config)) {
+    const bool names_model = given.values.contains("model") || config.model != RunConfig().model;
+    take_initial_shape(config, names_model);
+  }
 
   // A tenth as a person writes it: 3e-05, where 3e-4 / 10 is 2.9999999999999997e-05.
   if (!config.min_lr) config.min_lr = std::stod(fmt::format("{:.12g}", config.lr / 10));

@@ -20,6 +20,7 @@ struct RunConfig {
   std::optional<int64_t> context, layers, heads, width, vocab_size;  // absent: the preset's
   std::optional<double> dropout;
   std::optional<bool> bias;
+  std::string init;
 
   std::string data;
   int64_t batch = 8;

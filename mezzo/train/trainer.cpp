@@ -19,6 +19,7 @@
 #include "mezzo/report/format.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
+#include "mezzo/train/initial_weights.h"
 #include "mezzo/train/run_parts.h"
 #include "mezzo/train/saved_step.h"
 
@@ -56,6 +57,8 @@ Trainer::Trainer(const RunConfig& config, fs::path run_dir, const data::TokenFil
       tokens.vocab_size() <= vocab_size, "train",
       "the data has {} different tokens, but the model's vocabulary only {}. Hint: --vocab-size {}",
       tokens.vocab_size(), vocab_size, tokens.vocab_size());
+  if (starts_from_init(config))
+    optimizer_.load_weights(initial_weights(config, mode_.weights), config.init);
   for (const at::Device device : {at::Device(at::kCPU), device_}) {
     at::Generator generator = at::globalContext().defaultGenerator(device);
     generator.set_current_seed(static_cast<uint64_t>(config.seed));

@@ -37,7 +37,8 @@ namespace mezzo::train {
 /// One run: its model, optimizer, scaler and sampler, and the loop over steps.
 class Trainer {
  public:
-  /// Builds everything from `config`; nothing is written yet. `tokens` and `sinks` outlive the
+  /// Builds everything from `config`, with the weights of config.init unless the run is resumed;
+  /// nothing is written yet. `tokens` and `sinks` outlive the
   /// trainer. Throws UsageError if the pieces do not fit (more tokens in the vocabulary than the
   /// model has, a corpus shorter than one window).
   Trainer(const RunConfig& config, std::filesystem::path run_dir, const data::TokenFile& tokens,

@@ -31,6 +31,7 @@ RunConfig unusual_config() {
   c.vocab_size = 300;
   c.dropout = 0.1;
   c.bias = false;
+  c.init = "runs/a run";
   c.data = "a \"quoted\" \\ back\\slash ünd more";
   c.batch = 3;
   c.accumulate = 5;

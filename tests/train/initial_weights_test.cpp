@@ -1,0 +1,258 @@
+#include "mezzo/train/initial_weights.h"
+
+#include "mezzo/amp/precision.h"
+#include "mezzo/base/check.h"
+#include "mezzo/data/train_tokenizer.h"
+#include "mezzo/models/gpt2.h"
+#include "mezzo/train/export_model.h"
+#include "mezzo/train/hf_folder.h"
+#include "mezzo/train/run_parts.h"
+#include "mezzo/train/stored_model.h"
+#include "mezzo/train/trainer.h"
+#include "tests/close.h"
+#include "tests/testing.h"
+#include "tests/train/tiny_run.h"
+
+namespace mezzo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using mezzo::testing::TempDir;
+using mezzo::testing::write_file;
+
+const std::atomic<bool> kNeverStop{false};
+
+/// A run that is over, `folder`, and the configuration of one that starts from its weights.
+struct Source {
+  Source() : run(dir.path()), config(run.config), folder(dir / "source") {
+    report::Sinks sinks;
+    val_loss = Trainer(run.config, folder, run.tokens, sinks).run(kNeverStop).val_loss.value();
+    write_file(folder / "config.toml", to_toml(run.config));
+    config.init = folder.string();
+    config.seed = 99;
+  }
+
+  TempDir dir;
+  TinyRun run;
+  RunConfig config;
+  fs::path folder;
+  double val_loss = 0;
+};
+
+/// The weights that a run of this configuration begins with.
+TensorMap first_weights(const Source& source, const RunConfig& config) {
+  report::Sinks sinks;
+  const Trainer trainer(config, source.dir / "new", source.run.tokens, sinks);
+  EXPECT_EQ(trainer.step(), 0);
+  return trainer.snapshot().model;
+}
+
+/// The held-out loss of the weights that a run begins with: a step at this rate moves none.
+double first_val_loss(const Source& source, RunConfig config) {
+  config.steps = 1;
+  config.lr = 1e-30;
+  report::Sinks sinks;
+  Trainer trainer(config, source.dir / "new", source.run.tokens, sinks);
+  return trainer.run(kNeverStop).val_loss.value();
+}
+
+void expect_same_bits(const TensorMap& actual, const TensorMap& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (const auto& [name, tensor] : expected) {
+    SCOPED_TRACE(name);
+    EXPECT_BIT_EQUAL(actual.at(name), tensor);
+  }
+}
+
+class InitialWeights : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(InitialWeights, AreThoseOfTheModelInEveryMode) {
+  Source source;
+  source.config.precision = GetParam();
+  const at::ScalarType dtype = precision_mode(GetParam()).weights;
+  expect_same_bits(first_weights(source, source.config),
+                   load_weights(find_model(source.folder), dtype));
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, InitialWeights,
+                         ::testing::Values("fp32", "amp-fp16", "amp-bf16", "lean", "pure-fp16",
+                                           "pure-bf16"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+TEST(InitialWeights, TheFirstHeldOutLossIsTheModels) {
+  const Source source;
+  EXPECT_EQ(first_val_loss(source, source.config), source.val_loss);
+}
+
+TEST(InitialWeights, AnExportedModelIsTheSameModel) {
+  Source source;
+  const Exported exported = export_model(source.folder, (source.dir / "hf").string() + "/");
+  EXPECT_FALSE(exported.has_tokenizer);
+  EXPECT_EQ(exported.parameters, models::parameter_count(model_config(source.run.config)));
+  source.config.init = source.dir / "hf";
+  EXPECT_EQ(first_val_loss(source, source.config), source.val_loss);
+  EXPECT_THROW_WITH(export_model(source.folder, source.dir / "hf"),
+                    "must be a new or an empty folder, but holds files");
+}
+
+TEST(InitialWeights, ARunThatIsResumedDoesNotNeedTheFolder) {
+  Source source;
+  source.config.init = "/not/there";
+  report::Sinks sinks;
+  EXPECT_THROW_WITH(Trainer(source.config, source.dir / "new", source.run.tokens, sinks),
+                    "/not/there must be a run's folder");
+  source.config.resume = source.folder;
+  EXPECT_NO_THROW(Trainer(source.config, source.folder, source.run.tokens, sinks));
+}
+
+TEST(InitialWeights, AShorterContextTakesTheFirstPositions) {
+  Source source;
+  source.config.context = 8;
+  const TensorMap whole = load_weights(find_model(source.folder), at::kFloat);
+  const TensorMap cut = first_weights(source, source.config);
+  EXPECT_BIT_EQUAL(cut.at("wpe.weight"), whole.at("wpe.weight").narrow(0, 0, 8).contiguous());
+  EXPECT_BIT_EQUAL(cut.at("wte.weight"), whole.at("wte.weight"));
+}
+
+TEST(InitialWeights, NumbersThatTheModesDtypeCannotHoldAreRefused) {
+  Source source;
+  TensorMap weights = load_weights(find_model(source.folder), at::kFloat);
+  weights.at("h.0.ln_1.weight")[3] = 1e6;
+  save_hf_folder(source.dir / "hf", model_config(source.run.config), weights, std::nullopt);
+  source.config.init = source.dir / "hf";
+  EXPECT_EQ(initial_weights(source.config, at::kFloat).size(), weights.size());
+  EXPECT_THROW_WITH(initial_weights(source.config, at::kHalf),
+                    "must be finite in fp16, but 1 of its numbers are not");
+}
+
+TEST(InitialWeights, AnotherShapeThanTheFoldersIsRefusedByTheWeights) {
+  Source source;
+  source.config.layers = 2;
+  report::Sinks sinks;
+  EXPECT_THROW_WITH(Trainer(source.config, source.dir / "new", source.run.tokens, sinks),
+                    source.folder.string());
+}
+
+RunConfig resolved(std::map<std::string, std::string> values) {
+  return resolve_config({std::move(values)});
+}
+
+TEST(InitialShape, IsThatOfTheRun) {
+  const Source source;
+  const RunConfig config = resolved({{"init", source.folder}, {"dropout", "0.2"}});
+  EXPECT_EQ(config.layers, 1);
+  EXPECT_EQ(config.heads, 2);
+  EXPECT_EQ(config.width, 16);
+  EXPECT_EQ(config.context, 16);
+  EXPECT_EQ(config.vocab_size, 64);
+  EXPECT_EQ(config.bias, true);
+  EXPECT_EQ(config.dropout, 0.2);
+  EXPECT_EQ(config.lr, RunConfig().lr) << "all else is the new run's";
+  const fs::path checkpoint = find_model(source.folder).weights;
+  EXPECT_EQ(resolved({{"init", checkpoint}}).width, 16);
+}
+
+TEST(InitialShape, IsThatOfAHuggingFaceFolder) {
+  const Source source;
+  export_model(source.folder, source.dir / "hf");
+  const RunConfig config = resolved({{"init", source.dir / "hf"}, {"context", "8"}});
+  EXPECT_EQ(config.layers, 1);
+  EXPECT_EQ(config.context, 8);
+  EXPECT_EQ(config.vocab_size, 64);
+}
+
+TEST(InitialShape, ASizeThatContradictsItIsRefusedWithBothValues) {
+  const Source source;
+  const auto with = [&](const std::string& name, const std::string& value) {
+    return resolved({{"init", source.folder}, {name, value}});
+  };
+  const std::string as_in = ", as in " + source.folder.string() + " (--init), but is ";
+  EXPECT_THROW(with("layers", "2"), UsageError);
+  EXPECT_THROW_WITH(with("layers", "2"), "layers must be 1" + as_in + "2. Hint: leave it out");
+  EXPECT_THROW_WITH(with("heads", "4"), "heads must be 2" + as_in + "4");
+  EXPECT_THROW_WITH(with("width", "32"), "width must be 16" + as_in + "32");
+  EXPECT_THROW_WITH(with("vocab-size", "300"), "vocab-size must be 64" + as_in + "300");
+  EXPECT_THROW_WITH(with("bias", "false"), "bias must be true" + as_in + "false");
+  EXPECT_THROW_WITH(with("context", "17"), "context must be at most 16" + as_in + "17");
+  for (const char* model : {"nano", "gpt2"})
+    EXPECT_THROW_WITH(with("model", model), "model must be left out where init gives its shape");
+  EXPECT_EQ(with("layers", "1").layers, 1);
+}
+
+TEST(InitialShape, TheSameRunCanBeBegunAgainFromItsConfiguration) {
+  const Source source;
+  const RunConfig config = resolved({{"init", source.folder}});
+  write_file(source.dir / "again.toml", to_toml(config));
+  RunConfig again = resolved({{"config", source.dir / "again.toml"}});
+  again.config = "";
+  EXPECT_EQ(again, config);
+}
+
+TEST(InitialShape, AFolderThatHoldsNoModelIsRefused) {
+  const TempDir dir;
+  EXPECT_THROW(resolved({{"init", dir.path()}}), UsageError);
+  EXPECT_THROW_WITH(resolved({{"init", dir.path()}}), "but has none of their files");
+  EXPECT_THROW_WITH(resolved({{"init", dir / "gone"}}), "but is not there");
+  EXPECT_THROW_WITH(resolved({{"init", ""}}), "init must not be empty");
+  write_file(dir / "config.json", R"({"model_type": "llama"})");
+  EXPECT_THROW_WITH(resolved({{"init", dir.path()}}), "model_type must be \"gpt2\"");
+}
+
+data::Tokenizer some_tokenizer(const std::string& text) {
+  return data::train_tokenizer(std::span(&text, 1), {.vocab_size = 260});
+}
+
+TEST(InitialTokenizer, ATextNeedsIt) {
+  const Source source;
+  EXPECT_THROW_WITH(initial_tokenizer_for_text(source.config),
+                    "but no tokenizer.json is there. Hint: put it there, or");
+  RunConfig without = source.config;
+  without.init = "";
+  EXPECT_FALSE(initial_tokenizer_for_text(without).has_value());
+}
+
+TEST(InitialTokenizer, OneWithMoreTokensThanTheModelIsRefused) {
+  const Source source;
+  some_tokenizer("one two").save(source.folder / "tokenizer.json");
+  EXPECT_THROW_WITH(initial_tokenizer(source.config), "at most the 64 tokens that the model knows");
+}
+
+TEST(InitialTokenizer, TokensOfAnotherAreRefused) {
+  Source source;
+  source.run.config.vocab_size = source.config.vocab_size = 300;
+  write_file(source.folder / "config.toml", to_toml(source.run.config));
+  const data::Tokenizer own = some_tokenizer("abab"), other = some_tokenizer("cdcd");
+  EXPECT_FALSE(tokenizer_of_tokens(source.config, source.run.tokens, std::nullopt).has_value());
+  own.save(source.folder / "tokenizer.json");
+  const auto used = [&](std::optional<data::Tokenizer> beside) {
+    return tokenizer_of_tokens(source.config, source.run.tokens, std::move(beside));
+  };
+  EXPECT_EQ(used(std::nullopt)->hash(), own.hash()) << "the tokens do not say whose they are";
+  EXPECT_EQ(used(own)->hash(), own.hash());
+  EXPECT_THROW_WITH(used(other), "tokenizer (--init), but was packed with another");
+}
+
+TEST(InitialTokenizer, MoreTokensThanTheModelKnowsAreRefused) {
+  Source source;
+  source.config.vocab_size = 60;  // the tokens are 61
+  EXPECT_THROW_WITH(tokenizer_of_tokens(source.config, source.run.tokens, std::nullopt),
+                    "which knows 60, but has 61 different ones");
+}
+
+TEST(InitialTokenizer, OnceTheRunHasBegunItIsTheRunsOwn) {
+  Source source;
+  const data::Tokenizer own = some_tokenizer("abab");
+  fs::create_directory(source.dir / "run");
+  own.save(source.dir / "run/tokenizer.json");
+  source.config.vocab_size = 300;
+  source.config.init = "/not/there";
+  source.config.resume = source.config.out = source.dir / "run";
+  EXPECT_EQ(initial_tokenizer_for_text(source.config)->hash(), own.hash());
+}
+
+}  // namespace
+}  // namespace mezzo::train
