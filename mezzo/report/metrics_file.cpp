@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "mezzo/base/atomic_file.h"
@@ -113,16 +114,16 @@ void MetricsFile::on_end(const Summary&) { file_.append(); }
 
 // The file is cut, not written anew: that takes no room on a full disk.
 void MetricsFile::write_row(const std::string& json) {
-  std::string row = json + '\n';
+  const char* ends_line = "";  // where the last one was cut off
   if (!has_begun_) {
     const std::string text = read_file(path_);
     const size_t end = end_of_rows_up_to(start_step_, text, path_.string());
-    if (end > 0 && text[end - 1] != '\n') row.insert(0, "\n");
+    if (end > 0 && text[end - 1] != '\n') ends_line = "\n";
     std::filesystem::resize_file(path_, end);
     file_ = AppendedFile(path_);
     has_begun_ = true;
   }
-  file_.append(row);
+  file_.append(fmt::format("{}{}\n", ends_line, json));
 }
 
 }  // namespace mezzo::report
