@@ -523,7 +523,8 @@ TEST(Trainer, ACheckpointOfSplitWeightsIsNotThePeak) {
   run.config.steps = 2;
   Heard heard;
   Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
-  EXPECT_EQ(trainer.run(kNeverStop).peak_tensor_bytes, heard.steps.back().peak_tensor_bytes);
+  const report::Summary summary = trainer.run(kNeverStop);
+  EXPECT_EQ(summary.peak_tensor_bytes, heard.steps.back().peak_tensor_bytes);
 }
 
 /// Needs memory after each evaluation.
