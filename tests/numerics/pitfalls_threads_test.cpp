@@ -2,8 +2,8 @@
 // beginning and the end of a recording.
 
 #include <atomic>
-#include <chrono>
 #include <barrier>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
