@@ -9,33 +9,9 @@
 #include "mezzo/amp/cast_table.h"
 #include "mezzo/amp/op_names.h"
 #include "mezzo/base/check.h"
+#include "mezzo/base/ivalue_tensors.h"
 
 namespace mezzo {
-namespace {
-
-/// f(tensor) for every defined tensor in the argument; f may replace it.
-template <class F>
-void for_each_tensor(c10::IValue& argument, const F& f) {
-  if (argument.isTensor()) {
-    at::Tensor tensor = std::move(argument).toTensor();
-    if (tensor.defined()) f(tensor);
-    argument = std::move(tensor);
-  } else if (argument.isTensorList()) {
-    std::vector<at::Tensor> tensors = argument.toTensorVector();
-    for (at::Tensor& tensor : tensors) f(tensor);
-    argument = std::move(tensors);
-  } else if (argument.isOptionalTensorList()) {
-    c10::List<std::optional<at::Tensor>> tensors = argument.toOptionalTensorList().copy();
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      std::optional<at::Tensor> tensor = tensors.get(i);
-      if (tensor.has_value() && tensor->defined()) f(*tensor);
-      tensors.set(i, tensor);
-    }
-    argument = std::move(tensors);
-  }
-}
-
-}  // namespace
 
 OpCasts::OpCasts(const c10::OperatorHandle& handle, std::string op, c10::DeviceType device)
     : handle_(handle),
@@ -85,6 +61,7 @@ void OpCasts::call(CastRule rule, torch::jit::Stack* stack) const {
       MEZZO_INTERNAL_CHECK(rule != CastRule::kPass);
   }
   handle_.callBoxed(stack);
+  if (updated.empty()) return;
   const at::NoGradGuard no_grad;
   for (const Updated& of : updated) of.statistics.copy_(of.cast);
 }
@@ -105,10 +82,11 @@ std::vector<OpCasts::Updated> OpCasts::cast_arguments(at::ScalarType dtype,
   std::vector<Updated> updated;
   for (size_t i = 0; i < argument_count_; ++i) {
     if (!is_cast_[i]) continue;
-    for_each_tensor(stack[stack.size() - argument_count_ + i], [&](at::Tensor& tensor) {
-      const at::Tensor cast = cast_for_autocast(tensor, dtype, device_);
+    c10::IValue& argument = stack[stack.size() - argument_count_ + i];
+    argument = map_tensors(std::move(argument), [&](const at::Tensor& tensor) {
+      at::Tensor cast = cast_for_autocast(tensor, dtype, device_);
       if (updates && is_statistics_[i] && !cast.is_same(tensor)) updated.push_back({tensor, cast});
-      tensor = cast;
+      return cast;
     });
   }
   return updated;
@@ -118,14 +96,12 @@ std::vector<OpCasts::Updated> OpCasts::cast_arguments(at::ScalarType dtype,
 // promote refuses.
 at::ScalarType OpCasts::widest(const torch::jit::Stack& stack) const {
   std::optional<at::ScalarType> dtype;
-  for (size_t i = stack.size() - argument_count_; i < stack.size(); ++i) {
-    c10::IValue argument = stack[i];
-    for_each_tensor(argument, [&](at::Tensor& tensor) {
-      if (!at::autocast::is_eligible(tensor, device_)) return;
-      dtype =
-          !dtype.has_value() || *dtype == tensor.scalar_type() ? tensor.scalar_type() : at::kFloat;
-    });
-  }
+  const auto arguments = c10::ArrayRef<c10::IValue>(stack).slice(stack.size() - argument_count_);
+  for_each_tensor(arguments, [&](size_t, const at::Tensor& tensor) {
+    if (!at::autocast::is_eligible(tensor, device_)) return;
+    dtype =
+        !dtype.has_value() || *dtype == tensor.scalar_type() ? tensor.scalar_type() : at::kFloat;
+  });
   return dtype.value_or(at::kFloat);
 }
 

@@ -21,7 +21,9 @@ void for_each_tensor(c10::ArrayRef<c10::IValue> values, const Visit& visit) {
     if (value.isTensor()) {
       if (value.toTensor().defined()) visit(i, value.toTensor());
     } else if (value.isTensorList()) {
-      for (const at::Tensor& tensor : value.toTensorVector()) visit(i, tensor);
+      for (const at::Tensor& tensor : value.toTensorVector()) {
+        if (tensor.defined()) visit(i, tensor);
+      }
     } else if (value.isOptionalTensorList()) {
       for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
         if (tensor.has_value() && tensor->defined()) visit(i, *tensor);
