@@ -140,13 +140,6 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   });
 }
 
-Checkpoint load_checkpoint(const fs::path& folder) {
-  Checkpoint checkpoint = load_run_state(folder);
-  checkpoint.model = load_model_tensors(folder);
-  checkpoint.optimizer = load_optimizer_tensors(folder);
-  return checkpoint;
-}
-
 Checkpoint load_run_state(const fs::path& folder) {
   return loaded(folder, [](const CheckedFolder& files) {
     Checkpoint checkpoint;

@@ -39,12 +39,9 @@ struct Checkpoint {
 /// Error, naming the path and the reason.
 void save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 
-/// Throws Error that names the file if any is missing, truncated, altered, or of another format,
-/// and the run's checkpoint before, if it has one.
-Checkpoint load_checkpoint(const std::filesystem::path& folder);
-
-/// The same in parts, for whom all of it at once is too much: all but the weights and the
-/// optimizer's state, whose files are checked, too; then each of the two.
+/// All but the weights and the optimizer's state, whose files are checked, too; then each of these
+/// two: at once they may be too much. Throw Error that names the file if any is missing, truncated,
+/// altered, or of another format, and the run's checkpoint before, if it has one.
 Checkpoint load_run_state(const std::filesystem::path& folder);
 TensorMap load_model_tensors(const std::filesystem::path& folder);
 TensorMap load_optimizer_tensors(const std::filesystem::path& folder);

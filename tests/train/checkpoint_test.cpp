@@ -15,6 +15,7 @@
 #include "mezzo/kernels/adamw/split_weights.h"
 #include "mezzo/report/json_number.h"
 #include "tests/testing.h"
+#include "tests/train/load_checkpoint.h"
 
 namespace mezzo::train {
 namespace {

@@ -13,6 +13,7 @@
 #include "mezzo/base/memory.h"
 #include "tests/devices.h"
 #include "tests/testing.h"
+#include "tests/train/load_checkpoint.h"
 
 namespace mezzo::train {
 namespace {

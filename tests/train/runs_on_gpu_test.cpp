@@ -6,6 +6,7 @@
 #include "mezzo/train/fit.h"
 #include "mezzo/train/trainer.h"
 #include "tests/testing.h"
+#include "tests/train/load_checkpoint.h"
 #include "tests/train/tiny_run.h"
 
 namespace mezzo::train {

@@ -17,6 +17,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/numerics/range_probe.h"
 #include "tests/testing.h"
+#include "tests/train/load_checkpoint.h"
 #include "tests/train/tiny_run.h"
 
 namespace mezzo::train {
