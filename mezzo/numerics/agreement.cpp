@@ -58,11 +58,6 @@ bool is_another(const at::Tensor& a, const at::Tensor& b, double factor = 1.0) {
   return is_finite(a) && is_finite(b) && relative_distance(a, b, factor) > kGradientsDiffer;
 }
 
-double share_of_zeros(const at::Tensor& grad) {
-  const kernels::TensorStats stats = kernels::tensor_stats(numbers_of(grad));
-  return static_cast<double>(stats.zeros) / static_cast<double>(std::max<int64_t>(1, stats.numel));
-}
-
 }  // namespace
 
 bool losses_agree(const Replay& step, const Replay& reference) {
@@ -94,8 +89,10 @@ bool moved_otherwise(const Replay& step, const Replay& reference,
 bool loses_gradients(const Replay& step, const Replay& reference) {
   for (size_t i = 0; i < step.grads.size() && i < reference.grads.size(); ++i) {
     if (!step.grads[i].defined() || !reference.grads[i].defined()) continue;
-    if (share_of_zeros(step.grads[i]) > 0.9 && share_of_zeros(reference.grads[i]) < 0.5)
-      return true;
+    const auto share = [](const at::Tensor& grad) {
+      return share_of_zeros(kernels::tensor_stats(numbers_of(grad)));
+    };
+    if (share(step.grads[i]) > 0.9 && share(reference.grads[i]) < 0.5) return true;
   }
   return false;
 }

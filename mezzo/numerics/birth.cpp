@@ -226,12 +226,6 @@ Birth examine_bad(const Call& call, const OpRecord& record) {
   return birth;
 }
 
-// Of the elements, 0 to 1.
-double share_of_zeros(const kernels::TensorStats& stats) {
-  return stats.numel == 0 ? 0.0
-                          : static_cast<double>(stats.zeros) / static_cast<double>(stats.numel);
-}
-
 constexpr double kNearlyAll = 0.9;
 constexpr double kFew = 0.5;
 constexpr double kUnmoved = 0.99;

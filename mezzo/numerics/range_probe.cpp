@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <exception>
 #include <mutex>
@@ -15,6 +14,7 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/base/ivalue_tensors.h"
 #include "mezzo/base/scope.h"
+#include "mezzo/base/stopwatch.h"
 #include "mezzo/numerics/birth.h"
 #include "mezzo/numerics/ledger.h"
 #include "mezzo/numerics/op_facts.h"
@@ -152,7 +152,7 @@ void RangeProbe::on_end(const at::RecordFunction& function, at::ObserverContext*
   auto* frame = static_cast<Frame*>(context);
   if (frame == nullptr) return;
   if (std::uncaught_exceptions() > frame->exceptions) return;  // the op threw
-  const auto begin = std::chrono::steady_clock::now();
+  const Stopwatch spent;
   const std::scoped_lock lock(mutex);
   RangeProbe* probe = active.load();
   if (probe == nullptr) return;
@@ -161,8 +161,7 @@ void RangeProbe::on_end(const at::RecordFunction& function, at::ObserverContext*
   } catch (const std::exception& error) {
     probe->failure_ = fmt::format("after {}: {}", frame->op.name, error.what());
   }
-  const auto spent = std::chrono::steady_clock::now() - begin;
-  probe->spent_ms_ += std::chrono::duration<double, std::milli>(spent).count();
+  probe->spent_ms_ += spent.ms();
 }
 
 void RangeProbe::end(Frame& frame, const std::vector<c10::IValue>& results) {

@@ -27,6 +27,12 @@ inline Kinds kinds_of(const kernels::TensorStats& stats) {
                             (stats.negative_inf > 0 ? kNegativeInf : 0));
 }
 
+/// Of the elements, 0 to 1; 0 where there are none.
+inline double share_of_zeros(const kernels::TensorStats& stats) {
+  return stats.numel == 0 ? 0.0
+                          : static_cast<double>(stats.zeros) / static_cast<double>(stats.numel);
+}
+
 /// A tensor as an op found or left it.
 struct TensorFacts {
   const void* memory = nullptr;  // identity of its storage
