@@ -23,10 +23,10 @@ struct Problem {
 };
 
 template <class Optimizer>
-void expect_retries_until_it_fits() {
+void expect_retries_until_it_fits(int64_t hysteresis = 1) {
   Problem problem;
   Optimizer optimizer({problem.weight}, 0.125);
-  GradScaler scaler(at::kCPU, {.init_scale = 0x1p15});
+  GradScaler scaler(at::kCPU, {.init_scale = 0x1p15, .hysteresis = hysteresis});
   const RetryResult result = step_with_retry(
       scaler, optimizer, [&] { return problem.loss(); }, /*max_retries=*/8);
   EXPECT_TRUE(result.has_stepped);
@@ -84,17 +84,8 @@ TEST(StepWithRetry, DoesNotTryAStaticScaleTwice) {
 }
 
 TEST(StepWithRetry, NeverTriesTheSameScaleTwiceWhateverTheHysteresis) {
-  for (const int64_t hysteresis : {2, 100}) {
-    Problem problem;
-    torch::optim::SGD optimizer({problem.weight}, 0.125);
-    GradScaler scaler(at::kCPU, {.init_scale = 0x1p15, .hysteresis = hysteresis});
-    const RetryResult result = step_with_retry(
-        scaler, optimizer, [&] { return problem.loss(); }, /*max_retries=*/8);
-    EXPECT_TRUE(result.has_stepped);
-    EXPECT_EQ(result.retries, 3);
-    EXPECT_EQ(problem.forwards, 4);
-    EXPECT_EQ(scaler.get_scale(), 0x1p12);
-  }
+  for (const int64_t hysteresis : {2, 100})
+    expect_retries_until_it_fits<torch::optim::SGD>(hysteresis);
 }
 
 TEST(StepWithRetry, LeavesTheScaleOfTheLastAttemptToTheHysteresis) {
