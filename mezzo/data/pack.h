@@ -38,10 +38,9 @@ struct PackStatistics {
 
 /// Corpus -> tokenizer -> token file. A tokenizer.json that is there is used as it is; else that of
 /// the options, or one is trained on the documents that are not held out, and written there at the
-/// end. Every document
-/// ends with the end-of-text token. The same corpus and options give the same bytes for any number
-/// of threads. Memory: some batches of 8 MiB of text, and the largest document of each. Throws
-/// Error; no part of a file and no new tokenizer is then left.
+/// end. Every document ends with the end-of-text token. The same corpus and options give the same
+/// bytes for any number of threads. Memory: some batches of 8 MiB of text, and the largest document
+/// of each. Throws Error; no part of a file and no new tokenizer is then left.
 PackStatistics pack(const std::filesystem::path& corpus, const std::filesystem::path& tokenizer,
                     const std::filesystem::path& token_file, const PackOptions& options = {});
 

@@ -53,16 +53,16 @@ CheckpointWriter::CheckpointWriter(fs::path run_dir, int64_t keep,
                                    std::function<void(const std::string&)> note)
     : run_dir_(std::move(run_dir)), keep_(keep), note_(std::move(note)) {}
 
-CheckpointWriter::~CheckpointWriter() { has_failed(); }
+CheckpointWriter::~CheckpointWriter() { note_failure(); }
 
 void CheckpointWriter::write(const Checkpoint& checkpoint) {
-  has_failed();
+  note_failure();
   abandon_later_ones();
   put(checkpoint);
 }
 
 void CheckpointWriter::write_in_background(const Checkpoint& checkpoint) {
-  if (has_failed()) return write(checkpoint);  // what fails again is thrown at once
+  if (note_failure()) return write(checkpoint);  // what fails again is thrown at once
   abandon_later_ones();
   try {
     make_room(checkpoint);
@@ -122,8 +122,9 @@ void CheckpointWriter::wait() {
   if (in_flight_.valid()) in_flight_.get();
 }
 
-// An error of the write in flight is no reason to lose the next checkpoint, too.
-bool CheckpointWriter::has_failed() {
+// Waits, and says whether the write in flight has failed: that is no reason to lose the next
+// checkpoint, too.
+bool CheckpointWriter::note_failure() {
   try {
     wait();
     return false;

@@ -43,7 +43,7 @@ class CheckpointWriter {
   void wait();
 
  private:
-  bool has_failed();
+  bool note_failure();
   void abandon_later_ones();
   void make_room(const Checkpoint& checkpoint);
   void copy(const Checkpoint& checkpoint);

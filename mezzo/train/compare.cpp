@@ -75,8 +75,8 @@ class Member {
       write_file_atomically(with_suffix(".toml"), to_toml(config_));
       arguments = {"train", "--config", with_suffix(".toml").string(), "--paced"};
     }
-    fs::remove(folder_ /
-               report::kSummaryFile);  // of where it was interrupted: it is under way again
+    // Of where it was interrupted: it is under way again.
+    fs::remove(folder_ / report::kSummaryFile);
     fs::remove(with_suffix(".log"));
     worker_ = std::make_unique<Worker>(arguments, with_suffix(".log"));
     if (!worker_->wait_until_ready()) finish();
