@@ -115,7 +115,7 @@ void print_op_costs() {
 void print_step_costs() {
   constexpr int64_t kBatch = 8, kLength = 256;
   const mezzo::kernels::CpuKernels kernels;  // the same products for both
-  mezzo::models::GPT2 model(mezzo::models::gpt2_preset("nano"), /*seed=*/1);
+  mezzo::models::GPT2 model(mezzo::models::model_preset("nano"), /*seed=*/1);
   mezzo::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(3e-4));
   const at::Tensor tokens =
       at::randint(model->config().vocab_size, {kBatch, kLength + 1}, at::kLong);
@@ -151,7 +151,7 @@ std::vector<at::Tensor> each_like(const std::vector<at::Tensor>& params) {
 }
 
 void print_optimizer_costs() {
-  mezzo::models::GPT2Config config = mezzo::models::gpt2_preset("mini");
+  mezzo::models::ModelConfig config = mezzo::models::model_preset("mini");
   config.layers = 12;
   const at::NoGradGuard no_grad;
   const std::vector<at::Tensor> params = mezzo::models::GPT2(config, /*seed=*/1)->parameters();

@@ -29,7 +29,7 @@
 #include "mezzo/kernels/residual_norm/residual_norm.h"
 #include "mezzo/kernels/rope/rope.h"
 #include "mezzo/kernels/sum_of_rows/sum_of_rows.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 
 namespace {
 
@@ -86,7 +86,7 @@ double memory_limit() {
 /// All pieces of one step of `config` on B sequences of T tokens.
 class Step {
  public:
-  Step(const mezzo::models::GPT2Config& config, int64_t B, int64_t T, at::ScalarType dtype)
+  Step(const mezzo::models::ModelConfig& config, int64_t B, int64_t T, at::ScalarType dtype)
       : config_(config), B_(B), T_(T), N_(B * T), C_(config.width), dtype_(dtype) {
     const int64_t V = config.vocab_size;
     product("qkv", C_, 3 * C_);
@@ -215,7 +215,7 @@ class Step {
         [p] { kernels::adamw_({p}); });
   }
 
-  mezzo::models::GPT2Config config_;
+  mezzo::models::ModelConfig config_;
   int64_t B_, T_, N_, C_;
   at::ScalarType dtype_;
   std::vector<Piece> pieces_;
@@ -263,6 +263,6 @@ int main(int argc, char** argv) {
       "%.1f GB/s\n\n",
       model.c_str(), std::string(type).c_str(), at::get_num_threads(), limits.gflops,
       limits.gbytes);
-  Step step(mezzo::models::gpt2_preset(model), B, T, dtype);
+  Step step(mezzo::models::model_preset(model), B, T, dtype);
   print_pieces(step.pieces(), limits);
 }

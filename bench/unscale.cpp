@@ -24,7 +24,7 @@ double ms_of(const mezzo::bench::Work& work) { return 1e3 * mezzo::bench::second
 
 std::vector<at::Tensor> gradients_of(const std::string& model, at::ScalarType dtype) {
   std::vector<at::Tensor> grads;
-  const mezzo::models::GPT2 net(mezzo::models::gpt2_preset(model), /*seed=*/1);
+  const mezzo::models::GPT2 net(mezzo::models::model_preset(model), /*seed=*/1);
   for (const at::Tensor& parameter : net->parameters())
     grads.push_back(at::randn_like(parameter).to(dtype));
   return grads;

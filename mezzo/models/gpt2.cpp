@@ -31,12 +31,12 @@
 namespace mezzo::models {
 namespace {
 
-GPT2Config validated(const GPT2Config& config) {
+ModelConfig validated(const ModelConfig& config) {
   validate(config);
   return config;
 }
 
-void check_tokens(std::string_view where, const at::Tensor& tokens, const GPT2Config& config) {
+void check_tokens(std::string_view where, const at::Tensor& tokens, const ModelConfig& config) {
   MEZZO_CHECK(tokens.defined() && tokens.dim() == 2, where,
               "tokens must have the shape [B, T], but have [{}]",
               fmt::join(tokens.defined() ? tokens.sizes() : at::IntArrayRef{}, ", "));
@@ -83,7 +83,7 @@ Recompute recompute_level(std::string_view name) {
                                   name);
 }
 
-std::string fp8_refusal(const GPT2Config& config, at::Device device) {
+std::string fp8_refusal(const ModelConfig& config, at::Device device) {
   if (config.layers < 3)
     return fmt::format(
         "FP8 is for the blocks between the first and the last, and needs 3 layers or more, but "
@@ -100,7 +100,7 @@ std::string fp8_refusal(const GPT2Config& config, at::Device device) {
       refusal);
 }
 
-CausalSelfAttentionImpl::CausalSelfAttentionImpl(const GPT2Config& config)
+CausalSelfAttentionImpl::CausalSelfAttentionImpl(const ModelConfig& config)
     : heads_(config.heads), dropout_(config.dropout) {
   c_attn = register_module("c_attn", Linear(config.width, 3 * config.width, config.bias));
   c_proj = register_module("c_proj", Linear(config.width, config.width, config.bias));
@@ -124,7 +124,7 @@ at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv, const BlockOp
   return c_proj(y.transpose(1, 2).reshape({B, T, C}));
 }
 
-MLPImpl::MLPImpl(const GPT2Config& config) {
+MLPImpl::MLPImpl(const ModelConfig& config) {
   c_fc = register_module("c_fc", Linear(config.width, 4 * config.width, config.bias));
   c_proj = register_module("c_proj", Linear(4 * config.width, config.width, config.bias));
 }
@@ -138,7 +138,7 @@ at::Tensor MLPImpl::forward(const at::Tensor& hidden, const BlockOps& ops) {
   return kernels::gelu_linear(hidden, c_proj->weight, optional(c_proj->bias), ops.recomputes);
 }
 
-BlockImpl::BlockImpl(const GPT2Config& config) : dropout_(config.dropout) {
+BlockImpl::BlockImpl(const ModelConfig& config) : dropout_(config.dropout) {
   ln_1 = register_module("ln_1", LayerNorm(config.width, config.bias));
   attn = register_module("attn", CausalSelfAttention(config));
   ln_2 = register_module("ln_2", LayerNorm(config.width, config.bias));
@@ -152,7 +152,7 @@ Residual BlockImpl::forward(const Residual& in) {
   return {out, at::dropout(mlp(hidden, ops), dropout_, is_training())};
 }
 
-GPT2Impl::GPT2Impl(const GPT2Config& config, uint64_t seed) : config_(validated(config)) {
+GPT2Impl::GPT2Impl(const ModelConfig& config, uint64_t seed) : config_(validated(config)) {
   wte = register_module("wte", Embedding(config.vocab_size, config.width));
   wpe = register_module("wpe", Embedding(config.context, config.width));
   h = register_module("h", torch::nn::ModuleList());

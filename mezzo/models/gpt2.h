@@ -15,7 +15,7 @@
 #include <torch/nn/pimpl.h>
 
 #include "mezzo/kernels/fp8/recipe.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 #include "mezzo/models/layers.h"
 
 namespace mezzo::models {
@@ -33,7 +33,7 @@ Recompute recompute_level(std::string_view name);
 
 /// Why no layer of a model of this shape multiplies in FP8 on this device; empty if some do
 /// (GPT2::set_fp8()).
-std::string fp8_refusal(const GPT2Config& config, at::Device device);
+std::string fp8_refusal(const ModelConfig& config, at::Device device);
 
 /// How a block runs: as fused ops (mezzo/kernels/fused_linear/) or as libtorch's, one by one.
 struct BlockOps {
@@ -51,7 +51,7 @@ struct Residual {
 /// Each position attends to itself and those before it, in `heads` parallel heads.
 class CausalSelfAttentionImpl : public torch::nn::Module {
  public:
-  explicit CausalSelfAttentionImpl(const GPT2Config& config);
+  explicit CausalSelfAttentionImpl(const ModelConfig& config);
   /// qkv [B, T, 3C], what c_attn gives -> [B, T, C]
   at::Tensor forward(const at::Tensor& qkv, const BlockOps& ops);
 
@@ -67,7 +67,7 @@ TORCH_MODULE(CausalSelfAttention);
 /// C -> 4C -> GELU (tanh approximation, GPT-2's) -> C at each position.
 class MLPImpl : public torch::nn::Module {
  public:
-  explicit MLPImpl(const GPT2Config& config);
+  explicit MLPImpl(const ModelConfig& config);
   /// hidden [B, T, 4C], what c_fc gives -> [B, T, C]
   at::Tensor forward(const at::Tensor& hidden, const BlockOps& ops);
 
@@ -79,7 +79,7 @@ TORCH_MODULE(MLP);
 /// x + attn(ln_1(x)), then that + mlp(ln_2(that)).
 class BlockImpl : public torch::nn::Module {
  public:
-  explicit BlockImpl(const GPT2Config& config);
+  explicit BlockImpl(const ModelConfig& config);
   Residual forward(const Residual& in);
 
   LayerNorm ln_1{nullptr};
@@ -107,7 +107,7 @@ class GPT2Impl : public torch::nn::Module {
  public:
   /// Weights on the CPU in the default dtype, drawn from `seed` alone: the same in every program,
   /// and no other generator moves. Throws UsageError if the configuration cannot be built.
-  explicit GPT2Impl(const GPT2Config& config, uint64_t seed = 0);
+  explicit GPT2Impl(const ModelConfig& config, uint64_t seed = 0);
 
   /// Fills all parameters anew: normal(0, 0.02) for matrices, 0.02 / sqrt(2 layers) for those that
   /// end a residual branch (c_proj), 0 for biases, 1 for norms.
@@ -147,7 +147,7 @@ class GPT2Impl : public torch::nn::Module {
   /// good if all are. Throws Error for a caster that this model does not have, or another length.
   void set_fp8_histories(const std::map<std::string, at::Tensor>& histories);
 
-  const GPT2Config& config() const { return config_; }
+  const ModelConfig& config() const { return config_; }
 
   Embedding wte{nullptr};  // tokens
   Embedding wpe{nullptr};  // positions
@@ -161,7 +161,7 @@ class GPT2Impl : public torch::nn::Module {
   std::vector<std::pair<std::string, Linear>> inner_linears() const;
   std::map<std::string, kernels::Fp8Caster*> fp8_casters() const;
 
-  GPT2Config config_;
+  ModelConfig config_;
   bool is_fused_ = true;
   Checkpoint checkpoint_;  // of blocks; none: they are not checkpointed
 };

@@ -86,7 +86,7 @@ using Visit =
     std::function<void(const std::string& name, const std::vector<int64_t>& shape, Layout layout)>;
 
 // Not asked of a GPT2, which would have to be made for it.
-void for_each_parameter(const GPT2Config& config, const Visit& visit) {
+void for_each_parameter(const ModelConfig& config, const Visit& visit) {
   const int64_t C = config.width;
   const auto norm = [&](const std::string& name) {
     visit(name + ".weight", {C}, Layout::kSame);
@@ -156,10 +156,10 @@ void check_head_is_tied(Tensors& tensors, const at::Tensor& embedding, const std
 
 }  // namespace
 
-GPT2Config from_hf_config(std::string_view text, const std::string& where) {
+ModelConfig from_hf_config(std::string_view text, const std::string& where) {
   const Json json = parsed(text, where);
   check_is_gpt2(json, where);
-  GPT2Config config;
+  ModelConfig config;
   config.layers = size_of(json, "n_layer", where);
   config.heads = size_of(json, "n_head", where);
   config.width = size_of(json, "n_embd", where);
@@ -171,7 +171,7 @@ GPT2Config from_hf_config(std::string_view text, const std::string& where) {
   return config;
 }
 
-std::string to_hf_config(const GPT2Config& config, std::optional<int64_t> end_of_text) {
+std::string to_hf_config(const ModelConfig& config, std::optional<int64_t> end_of_text) {
   const Json end = end_of_text ? Json(*end_of_text) : Json(nullptr);
   Json json = {{"architectures", Json::array({"GPT2LMHeadModel"})},
                {"model_type", "gpt2"},
@@ -192,7 +192,7 @@ std::string to_hf_config(const GPT2Config& config, std::optional<int64_t> end_of
   return json.dump(2) + "\n";
 }
 
-Tensors from_hf_weights(Tensors tensors, const GPT2Config& config, const std::string& where) {
+Tensors from_hf_weights(Tensors tensors, const ModelConfig& config, const std::string& where) {
   Tensors rest = without_prefix_and_masks(std::move(tensors), where);
   Tensors weights;
   for_each_parameter(config, [&](const auto& name, const auto& shape, Layout layout) {
@@ -204,7 +204,7 @@ Tensors from_hf_weights(Tensors tensors, const GPT2Config& config, const std::st
   return weights;
 }
 
-Tensors to_hf_weights(const Tensors& weights, const GPT2Config& config) {
+Tensors to_hf_weights(const Tensors& weights, const ModelConfig& config) {
   Tensors tensors;
   for_each_parameter(config, [&](const auto& name, const auto& shape, Layout layout) {
     at::Tensor& tensor = tensors[std::string(kPrefix) + name];

@@ -8,7 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 
 namespace mezzo::models {
 
@@ -21,23 +21,23 @@ namespace mezzo::models {
 /// The shape that the text of a config.json describes, without dropout, which is no part of it.
 /// Throws UsageError for another sort of model or a variant that GPT2 does not compute, Error for
 /// what is no config.json; both name the file (`where`), the key, its value and what is accepted.
-GPT2Config from_hf_config(std::string_view json, const std::string& where);
+ModelConfig from_hf_config(std::string_view json, const std::string& where);
 
 /// The text of a config.json for a model of this shape. `end_of_text` is the token that begins and
 /// ends a text, if there is one.
-std::string to_hf_config(const GPT2Config& config, std::optional<int64_t> end_of_text);
+std::string to_hf_config(const ModelConfig& config, std::optional<int64_t> end_of_text);
 
 /// A GPT2's parameters, in fp32 and by name, from the tensors of a file of this shape (of
 /// from_hf_config). Masks that older files hold, and a head that equals the token embedding, are
 /// left out. Throws Error, naming the file (`where`) and the tensor, for one that is missing or of
 /// another shape or type, for one that the model has no place for, and for a head of its own.
 std::map<std::string, at::Tensor> from_hf_weights(std::map<std::string, at::Tensor> tensors,
-                                                  const GPT2Config& config,
+                                                  const ModelConfig& config,
                                                   const std::string& where);
 
 /// The tensors of a file, in fp32, from a GPT2's parameters. A model without biases gets zeros,
 /// which compute the same. Throws Error for a parameter that is missing or of another shape.
 std::map<std::string, at::Tensor> to_hf_weights(const std::map<std::string, at::Tensor>& weights,
-                                                const GPT2Config& config);
+                                                const ModelConfig& config);
 
 }  // namespace mezzo::models

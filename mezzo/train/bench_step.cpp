@@ -35,7 +35,7 @@ struct Shape {
 constexpr std::array<Shape, 3> kShapes = {{{"nano", 8, 256}, {"mini", 16, 256}, {"gpt2", 2, 512}}};
 
 Shape shape_of(const StepBenchOptions& options) {
-  Shape shape{options.model, 1, models::gpt2_preset(options.model).context};
+  Shape shape{options.model, 1, models::model_preset(options.model).context};
   for (const Shape& known : kShapes) {
     if (known.model == options.model) shape = known;
   }
@@ -46,7 +46,7 @@ Shape shape_of(const StepBenchOptions& options) {
 
 models::GPT2 model_of(const StepBenchOptions& options, const PrecisionMode& mode,
                       at::Device device) {
-  const models::GPT2Config config = models::gpt2_preset(options.model);
+  const models::ModelConfig config = models::model_preset(options.model);
   const Shape shape = shape_of(options);
   if (!options.budget.has_value())  // which ends it as soon as it needs more
     check_fits_machine(

@@ -11,7 +11,7 @@
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 #include "mezzo/train/child_process.h"
 #include "mezzo/train/step_size.h"
 
@@ -57,7 +57,7 @@ class Tries {
   }
 
   double least_bytes_of(const std::string& model) const {
-    const models::GPT2Config config = models::gpt2_preset(model);
+    const models::ModelConfig config = models::model_preset(model);
     return least_bytes({config, 1, config.context, run_.accumulate, run_.release_gradients},
                        precision_mode(run_.precision));
   }
@@ -73,7 +73,7 @@ class Tries {
         fmt::format("--model={}", model),
         fmt::format("--precision={}", run_.precision),
         fmt::format("--batch={}", batch),
-        fmt::format("--length={}", models::gpt2_preset(model).context),
+        fmt::format("--length={}", models::model_preset(model).context),
         fmt::format("--accumulate={}", run_.accumulate),
         fmt::format("--recompute={}", run_.recompute),
         fmt::format("--fp8-scaling={}", run_.fp8_scaling),
@@ -88,7 +88,7 @@ class Tries {
 };
 
 void set_largest_model(report::Capacity::Row& row, const Tries& tries, int64_t budget) {
-  std::vector<std::string> names = models::gpt2_preset_names();
+  std::vector<std::string> names = models::model_preset_names();
   std::reverse(names.begin(), names.end());
   for (const std::string& name : names) {
     if (tries.least_bytes_of(name) > static_cast<double>(budget)) continue;

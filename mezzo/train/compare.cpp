@@ -187,7 +187,7 @@ class Comparing {
         facts.config.emplace_back(name, value);
     }
     facts.model = config_.run.model;
-    const models::GPT2Config model = model_config(config_.run);
+    const models::ModelConfig model = model_config(config_.run);
     facts.parameters = models::parameter_count(model);
     facts.tokens_per_step = config_.run.batch * config_.run.accumulate * model.context;
     facts.is_interleaved = config_.is_interleaved;
@@ -216,7 +216,7 @@ void check_same(const fs::path& file, const std::string& now) {
 // A run would be refused as well, but only when it is begun.
 void check_fp8(const RunConfig& run, const PrecisionMode& mode) {
   if (!mode.fp8_products) return;
-  const models::GPT2Config shape = model_config(run);
+  const models::ModelConfig shape = model_config(run);
   fp8_scaling_for(mode, run.fp8_scaling, shape, run.batch * shape.context,
                   ready_device(run.device));
 }

@@ -1,7 +1,7 @@
 #include "mezzo/train/export_model.h"
 
 #include "mezzo/base/check.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 #include "mezzo/train/hf_folder.h"
 #include "mezzo/train/run_parts.h"
 #include "mezzo/train/stored_model.h"
@@ -16,7 +16,7 @@ Exported export_model(const fs::path& place, const fs::path& out_given) {
   const bool is_free = !fs::exists(out) || (fs::is_directory(out) && fs::is_empty(out));
   MEZZO_CHECK_USAGE(is_free, "export", "--out {} must be a new or an empty folder, but {}",
                     out.string(), fs::is_directory(out) ? "holds files" : "is a file");
-  const models::GPT2Config shape = model_config(model.config);
+  const models::ModelConfig shape = model_config(model.config);
   const std::optional<data::Tokenizer> tokenizer = load_tokenizer(model);
   save_hf_folder(out, shape, load_weights(model, at::kFloat), tokenizer);
   return {models::parameter_count(shape), tokenizer.has_value()};

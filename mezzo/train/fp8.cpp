@@ -32,7 +32,7 @@ std::optional<kernels::Fp8Scaling> fp8_scaling_of(const PrecisionMode& mode,
 
 std::optional<kernels::Fp8Scaling> fp8_scaling_for(const PrecisionMode& mode,
                                                    std::string_view scaling,
-                                                   const models::GPT2Config& shape, int64_t rows,
+                                                   const models::ModelConfig& shape, int64_t rows,
                                                    at::Device device) {
   const std::optional<kernels::Fp8Scaling> found = fp8_scaling_of(mode, scaling);
   if (!found.has_value()) return found;

@@ -10,7 +10,7 @@
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/kernels/fp8/recipe.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 
 namespace mezzo::train {
 
@@ -26,7 +26,7 @@ std::optional<kernels::Fp8Scaling> fp8_scaling_of(const PrecisionMode& mode,
 /// could be in FP8. rows: of a batch, its sequences x their length.
 std::optional<kernels::Fp8Scaling> fp8_scaling_for(const PrecisionMode& mode,
                                                    std::string_view scaling,
-                                                   const models::GPT2Config& shape, int64_t rows,
+                                                   const models::ModelConfig& shape, int64_t rows,
                                                    at::Device device);
 
 /// What is to be said of figures in this mode on this device: that it is emulated. Or empty.

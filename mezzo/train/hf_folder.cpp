@@ -69,9 +69,9 @@ TensorMap read_tensors(const fs::path& folder) {
 
 bool is_hf_folder(const fs::path& folder) { return fs::exists(folder / kConfig); }
 
-models::GPT2Config hf_shape(const fs::path& folder) {
+models::ModelConfig hf_shape(const fs::path& folder) {
   const fs::path config = folder / kConfig;
-  const models::GPT2Config shape = models::from_hf_config(read_file(config), config.string());
+  const models::ModelConfig shape = models::from_hf_config(read_file(config), config.string());
   check_has_weights(folder);
   return shape;
 }
@@ -80,7 +80,7 @@ TensorMap load_hf_weights(const fs::path& folder) {
   return models::from_hf_weights(read_tensors(folder), hf_shape(folder), folder.string());
 }
 
-void save_hf_folder(const fs::path& folder, const models::GPT2Config& config,
+void save_hf_folder(const fs::path& folder, const models::ModelConfig& config,
                     const TensorMap& weights, const std::optional<data::Tokenizer>& tokenizer) {
   const std::optional<int32_t> end = tokenizer ? tokenizer->end_of_text() : std::nullopt;
   // transformers reads no file that does not say what it was written for.

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "mezzo/data/tokenizer.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 #include "mezzo/train/checked_folder.h"  // TensorMap
 
 namespace mezzo::train {
@@ -17,7 +17,7 @@ bool is_hf_folder(const std::filesystem::path& folder);
 
 /// The model's shape, without dropout. Throws as models::from_hf_config does, and UsageError if
 /// there is no file of weights that load_hf_weights reads.
-models::GPT2Config hf_shape(const std::filesystem::path& folder);
+models::ModelConfig hf_shape(const std::filesystem::path& folder);
 
 /// The weights by parameter name, in fp32. Throws Error, naming file and tensor, as
 /// models::from_hf_weights and load_safetensors do.
@@ -26,7 +26,7 @@ TensorMap load_hf_weights(const std::filesystem::path& folder);
 /// Makes `folder`, which must not exist or be empty, with a model's weights (by parameter name) in
 /// fp32, and the tokenizer, if there is one, whose end-of-text token config.json then names. A
 /// crash at any instant leaves no half folder. Throws Error, naming the path and the reason.
-void save_hf_folder(const std::filesystem::path& folder, const models::GPT2Config& config,
+void save_hf_folder(const std::filesystem::path& folder, const models::ModelConfig& config,
                     const TensorMap& weights, const std::optional<data::Tokenizer>& tokenizer);
 
 }  // namespace mezzo::train

@@ -22,8 +22,8 @@ void check_same(const char* name, const std::optional<T>& given, const T& own,
                     init, *given);
 }
 
-void check_named_model(const RunConfig& config, const models::GPT2Config& own) {
-  const models::GPT2Config named = model_config(config);
+void check_named_model(const RunConfig& config, const models::ModelConfig& own) {
+  const models::ModelConfig named = model_config(config);
   MEZZO_CHECK_USAGE(
       named.layers == own.layers && named.heads == own.heads && named.width == own.width, "config",
       "model must be left out where init gives its shape, {} layers, {} heads and width {} in {}, "
@@ -40,7 +40,7 @@ bool starts_from_init(const RunConfig& config) {
 
 void take_initial_shape(RunConfig& config, bool names_model) {
   const StoredModel source = find_model(config.init);
-  const models::GPT2Config own = model_config(source.config);
+  const models::ModelConfig own = model_config(source.config);
   check_same("layers", config.layers, own.layers, config.init);
   check_same("heads", config.heads, own.heads, config.init);
   check_same("width", config.width, own.width, config.init);

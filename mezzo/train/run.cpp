@@ -113,7 +113,7 @@ fs::path cache_folder() {
 
 RunData open_data(const RunConfig& config, const DataProgress& progress) {
   const fs::path path = config.data.empty() ? default_corpus() : fs::path(config.data);
-  const models::GPT2Config model = model_config(config);
+  const models::ModelConfig model = model_config(config);
   if (data::is_token_data(path)) {
     data::TokenFile tokens = data::TokenFile::open(
         path, {.vocab_size = model.vocab_size, .min_held_out = model.context + 1});

@@ -13,7 +13,7 @@
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/nearest.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 #include "mezzo/train/fp8.h"
 
 namespace mezzo::train {
@@ -116,7 +116,7 @@ std::vector<Option> make_options() {
   const std::string preset = "the preset's";
   // clang-format off: one option, one entry, read as a table
   return {
-      {model, "model", &C::model, "size preset", "", one_of(models::gpt2_preset_names())},
+      {model, "model", &C::model, "size preset", "", one_of(models::model_preset_names())},
       {model, "context", &C::context, "tokens a prediction can look back on", preset,
        whole(1, kMaxSize)},
       {model, "layers", &C::layers, "transformer blocks", preset, whole(1, kMaxSize)},

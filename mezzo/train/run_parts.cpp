@@ -17,8 +17,8 @@ constexpr int64_t kMaxRetries = 8;
 
 }  // namespace
 
-models::GPT2Config model_config(const RunConfig& config) {
-  models::GPT2Config shape = models::gpt2_preset(config.model);
+models::ModelConfig model_config(const RunConfig& config) {
+  models::ModelConfig shape = models::model_preset(config.model);
   shape.layers = config.layers.value_or(shape.layers);
   shape.heads = config.heads.value_or(shape.heads);
   shape.width = config.width.value_or(shape.width);
@@ -31,7 +31,7 @@ models::GPT2Config model_config(const RunConfig& config) {
 }
 
 void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
-  const models::GPT2Config shape = model_config(config);
+  const models::ModelConfig shape = model_config(config);
   check_fits_machine(
       {shape, config.batch, shape.context, config.accumulate, config.release_gradients}, mode,
       device);
@@ -39,7 +39,7 @@ void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Dev
 
 models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
   check_step_fits(config, mode, device);
-  const models::GPT2Config shape = model_config(config);
+  const models::ModelConfig shape = model_config(config);
   // First, as it takes a while to make a large model.
   const auto fp8 =
       fp8_scaling_for(mode, config.fp8_scaling, shape, config.batch * shape.context, device);

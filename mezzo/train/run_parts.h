@@ -14,7 +14,7 @@
 namespace mezzo::train {
 
 /// The model that a configuration names: the preset with the overrides applied.
-models::GPT2Config model_config(const RunConfig& config);
+models::ModelConfig model_config(const RunConfig& config);
 
 /// check_fits_machine() of the run's step.
 void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device);

@@ -11,7 +11,7 @@ namespace {
 constexpr double kBytesOfToken = 2 * 8;  // as input and as target
 
 // models::parameter_count() without biases and norms.
-double parameters_of(const models::GPT2Config& model) {
+double parameters_of(const models::ModelConfig& model) {
   const auto width = static_cast<double>(model.width);
   return (static_cast<double>(model.vocab_size) + static_cast<double>(model.context)) * width +
          12.0 * static_cast<double>(model.layers) * width * width;
@@ -33,7 +33,7 @@ double least_bytes(const StepSize& step, const PrecisionMode& mode) {
 }
 
 void check_fits_machine(const StepSize& step, const PrecisionMode& mode, c10::Device device) {
-  const models::GPT2Config& model = step.model;
+  const models::ModelConfig& model = step.model;
   const double need =
       device.is_cpu() ? least_bytes(step, mode) : parameters_of(model) * sizeof(float);
   const double there = memory_bytes();

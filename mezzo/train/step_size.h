@@ -5,13 +5,13 @@
 #include <c10/core/Device.h>
 
 #include "mezzo/amp/precision.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 
 namespace mezzo::train {
 
 /// What decides how much memory a training step takes.
 struct StepSize {
-  models::GPT2Config model;
+  models::ModelConfig model;
   int64_t batch = 1;
   int64_t length = 1;  // tokens of a sequence
   int64_t accumulate = 1;

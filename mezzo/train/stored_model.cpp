@@ -2,7 +2,7 @@
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
-#include "mezzo/models/gpt2_config.h"
+#include "mezzo/models/model_config.h"
 #include "mezzo/train/checkpoint.h"
 #include "mezzo/train/hf_folder.h"
 #include "mezzo/train/run_folder.h"
@@ -14,9 +14,9 @@ namespace {
 namespace fs = std::filesystem;
 
 // The preset of these blocks, whatever its context and vocabulary; the default one for others.
-std::string preset_like(const models::GPT2Config& shape) {
-  for (const std::string& name : models::gpt2_preset_names()) {
-    const models::GPT2Config preset = models::gpt2_preset(name);
+std::string preset_like(const models::ModelConfig& shape) {
+  for (const std::string& name : models::model_preset_names()) {
+    const models::ModelConfig preset = models::model_preset(name);
     if (preset.layers == shape.layers && preset.heads == shape.heads && preset.width == shape.width)
       return name;
   }
@@ -24,7 +24,7 @@ std::string preset_like(const models::GPT2Config& shape) {
 }
 
 StoredModel find_hf_model(const fs::path& folder) {
-  const models::GPT2Config shape = hf_shape(folder);
+  const models::ModelConfig shape = hf_shape(folder);
   RunConfig config;
   config.model = preset_like(shape);
   config.layers = shape.layers;

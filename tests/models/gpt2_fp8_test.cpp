@@ -28,7 +28,7 @@ using mezzo::testing::magnitude_of;
 constexpr int64_t kB = 2, kT = 16;
 const Fp8Scaling kCurrent{}, kDelayed{.is_delayed = true, .history = 4};
 
-GPT2Config small() {
+ModelConfig small() {
   return {.layers = 4, .heads = 2, .width = 32, .context = kT, .vocab_size = 64};
 }
 
@@ -209,7 +209,7 @@ TEST(GPT2Fp8, HistoriesBringAPassBackBitForBit) {
 // and nothing of its norms and GELU.
 TEST(GPT2Fp8, KeepsHardlyMoreThanBf16ForTheBackwardPass) {
   const TensorMemoryMeter meter;
-  GPT2 model(GPT2Config{.layers = 4, .heads = 4, .width = 64, .context = 64, .vocab_size = 64});
+  GPT2 model(ModelConfig{.layers = 4, .heads = 4, .width = 64, .context = 64, .vocab_size = 64});
   const at::Tensor zeros = at::zeros({8, 64}, at::kLong);
   const auto kept = [&] {
     const Autocast autocast(at::kCPU, at::kBFloat16, true, /*cache_enabled=*/false);
@@ -226,9 +226,9 @@ TEST(GPT2Fp8, KeepsHardlyMoreThanBf16ForTheBackwardPass) {
 }
 
 TEST(GPT2Fp8, IsRefusedWhereNoLayerCouldUseIt) {
-  GPT2 two(GPT2Config{.layers = 2, .heads = 2, .width = 32, .context = 16, .vocab_size = 64});
+  GPT2 two(ModelConfig{.layers = 2, .heads = 2, .width = 32, .context = 16, .vocab_size = 64});
   EXPECT_THROW_WITH(two->set_fp8(kCurrent), "needs 3 layers or more, but there are 2");
-  GPT2 narrow(GPT2Config{.layers = 3, .heads = 2, .width = 24, .context = 16, .vocab_size = 64});
+  GPT2 narrow(ModelConfig{.layers = 3, .heads = 2, .width = 24, .context = 16, .vocab_size = 64});
   EXPECT_THROW_WITH(narrow->set_fp8(kCurrent), "a width in multiples of 16, but it is 24");
   EXPECT_NO_THROW(two->set_fp8(std::nullopt));
 }

@@ -45,7 +45,7 @@ TEST(GPT2Fused, GivesLossAndGradientsOfTheOpsOneByOneInFp32) {
   const Pass fused = pass(model, std::nullopt);
   model->set_fused(false);
   const Pass plain = pass(model, std::nullopt);
-  const GPT2Config config = tiny_config();
+  const ModelConfig config = tiny_config();
   const int64_t B = tokens().size(0), T = tokens().size(1);
   EXPECT_CLOSE(fused.loss, plain.loss,
                2 * tolerance_for(at::kFloat, loss_length(config, B, T),
@@ -90,7 +90,7 @@ INSTANTIATE_TEST_SUITE_P(Modes, GPT2RecomputeIn,
 
 TEST(GPT2Recompute, EveryLevelKeepsLessThanTheOneBefore) {
   const TensorMemoryMeter meter;
-  GPT2 model(GPT2Config{.layers = 4, .heads = 4, .width = 64, .context = 64, .vocab_size = 64});
+  GPT2 model(ModelConfig{.layers = 4, .heads = 4, .width = 64, .context = 64, .vocab_size = 64});
   const at::Tensor zeros = at::zeros({4, 64}, at::kLong);
   std::vector<int64_t> kept;
   for (const Recompute level : {Recompute::kNone, Recompute::kElementwise, Recompute::kLayer}) {

@@ -16,7 +16,7 @@ using testing::magnitude_of;
 
 class GPT2Golden : public ::testing::TestWithParam<at::ScalarType> {
  protected:
-  const GPT2Config config = tiny_config();
+  const ModelConfig config = tiny_config();
   const at::Tensor tokens = tiny_golden("tokens")[0], targets = tiny_golden("targets")[0];
   const int64_t B = tokens.size(0), T = tokens.size(1);
   GPT2 model = tiny_gpt2(GetParam());

@@ -15,7 +15,7 @@ namespace {
 
 using testing::magnitude_of;
 
-GPT2Config small_config() {
+ModelConfig small_config() {
   return {.layers = 2, .heads = 4, .width = 64, .context = 8, .vocab_size = 128};
 }
 
@@ -173,7 +173,7 @@ TEST(GPT2, RefusesTokensOfAnotherShapeOrType) {
 }
 
 TEST(GPT2, RefusesAnInvalidConfiguration) {
-  EXPECT_THROW(GPT2(GPT2Config{.heads = 5}), UsageError);
+  EXPECT_THROW(GPT2(ModelConfig{.heads = 5}), UsageError);
 }
 
 }  // namespace

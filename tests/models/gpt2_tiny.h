@@ -10,7 +10,7 @@
 namespace mezzo::models {
 
 /// The model of golden/gpt2_tiny.safetensors (tests/reference/make_gpt2_goldens.py).
-inline GPT2Config tiny_config() {
+inline ModelConfig tiny_config() {
   return {.layers = 2, .heads = 2, .width = 32, .context = 16, .vocab_size = 64};
 }
 
@@ -34,7 +34,7 @@ inline GPT2 tiny_gpt2(at::ScalarType dtype) {
 
 /// The roundings between the tokens and a logit: each sum as long as its terms are many, each norm
 /// two sums, and 8 for the steps of a GELU or a softmax's exponential.
-inline int64_t forward_length(const GPT2Config& config, int64_t T) {
+inline int64_t forward_length(const ModelConfig& config, int64_t T) {
   const int64_t C = config.width, D = C / config.heads;
   const int64_t norm = 2 * C + 4;
   const int64_t attention = C + D + (T + 8) + T + C;
@@ -43,12 +43,12 @@ inline int64_t forward_length(const GPT2Config& config, int64_t T) {
 }
 
 /// And to the loss: the sum over the vocabulary, its logarithm, the mean over all positions.
-inline int64_t loss_length(const GPT2Config& config, int64_t B, int64_t T) {
+inline int64_t loss_length(const ModelConfig& config, int64_t B, int64_t T) {
   return forward_length(config, T) + config.vocab_size + 8 + B * T;
 }
 
 /// And to a gradient: backward is two products where forward is one, and a sum over positions.
-inline int64_t grad_length(const GPT2Config& config, int64_t B, int64_t T) {
+inline int64_t grad_length(const ModelConfig& config, int64_t B, int64_t T) {
   return loss_length(config, B, T) + 2 * forward_length(config, T) + B * T;
 }
 

@@ -27,7 +27,7 @@ const std::string kGolden = MEZZO_TEST_DATA "/hf_gpt2";
 std::string golden_config() { return testing::read_file(kGolden + "/config.json"); }
 Tensors golden_tensors() { return load_safetensors(kGolden + "/model.safetensors").tensors; }
 
-GPT2 with_weights(GPT2Config config, const Tensors& weights) {
+GPT2 with_weights(ModelConfig config, const Tensors& weights) {
   GPT2 model(config);
   const at::NoGradGuard no_grad;
   for (auto& parameter : model->named_parameters())
@@ -54,7 +54,7 @@ class HfGPT2Golden : public ::testing::TestWithParam<at::ScalarType> {};
 
 TEST_P(HfGPT2Golden, LogitsEqualThoseOfTransformers) {
   const Tensors golden = load_safetensors(kGolden + "/logits.safetensors").tensors;
-  const GPT2Config config = from_hf_config(golden_config(), "config.json");
+  const ModelConfig config = from_hf_config(golden_config(), "config.json");
   GPT2 model = with_weights(config, from_hf_weights(golden_tensors(), config, "golden"));
   model->to(GetParam());
   model->eval();
@@ -76,7 +76,7 @@ TEST(HfGPT2, AModelThatIsWrittenAndReadHasTheSameBits) {
 }
 
 TEST(HfGPT2, TheFilesTensorsAreThoseOfTransformers) {
-  const GPT2Config config = from_hf_config(golden_config(), "config.json");
+  const ModelConfig config = from_hf_config(golden_config(), "config.json");
   Tensors expected = golden_tensors();
   for (auto& [name, tensor] : expected) tensor = tensor.to(at::kFloat);
   expect_same_bits(to_hf_weights(from_hf_weights(golden_tensors(), config, "golden"), config),
@@ -84,7 +84,7 @@ TEST(HfGPT2, TheFilesTensorsAreThoseOfTransformers) {
 }
 
 TEST(HfGPT2, AModelWithoutBiasesIsWrittenWithZeros) {
-  GPT2Config config = tiny_config();
+  ModelConfig config = tiny_config();
   config.bias = false;
   GPT2 model(config, /*seed=*/3);
   const Tensors file = to_hf_weights(weights_of(model), config);
@@ -140,7 +140,7 @@ TEST(HfGPT2, AParameterThatIsNotThereCannotBeWritten) {
 }
 
 TEST(HfGPT2, TheShapeIsThatOfConfigJson) {
-  const GPT2Config config = from_hf_config(golden_config(), "config.json");
+  const ModelConfig config = from_hf_config(golden_config(), "config.json");
   EXPECT_EQ(config.layers, 2);
   EXPECT_EQ(config.heads, 2);
   EXPECT_EQ(config.width, 32);
@@ -151,10 +151,10 @@ TEST(HfGPT2, TheShapeIsThatOfConfigJson) {
 }
 
 TEST(HfGPT2, AConfigThatIsWrittenIsReadAsTheSameShape) {
-  const GPT2Config written{
+  const ModelConfig written{
       .layers = 3, .heads = 4, .width = 64, .context = 8, .vocab_size = 99, .dropout = 0.25};
   const std::string text = to_hf_config(written, /*end_of_text=*/7);
-  const GPT2Config read = from_hf_config(text, "config.json");
+  const ModelConfig read = from_hf_config(text, "config.json");
   EXPECT_EQ(
       std::tie(read.layers, read.heads, read.width, read.context, read.vocab_size),
       std::tie(written.layers, written.heads, written.width, written.context, written.vocab_size));

@@ -33,7 +33,7 @@ at::Device gpu() { return ready_device("cuda"); }
 constexpr int64_t kVocabulary = 128, kLength = 32;
 constexpr double kLr = 4e-3;
 
-models::GPT2Config config(int64_t layers) {
+models::ModelConfig config(int64_t layers) {
   return {.layers = layers, .heads = 4, .width = 64, .context = kLength, .vocab_size = kVocabulary};
 }
 

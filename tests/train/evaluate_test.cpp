@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kVocabulary = 32, kLength = 8;
 
 models::GPT2 model() {
-  return models::GPT2(models::GPT2Config{.layers = 1,
+  return models::GPT2(models::ModelConfig{.layers = 1,
                                          .heads = 2,
                                          .width = 16,
                                          .context = kLength,
@@ -100,7 +100,7 @@ TEST(Evaluate, LeavesTheModelInTheModeThatItWasInAlsoWhereItFails) {
 // Two of its sequences have 2^22 logits.
 TEST(Evaluate, IsTheSameInPiecesAndNeedsNoMoreMemoryThanThose) {
   models::GPT2 gpt(
-      models::GPT2Config{
+      models::ModelConfig{
           .layers = 1, .heads = 2, .width = 16, .context = 32, .vocab_size = 1 << 16},
       7);
   std::vector<Batch> whole(1), parts;

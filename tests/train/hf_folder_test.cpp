@@ -18,7 +18,7 @@ using mezzo::testing::read_file;
 using mezzo::testing::TempDir;
 using mezzo::testing::write_file;
 
-const models::GPT2Config kShape{
+const models::ModelConfig kShape{
     .layers = 1, .heads = 2, .width = 16, .context = 8, .vocab_size = 300};
 
 TensorMap some_weights() {
@@ -125,7 +125,7 @@ TEST(HfFolder, WithoutWeightsTheHintSaysHowToWriteThem) {
 
 TEST(HfFolder, AWrongTensorNamesTheFolder) {
   const TempDir dir;
-  models::GPT2Config other = kShape;
+  models::ModelConfig other = kShape;
   other.layers = 2;
   save_hf_folder(dir / "out", kShape, some_weights(), std::nullopt);
   write_file(dir / "out/config.json", models::to_hf_config(other, std::nullopt));

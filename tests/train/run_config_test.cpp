@@ -371,7 +371,7 @@ TEST(RunConfig, TheHelpShowsEveryOptionWithItsDefault) {
 // The words stand in the table, and where they are understood.
 TEST(RunConfig, EachWordThatAnOptionTakesIsUnderstood) {
   const auto words = [](const char* name) { return find_option(name)->check.choices; };
-  for (const std::string& word : words("model")) EXPECT_NO_THROW(models::gpt2_preset(word));
+  for (const std::string& word : words("model")) EXPECT_NO_THROW(models::model_preset(word));
   for (const std::string& word : words("precision")) EXPECT_NO_THROW(precision_mode(word));
   for (const std::string& word : words("recompute")) EXPECT_NO_THROW(models::recompute_level(word));
   for (const std::string& word : words("schedule")) EXPECT_NO_THROW(optim::schedule_kind(word));

@@ -30,7 +30,7 @@ TEST(StepSize, NoStepTakesLess) {
       run.config.steps = 2;
       report::Sinks sinks;
       Trainer trainer(run.config, dir / "run", run.tokens, sinks);
-      const models::GPT2Config& model = trainer.model()->config();
+      const models::ModelConfig& model = trainer.model()->config();
       EXPECT_LE(least_bytes({model, run.config.batch, model.context}, mode),
                 static_cast<double>(trainer.run(never).peak_tensor_bytes))
           << mode.name;
@@ -39,7 +39,7 @@ TEST(StepSize, NoStepTakesLess) {
 }
 
 TEST(StepSize, WhatTheMachineCannotHoldIsRefusedWithItsSizes) {
-  const StepSize gpt2{models::gpt2_preset("nano"), 8, 256};
+  const StepSize gpt2{models::model_preset("nano"), 8, 256};
   const PrecisionMode& mode = precision_mode("fp32");
   EXPECT_NO_THROW(check_fits_machine(gpt2, mode, at::kCPU));
   StepSize deep = gpt2, wide = gpt2, many = gpt2, accumulated = gpt2;

@@ -20,7 +20,7 @@
 namespace mezzo::train {
 namespace {
 
-models::GPT2Config tiny(const PrecisionMode& mode) {
+models::ModelConfig tiny(const PrecisionMode& mode) {
   // In FP8 are the layers between the first and the last.
   const int64_t layers = mode.fp8_products ? 3 : 1;
   return {.layers = layers, .heads = 2, .width = 16, .context = 8, .vocab_size = 32};
@@ -38,7 +38,7 @@ std::vector<Batch> batches(int64_t count) {
 
 struct Training {
   explicit Training(const char* precision, GradScalerOptions scaling = {}, StepOptions options = {},
-                    const std::optional<models::GPT2Config>& config = std::nullopt)
+                    const std::optional<models::ModelConfig>& config = std::nullopt)
       : mode(precision_mode(precision)),
         model(config.value_or(tiny(mode)), 7),
         optimizer(model, mode, optim::AdamWOptions()),
@@ -178,7 +178,7 @@ TEST(Step, PlantedInfIsSkippedAndTrainingGoesOn) {
 // and in bf16 another order is another rounding now and then: losses, means over 512 tokens, agree
 // as closely as the type does.
 TEST(Step, IsTheSameOnOneTwoAndFiveThreads) {
-  const models::GPT2Config config{
+  const models::ModelConfig config{
       .layers = 2, .heads = 4, .width = 128, .context = 128, .vocab_size = 512};
   const at::Tensor windows = at::arange(4 * 129).mul(7).remainder(512).view({4, 129});
   const Batch batch = {windows.narrow(1, 0, 128).contiguous(),
