@@ -51,9 +51,9 @@ int64_t padded(int64_t length, int64_t context, at::Device device) {
 
 /// logits [1, V] of the token after the last `context` of `text`, on the CPU and in the default
 /// dtype: probabilities in 16 bits would be coarser than the differences between them.
-at::Tensor next_logits(GPT2& model, const std::vector<int64_t>& text) {
+at::Tensor next_logits(LanguageModel& model, const std::vector<int64_t>& text) {
   const auto length = std::min<int64_t>(std::ssize(text), model->config().context);
-  const at::Device device = model->wte->weight.device();
+  const at::Device device = model->device();
   std::vector<int64_t> window(text.end() - length, text.end());
   window.resize(static_cast<size_t>(padded(length, model->config().context, device)));
   const auto features = model->features(at::tensor(window).unsqueeze(0).to(device));
@@ -80,7 +80,7 @@ int64_t draw(const at::Tensor& logits, const SampleOptions& options, at::Generat
 
 }  // namespace
 
-std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int64_t count,
+std::vector<int64_t> sample(LanguageModel model, const std::vector<int64_t>& prompt, int64_t count,
                             const SampleOptions& options,
                             const std::function<bool(int64_t id)>& on_token) {
   check_options(prompt, count, options, model->config().vocab_size);

@@ -4,7 +4,7 @@
 #include <functional>
 #include <vector>
 
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 
 namespace mezzo::models {
 
@@ -22,7 +22,7 @@ struct SampleOptions {
 /// mode is put back afterwards. Throws Error for an empty prompt, a prompt id outside the
 /// vocabulary, an option out of range, or logits that are not finite. Synchronises with the device
 /// at each token.
-std::vector<int64_t> sample(GPT2& model, const std::vector<int64_t>& prompt, int64_t count,
+std::vector<int64_t> sample(LanguageModel model, const std::vector<int64_t>& prompt, int64_t count,
                             const SampleOptions& options = {},
                             const std::function<bool(int64_t id)>& on_token = {});
 

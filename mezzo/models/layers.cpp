@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/rms_norm.h>
 
 #include "mezzo/kernels/fp8/linear.h"
 
@@ -40,6 +41,14 @@ LayerNormImpl::LayerNormImpl(int64_t width, bool has_bias) {
 
 at::Tensor LayerNormImpl::forward(const at::Tensor& x) {
   return at::layer_norm(x, weight.sizes(), weight, bias, kEps);
+}
+
+RMSNormImpl::RMSNormImpl(int64_t width, double eps) : eps(eps) {
+  weight = register_parameter("weight", at::empty({width}));
+}
+
+at::Tensor RMSNormImpl::forward(const at::Tensor& x) {
+  return at::rms_norm(x, weight.sizes(), weight, eps);
 }
 
 }  // namespace mezzo::models

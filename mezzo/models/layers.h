@@ -62,4 +62,17 @@ class LayerNormImpl : public torch::nn::Module {
 };
 TORCH_MODULE(LayerNorm);
 
+/// x / sqrt(mean(x^2) + eps) * weight over the last dimension. Parameter: weight [width].
+class RMSNormImpl : public torch::nn::Module {
+ public:
+  RMSNormImpl(int64_t width, double eps);
+
+  /// x [..., width] -> [..., width]
+  at::Tensor forward(const at::Tensor& x);
+
+  at::Tensor weight;
+  const double eps;
+};
+TORCH_MODULE(RMSNorm);
+
 }  // namespace mezzo::models

@@ -44,8 +44,8 @@ Shape shape_of(const StepBenchOptions& options) {
   return shape;
 }
 
-models::GPT2 model_of(const StepBenchOptions& options, const PrecisionMode& mode,
-                      at::Device device) {
+models::LanguageModel model_of(const StepBenchOptions& options, const PrecisionMode& mode,
+                               at::Device device) {
   const models::ModelConfig config = models::model_preset(options.model);
   const Shape shape = shape_of(options);
   if (!options.budget.has_value())  // which ends it as soon as it needs more
@@ -54,7 +54,7 @@ models::GPT2 model_of(const StepBenchOptions& options, const PrecisionMode& mode
         device);
   const auto fp8 =
       fp8_scaling_for(mode, options.fp8_scaling, config, shape.batch * shape.length, device);
-  models::GPT2 model(config, /*seed=*/1);
+  models::LanguageModel model = models::make_language_model(config, /*seed=*/1);
   model->to(device, mode.weights);
   model->set_recompute(models::recompute_level(options.recompute), mezzo::checkpoint);
   model->set_fp8(fp8);

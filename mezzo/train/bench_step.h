@@ -59,7 +59,7 @@ class BenchStep {
   int64_t batch_ = 0, length_ = 0;
   const PrecisionMode& mode_;
   const at::Device device_;
-  models::GPT2 model_;
+  models::LanguageModel model_;
   RunOptimizer optimizer_;
   GradScaler scaler_;
   std::unique_ptr<Step> step_;  // one of the two is there

@@ -87,10 +87,12 @@ class Tries {
   const std::atomic<bool>& stop_;
 };
 
-void set_largest_model(report::Capacity::Row& row, const Tries& tries, int64_t budget) {
+void set_largest_model(report::Capacity::Row& row, const Tries& tries, models::Family family,
+                       int64_t budget) {
   std::vector<std::string> names = models::model_preset_names();
   std::reverse(names.begin(), names.end());
   for (const std::string& name : names) {
+    if (models::model_preset(name).family != family) continue;
     if (tries.least_bytes_of(name) > static_cast<double>(budget)) continue;
     const std::optional<int64_t> peak = tries.peak_of(name, 1);
     if (!peak) continue;
@@ -170,7 +172,7 @@ std::optional<report::Capacity> find_capacity(const std::vector<std::string>& mo
     });
     row.largest_batch = batch.number;
     row.batch_peak_bytes = batch.peak_bytes;
-    set_largest_model(row, tries, budget);
+    set_largest_model(row, tries, models::model_preset(run.model).family, budget);
     if (stop) return std::nullopt;
     say(fmt::format("largest preset in {}: {}", mode,
                     row.largest_model.empty() ? "none" : row.largest_model));

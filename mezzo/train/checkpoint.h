@@ -29,7 +29,7 @@ struct Checkpoint {
   TensorMap model;      // by parameter name; of a split weight it may be the bf16 half alone
   TensorMap optimizer;  // as AdamW and CompactAdamW name their state
   TensorMap rng;        // generator state by device: "cpu", "cuda"
-  TensorMap fp8;        // GPT2::fp8_histories()
+  TensorMap fp8;        // LanguageModelImpl::fp8_histories()
 };
 
 /// `folder` (which must not exist) with model.safetensors, optimizer.safetensors, rng.safetensors,

@@ -252,13 +252,14 @@ void check_compare(const CompareConfig& config) {
                     "--memory can be held on a CPU only, but --device is {}", config.run.device);
   const RunConfig& run = config.run;
   const bool is_preset = !run.context && !run.layers && !run.heads && !run.width &&
-                         !run.vocab_size && !run.bias && !run.dropout && run.cast_rules.empty() &&
+                         !run.vocab_size && !run.bias && !run.kv_heads && !run.mlp_width &&
+                         !run.tied && !run.norm_eps && !run.rope_base && !run.rope_scaling &&
+                         !run.dropout && run.cast_rules.empty() &&
                          run.cast_policy == RunConfig().cast_policy;
   MEZZO_CHECK_USAGE(
       config.memory == 0 || is_preset, kWhere,
-      "--memory tries presets as they are, and cannot be given with --init, --context, "
-      "--layers, --heads, --width, --vocab-size, --bias, --dropout, --cast-policy or "
-      "--cast-rules");
+      "--memory tries presets as they are, and cannot be given with an option that changes the "
+      "model (--init, --layers, --dropout and their like), nor with --cast-policy or --cast-rules");
   if (!config.peers.empty()) check_peers(config.peers);
 }
 

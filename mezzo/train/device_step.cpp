@@ -46,7 +46,7 @@ std::string shape_of(const std::vector<Batch>& batches) {
 
 }  // namespace
 
-DeviceStep::DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
+DeviceStep::DeviceStep(models::LanguageModel model, RunOptimizer& optimizer, GradScaler& scaler,
                        const PrecisionMode& mode, double clip)
     : model_(model),
       optimizer_(optimizer),

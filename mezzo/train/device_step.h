@@ -10,7 +10,7 @@
 #include "mezzo/amp/gradient_facts.h"
 #include "mezzo/amp/precision.h"
 #include "mezzo/kernels/cuda/stream.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/run_optimizer.h"
 #include "mezzo/train/step.h"
@@ -26,7 +26,7 @@ namespace mezzo::train {
 class DeviceStep {
  public:
   /// clip: largest global gradient norm; 0: gradients are not clipped.
-  DeviceStep(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
+  DeviceStep(models::LanguageModel model, RunOptimizer& optimizer, GradScaler& scaler,
              const PrecisionMode& mode, double clip);
 
   /// Enqueues one optimizer step at the learning rate `lr` on the mean loss over `batches`, which
@@ -60,7 +60,7 @@ class DeviceStep {
   at::Tensor step_scaled();
   at::Tensor step_unscaled();
 
-  models::GPT2& model_;
+  models::LanguageModel model_;
   RunOptimizer& optimizer_;
   GradScaler& scaler_;
   const PrecisionMode& mode_;

@@ -24,7 +24,7 @@ void add_to(const at::Tensor& sums, const at::Tensor& logits, const at::Tensor& 
 
 }  // namespace
 
-Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,
+Evaluation evaluate(models::LanguageModel model, const PrecisionMode& mode,
                     const std::vector<Batch>& batches) {
   at::NoGradGuard no_grad;
   const models::EvalGuard eval(*model);

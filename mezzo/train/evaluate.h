@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "mezzo/amp/precision.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/train/batch.h"
 
 namespace mezzo::train {
@@ -16,7 +16,7 @@ struct Evaluation {
 /// The model on the batches, in the mode's dtypes, without gradients and without dropout; the
 /// model's training mode is put back afterwards. Moves no random generator. At least one batch; the
 /// device is waited for once, at the end.
-Evaluation evaluate(models::GPT2& model, const PrecisionMode& mode,
+Evaluation evaluate(models::LanguageModel model, const PrecisionMode& mode,
                     const std::vector<Batch>& batches);
 
 }  // namespace mezzo::train

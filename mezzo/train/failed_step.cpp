@@ -17,7 +17,7 @@ std::vector<numerics::NamedTensor> named_batches(const std::vector<Batch>& batch
   return named;
 }
 
-numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
+numerics::Patient patient_of(models::LanguageModel model, const FailedStep& failed,
                              const PrecisionMode& mode) {
   numerics::Patient patient;
   for (const auto& item : model->named_parameters())

@@ -5,7 +5,7 @@
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/random_state.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/numerics/doctor.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/checked_folder.h"
@@ -17,7 +17,7 @@ struct FailedStep {
   std::vector<Batch> batches;
   double scale = 1.0;  // of its loss
   RandomState random;
-  TensorMap fp8 = {};  // GPT2::fp8_histories()
+  TensorMap fp8 = {};  // LanguageModelImpl::fp8_histories()
   // Where it was finite until the optimizer stepped: that step, and what it remembers.
   std::function<void()> update = {};
   std::vector<at::Tensor> moments = {};
@@ -26,7 +26,7 @@ struct FailedStep {
 /// Forward and backward over the step's batches, as a step does them, each time with what FP8 casts
 /// remembered when it began, and the update, if the step has one; the model outlives the patient.
 /// One batch is named "tokens" and "targets", several "tokens.0" ...
-numerics::Patient patient_of(models::GPT2& model, const FailedStep& failed,
+numerics::Patient patient_of(models::LanguageModel model, const FailedStep& failed,
                              const PrecisionMode& mode);
 
 /// The batches' tensors by those names.

@@ -7,7 +7,7 @@
 
 namespace mezzo::train {
 
-at::Tensor forward_backward(models::GPT2& model, const PrecisionMode& mode,
+at::Tensor forward_backward(models::LanguageModel model, const PrecisionMode& mode,
                             const std::vector<Batch>& batches,
                             const std::function<void(const at::Tensor& loss)>& backward,
                             StepWatch* watch) {

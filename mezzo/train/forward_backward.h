@@ -6,7 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "mezzo/amp/precision.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/step_watch.h"
 
@@ -16,7 +16,7 @@ namespace mezzo::train {
 /// over `batches`, which backward() is to scale and differentiate. Leaves the gradients, summed, in
 /// the parameters; returns the mean loss, 0-dim fp32 on the model's device. Nothing is read on the
 /// host. watch: null, or who looks on.
-at::Tensor forward_backward(models::GPT2& model, const PrecisionMode& mode,
+at::Tensor forward_backward(models::LanguageModel model, const PrecisionMode& mode,
                             const std::vector<Batch>& batches,
                             const std::function<void(const at::Tensor& loss)>& backward,
                             StepWatch* watch = nullptr);

@@ -6,7 +6,7 @@
 
 #include "mezzo/base/check.h"
 #include "mezzo/kernels/fp8/linear.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 
 namespace mezzo::train {
 

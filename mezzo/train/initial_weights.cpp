@@ -3,6 +3,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"
+#include "mezzo/train/rope_scaling.h"
 #include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_parts.h"
 #include "mezzo/train/stored_model.h"
@@ -25,11 +26,13 @@ void check_same(const char* name, const std::optional<T>& given, const T& own,
 void check_named_model(const RunConfig& config, const models::ModelConfig& own) {
   const models::ModelConfig named = model_config(config);
   MEZZO_CHECK_USAGE(
-      named.layers == own.layers && named.heads == own.heads && named.width == own.width, "config",
-      "model must be left out where init gives its shape, {} layers, {} heads and width {} in {}, "
-      "but is {}, with {}, {} and {}",
-      own.layers, own.heads, own.width, config.init, config.model, named.layers, named.heads,
-      named.width);
+      named.family == own.family && named.layers == own.layers && named.heads == own.heads &&
+          named.width == own.width,
+      "config",
+      "model must be left out where init gives its shape, a {} of {} layers, {} heads "
+      "and width {} in {}, but is {}, a {} of {}, {} and {}",
+      models::name_of(own.family), own.layers, own.heads, own.width, config.init, config.model,
+      models::name_of(named.family), named.layers, named.heads, named.width);
 }
 
 }  // namespace
@@ -46,17 +49,20 @@ void take_initial_shape(RunConfig& config, bool names_model) {
   check_same("width", config.width, own.width, config.init);
   check_same("vocab-size", config.vocab_size, own.vocab_size, config.init);
   check_same("bias", config.bias, own.bias, config.init);
+  check_same("kv-heads", config.kv_heads, own.kv_heads, config.init);
+  check_same("mlp-width", config.mlp_width, own.mlp_width, config.init);
+  check_same("tied", config.tied, own.tied, config.init);
+  check_same("norm-eps", config.norm_eps, own.norm_eps, config.init);
+  check_same("rope-base", config.rope_base, own.rope.base, config.init);
+  check_same("rope-scaling", config.rope_scaling, rope_scaling_text(own.rope.scaling), config.init);
   MEZZO_CHECK_USAGE(config.context.value_or(1) <= own.context, "config",
                     "context must be at most {}, as in {} (--init), but is {}", own.context,
                     config.init, *config.context);
   if (names_model) check_named_model(config, own);
   config.model = source.config.model;
-  config.layers = own.layers;
-  config.heads = own.heads;
-  config.width = own.width;
-  config.context = config.context.value_or(own.context);
-  config.vocab_size = own.vocab_size;
-  config.bias = own.bias;
+  models::ModelConfig shape = own;
+  shape.context = config.context.value_or(own.context);
+  set_shape(config, shape);
 }
 
 TensorMap initial_weights(const RunConfig& config, at::ScalarType dtype) {

@@ -180,7 +180,7 @@ void generate(const GenerateOptions& options,
 
   const PrecisionMode& mode = precision_mode(config.precision);
   const CastPolicyGuard policy(cast_policy_of(config));
-  models::GPT2 model(model_config(config));
+  models::LanguageModel model = models::make_language_model(model_config(config));
   model->to(mode.weights);
   model->set_fused(is_fused(config));
   load_parameters(model, load_weights(stored, mode.weights), stored.weights.string());

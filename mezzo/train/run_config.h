@@ -20,6 +20,10 @@ struct RunConfig {
   std::optional<int64_t> context, layers, heads, width, vocab_size;  // absent: the preset's
   std::optional<double> dropout;
   std::optional<bool> bias;
+  std::optional<int64_t> kv_heads, mlp_width;  // these: a Llama's
+  std::optional<bool> tied;
+  std::optional<double> norm_eps, rope_base;
+  std::optional<std::string> rope_scaling;  // rope_scaling.h
   std::string init;
 
   std::string data;

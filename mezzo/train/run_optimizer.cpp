@@ -1,5 +1,6 @@
 #include "mezzo/train/run_optimizer.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include <ATen/core/grad_mode.h>
@@ -26,14 +27,15 @@ optim::CompactAdamWOptions compact_options(const optim::AdamWOptions& options,
 // Embeddings have moments of 32 bits in every mode: a row that comes seldom shares its block of an
 // 8-bit format with rows that come often (Dettmers et al., arXiv 2110.02861, section 2.3).
 std::vector<torch::optim::OptimizerParamGroup> groups_with_wide_embeddings(
-    models::GPT2& model, const optim::CompactAdamWOptions& options) {
+    models::LanguageModel model, const optim::CompactAdamWOptions& options) {
   auto groups = optim::decay_groups(model->named_parameters(), options);
   torch::optim::OptimizerParamGroup embeddings({}, groups.front().options().clone());
   static_cast<optim::CompactAdamWOptions&>(embeddings.options()).moment_bits(32);
+  const std::vector<at::Tensor> tables = model->embeddings();
   std::vector<at::Tensor> matrices;
   for (const at::Tensor& param : groups.front().params()) {
-    const bool is_embedding =
-        param.is_same(model->wte->weight) || param.is_same(model->wpe->weight);
+    const bool is_embedding = std::any_of(tables.begin(), tables.end(),
+                                          [&](const auto& table) { return table.is_same(param); });
     (is_embedding ? embeddings.params() : matrices).push_back(param);
   }
   groups.front().params() = matrices;
@@ -52,7 +54,7 @@ void fitting(const std::string& source, Load load) {
 
 }  // namespace
 
-RunOptimizer::RunOptimizer(models::GPT2& model, const PrecisionMode& mode,
+RunOptimizer::RunOptimizer(models::LanguageModel model, const PrecisionMode& mode,
                            const optim::AdamWOptions& options, bool accumulates)
     : model_(model) {
   const at::Tensor first = model->parameters().front();
@@ -149,7 +151,7 @@ void RunOptimizer::load_weights(const std::map<std::string, at::Tensor>& weights
   }
 }
 
-void load_parameters(models::GPT2& model, const std::map<std::string, at::Tensor>& tensors,
+void load_parameters(models::LanguageModel model, const std::map<std::string, at::Tensor>& tensors,
                      const std::string& source) {
   const auto parameters = model->named_parameters();
   MEZZO_CHECK(tensors.size() == parameters.size(), "checkpoint",

@@ -9,7 +9,7 @@
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/base/scaled_step.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/optim/adamw.h"
 #include "mezzo/optim/compact_adamw.h"
 
@@ -25,8 +25,8 @@ class RunOptimizer {
   /// and decay. `model` outlives it.
   /// accumulates: gradients of several batches are summed to a step. Those of split weights are
   /// fp32 then, as with whole ones, so that the sum loses nothing.
-  RunOptimizer(models::GPT2& model, const PrecisionMode& mode, const optim::AdamWOptions& options,
-               bool accumulates = false);
+  RunOptimizer(models::LanguageModel model, const PrecisionMode& mode,
+               const optim::AdamWOptions& options, bool accumulates = false);
 
   torch::optim::Optimizer& optimizer() const { return *optimizer_; }
   ScaledStep& scaled_step() const { return *scaled_step_; }
@@ -60,7 +60,7 @@ class RunOptimizer {
   void load_weights(const std::map<std::string, at::Tensor>& weights, const std::string& source);
 
  private:
-  models::GPT2& model_;
+  models::LanguageModel model_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   // The same object, by what it is: one of the two is there.
   optim::AdamW* plain_ = nullptr;
@@ -71,7 +71,7 @@ class RunOptimizer {
 
 /// Copies `tensors` into the model's parameters. Throws Error, and changes nothing, unless names,
 /// shapes and dtypes are the model's; `source` names them in errors.
-void load_parameters(models::GPT2& model, const std::map<std::string, at::Tensor>& tensors,
+void load_parameters(models::LanguageModel model, const std::map<std::string, at::Tensor>& tensors,
                      const std::string& source);
 
 }  // namespace mezzo::train

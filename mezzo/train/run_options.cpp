@@ -15,6 +15,7 @@
 #include "mezzo/base/nearest.h"
 #include "mezzo/models/model_config.h"
 #include "mezzo/train/fp8.h"
+#include "mezzo/train/rope_scaling.h"
 
 namespace mezzo::train {
 namespace {
@@ -100,6 +101,13 @@ Check cast_rules() {
           [](const Value& value) { return is_plain_text(std::get<std::string>(value)); }};
 }
 
+Check rope_scaling() {
+  return {
+      "none, or Llama 3's FACTOR,LOW,HIGH,ORIGINAL_CONTEXT, as 32,1,4,8192",
+      {"none"},
+      [](const Value& value) { return rope_scaling_of(std::get<std::string>(value)).has_value(); }};
+}
+
 std::vector<std::string> precision_names() {
   std::vector<std::string> names;
   for (const PrecisionMode& mode : precision_modes()) names.emplace_back(mode.name);
@@ -128,6 +136,19 @@ std::vector<Option> make_options() {
        share()},
       {model, "bias", &C::bias, "whether linear layers and norms have a bias", preset,
        true_or_false()},
+      {model, "kv-heads", &C::kv_heads, "Llama: heads of keys and values; must divide heads",
+       preset, whole(1, kMaxSize)},
+      {model, "mlp-width", &C::mlp_width, "Llama: channels of the gated MLP", preset,
+       whole(1, kMaxSize)},
+      {model, "tied", &C::tied, "Llama: whether the head is the token embedding", preset,
+       true_or_false()},
+      {model, "norm-eps", &C::norm_eps, "Llama: what RMSNorm adds to the mean square", preset,
+       above_zero()},
+      {model, "rope-base", &C::rope_base, "Llama: base of the rotary position embedding", preset,
+       above_zero()},
+      {model, "rope-scaling", &C::rope_scaling,
+       "Llama: how the rotary position embedding is scaled to a longer context", preset,
+       rope_scaling()},
       {model, "init", &C::init,
        "model to start from, which gives the shape: a run, a checkpoint or a Hugging Face folder "
        "of a GPT-2",

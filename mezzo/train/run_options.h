@@ -20,7 +20,8 @@ using Value = std::variant<bool, int64_t, double, std::string>;
 /// Where the value of an option is kept.
 using Member = std::variant<std::string RunConfig::*, int64_t RunConfig::*, double RunConfig::*,
                             bool RunConfig::*, std::optional<int64_t> RunConfig::*,
-                            std::optional<double> RunConfig::*, std::optional<bool> RunConfig::*>;
+                            std::optional<double> RunConfig::*, std::optional<bool> RunConfig::*,
+                            std::optional<std::string> RunConfig::*>;
 
 /// Which values an option takes, beyond their type.
 struct Check {

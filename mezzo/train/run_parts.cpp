@@ -6,6 +6,7 @@
 
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/train/fp8.h"
+#include "mezzo/train/rope_scaling.h"
 #include "mezzo/train/step_size.h"
 
 namespace mezzo::train {
@@ -26,8 +27,30 @@ models::ModelConfig model_config(const RunConfig& config) {
   shape.vocab_size = config.vocab_size.value_or(shape.vocab_size);
   shape.dropout = config.dropout.value_or(shape.dropout);
   shape.bias = config.bias.value_or(shape.bias);
+  shape.kv_heads = config.kv_heads.value_or(shape.kv_heads);
+  shape.mlp_width = config.mlp_width.value_or(shape.mlp_width);
+  shape.tied = config.tied.value_or(shape.tied);
+  shape.norm_eps = config.norm_eps.value_or(shape.norm_eps);
+  shape.rope.base = config.rope_base.value_or(shape.rope.base);
+  if (config.rope_scaling) shape.rope.scaling = rope_scaling_of(*config.rope_scaling).value();
   models::validate(shape);
   return shape;
+}
+
+void set_shape(RunConfig& config, const models::ModelConfig& shape) {
+  config.layers = shape.layers;
+  config.heads = shape.heads;
+  config.width = shape.width;
+  config.context = shape.context;
+  config.vocab_size = shape.vocab_size;
+  config.bias = shape.bias;
+  if (shape.family != models::Family::kLlama) return;
+  config.kv_heads = shape.kv_heads;
+  config.mlp_width = shape.mlp_width;
+  config.tied = shape.tied;
+  config.norm_eps = shape.norm_eps;
+  config.rope_base = shape.rope.base;
+  config.rope_scaling = rope_scaling_text(shape.rope.scaling);
 }
 
 void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
@@ -37,13 +60,15 @@ void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Dev
       device);
 }
 
-models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device) {
+models::LanguageModel make_model(const RunConfig& config, const PrecisionMode& mode,
+                                 at::Device device) {
   check_step_fits(config, mode, device);
   const models::ModelConfig shape = model_config(config);
   // First, as it takes a while to make a large model.
   const auto fp8 =
       fp8_scaling_for(mode, config.fp8_scaling, shape, config.batch * shape.context, device);
-  models::GPT2 model(shape, static_cast<uint64_t>(config.seed));
+  models::LanguageModel model =
+      models::make_language_model(shape, static_cast<uint64_t>(config.seed));
   model->to(device, mode.weights);
   model->set_fused(is_fused(config));
   model->set_recompute(models::recompute_level(config.recompute), mezzo::checkpoint);

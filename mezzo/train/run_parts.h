@@ -5,7 +5,7 @@
 
 #include "mezzo/amp/precision.h"
 #include "mezzo/amp/scaler_options.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/optim/adamw.h"
 #include "mezzo/optim/schedule.h"
 #include "mezzo/train/run_config.h"
@@ -16,12 +16,17 @@ namespace mezzo::train {
 /// The model that a configuration names: the preset with the overrides applied.
 models::ModelConfig model_config(const RunConfig& config);
 
+/// Sets the overrides, all but dropout, so that model_config() is this shape whatever the preset of
+/// its family.
+void set_shape(RunConfig& config, const models::ModelConfig& shape);
+
 /// check_fits_machine() of the run's step.
 void check_step_fits(const RunConfig& config, const PrecisionMode& mode, at::Device device);
 
 /// With its first weights, in the mode's dtype. Throws UsageError as fp8_scaling_for() does, and
 /// for a step that the machine cannot hold.
-models::GPT2 make_model(const RunConfig& config, const PrecisionMode& mode, at::Device device);
+models::LanguageModel make_model(const RunConfig& config, const PrecisionMode& mode,
+                                 at::Device device);
 
 GradScalerOptions scaler_options(const RunConfig& config);
 optim::AdamWOptions optimizer_options(const RunConfig& config);

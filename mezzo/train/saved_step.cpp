@@ -143,7 +143,7 @@ ExaminedStep examine(const SavedStep& step, const RunConfig& config) {
   const CastPolicyGuard policy(cast_policy_of(config));
   const PrecisionMode& mode = precision_mode(config.precision);
   const at::Device device = ready_device(config.device);
-  models::GPT2 model = make_model(config, mode, device);
+  models::LanguageModel model = make_model(config, mode, device);
   RunOptimizer optimizer(model, mode, optim::AdamWOptions(config.lr), config.accumulate > 1);
   TensorMap weights;
   for (const auto& [name, tensor] : step.weights) weights[name] = tensor.to(mode.weights);

@@ -14,7 +14,7 @@
 
 namespace mezzo::train {
 
-Step::Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler,
+Step::Step(models::LanguageModel model, RunOptimizer& optimizer, GradScaler& scaler,
            const PrecisionMode& mode, StepOptions options, StepWatch* watch)
     : model_(model),
       optimizer_(optimizer),

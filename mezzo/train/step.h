@@ -8,7 +8,7 @@
 #include "mezzo/amp/grad_scaler.h"
 #include "mezzo/amp/precision.h"
 #include "mezzo/amp/skip_triage.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/optim/gradient_release.h"
 #include "mezzo/train/batch.h"
 #include "mezzo/train/failed_step.h"
@@ -43,8 +43,8 @@ struct StepResult {
 class Step {
  public:
   /// Throws UsageError if gradients shall be released where that cannot be.
-  Step(models::GPT2& model, RunOptimizer& optimizer, GradScaler& scaler, const PrecisionMode& mode,
-       StepOptions options, StepWatch* watch = nullptr);
+  Step(models::LanguageModel model, RunOptimizer& optimizer, GradScaler& scaler,
+       const PrecisionMode& mode, StepOptions options, StepWatch* watch = nullptr);
 
   /// One optimizer step at the learning rate `lr` on the mean loss over `batches` (more than one:
   /// accumulation; UsageError where gradients are released). A skipped step leaves weights and
@@ -85,7 +85,7 @@ class Step {
   void on_released(const at::Tensor& parameter);
   void show_gradients();
 
-  models::GPT2& model_;
+  models::LanguageModel model_;
   RunOptimizer& optimizer_;
   GradScaler& scaler_;
   const PrecisionMode& mode_;

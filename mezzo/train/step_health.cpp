@@ -33,7 +33,7 @@ at::Tensor sample_of(const at::Tensor& tensor) {
 
 // As they are stepped. Of split weights it is the samples that are joined: whole, they would be a
 // copy of the model in fp32.
-std::vector<at::Tensor> samples_of_weights(const models::GPT2& model,
+std::vector<at::Tensor> samples_of_weights(models::LanguageModel model,
                                            const RunOptimizer& optimizer) {
   const auto remainders = optimizer.remainders();
   std::vector<at::Tensor> samples;
@@ -63,7 +63,7 @@ void compare(ParameterHealth& health, const at::Tensor& before, const at::Tensor
 
 }  // namespace
 
-StepHealth::StepHealth(models::GPT2& model, const RunOptimizer& optimizer)
+StepHealth::StepHealth(models::LanguageModel model, const RunOptimizer& optimizer)
     : model_(model), optimizer_(optimizer) {
   const Spent spent(spent_ms_);
   const at::NoGradGuard no_grad;

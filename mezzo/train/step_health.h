@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/numerics/range_probe.h"
 #include "mezzo/train/health.h"
 #include "mezzo/train/run_optimizer.h"
@@ -18,7 +18,7 @@ class StepHealth {
   static constexpr int64_t kSampled = 65536;
 
   /// Before the first forward pass.
-  StepHealth(models::GPT2& model, const RunOptimizer& optimizer);
+  StepHealth(models::LanguageModel model, const RunOptimizer& optimizer);
   /// The gradient of model->parameters()[place], unscaled.
   void on_gradient(size_t place, const at::Tensor& grad);
   /// Forward and backward are done, and all gradients seen.
@@ -31,7 +31,7 @@ class StepHealth {
   double spent_ms() const { return spent_ms_; }
 
  private:
-  models::GPT2& model_;
+  models::LanguageModel model_;
   const RunOptimizer& optimizer_;
   std::optional<numerics::RangeProbe> probe_;
   std::vector<at::Tensor> before_;  // a sample of each parameter's weights

@@ -10,11 +10,17 @@ namespace {
 
 constexpr double kBytesOfToken = 2 * 8;  // as input and as target
 
-// models::parameter_count() without biases and norms.
+// models::parameter_count() without biases and norms, in numbers that cannot overflow.
 double parameters_of(const models::ModelConfig& model) {
-  const auto width = static_cast<double>(model.width);
-  return (static_cast<double>(model.vocab_size) + static_cast<double>(model.context)) * width +
-         12.0 * static_cast<double>(model.layers) * width * width;
+  const auto width = static_cast<double>(model.width), layers = static_cast<double>(model.layers),
+             vocabulary = static_cast<double>(model.vocab_size);
+  if (model.family == models::Family::kGPT2)
+    return (vocabulary + static_cast<double>(model.context)) * width +
+           12.0 * layers * width * width;
+  const double of_keys =
+      width / static_cast<double>(model.heads) * static_cast<double>(model.kv_heads);
+  const double block = 2.0 * width + 2.0 * of_keys + 3.0 * static_cast<double>(model.mlp_width);
+  return ((model.tied ? 1.0 : 2.0) * vocabulary + layers * block) * width;
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ std::vector<at::Tensor> gradients_of(const std::vector<at::Tensor>& parameters) 
 
 }  // namespace
 
-StepStatistics::StepStatistics(TensorMemoryMeter& memory, models::GPT2& model,
+StepStatistics::StepStatistics(TensorMemoryMeter& memory, models::LanguageModel model,
                                const RunOptimizer& optimizer)
     : memory_(memory), model_(model), parameters_(model->parameters()), optimizer_(optimizer) {}
 

@@ -14,7 +14,8 @@ namespace mezzo::train {
 /// that is asked for, how large its gradients are. Owns nothing.
 class StepStatistics : public StepWatch {
  public:
-  StepStatistics(TensorMemoryMeter& memory, models::GPT2& model, const RunOptimizer& optimizer);
+  StepStatistics(TensorMemoryMeter& memory, models::LanguageModel model,
+                 const RunOptimizer& optimizer);
 
   void before_attempt() override;
   void before_forward() override;
@@ -50,7 +51,7 @@ class StepStatistics : public StepWatch {
   BytesByKind kinds_at_peak() const;
 
   TensorMemoryMeter& memory_;
-  models::GPT2& model_;
+  models::LanguageModel model_;
   std::vector<at::Tensor> parameters_;
   const RunOptimizer& optimizer_;
   bool wants_gradients_ = false;

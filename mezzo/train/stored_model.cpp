@@ -13,26 +13,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The preset of these blocks, whatever its context and vocabulary; the default one for others.
+// The preset of these blocks, whatever its context and vocabulary; the smallest of its family for
+// others.
 std::string preset_like(const models::ModelConfig& shape) {
+  std::string smallest;
   for (const std::string& name : models::model_preset_names()) {
     const models::ModelConfig preset = models::model_preset(name);
+    if (preset.family != shape.family) continue;
     if (preset.layers == shape.layers && preset.heads == shape.heads && preset.width == shape.width)
       return name;
+    if (smallest.empty()) smallest = name;
   }
-  return RunConfig().model;
+  return smallest;
 }
 
 StoredModel find_hf_model(const fs::path& folder) {
   const models::ModelConfig shape = hf_shape(folder);
   RunConfig config;
   config.model = preset_like(shape);
-  config.layers = shape.layers;
-  config.heads = shape.heads;
-  config.width = shape.width;
-  config.context = shape.context;
-  config.vocab_size = shape.vocab_size;
-  config.bias = shape.bias;
+  set_shape(config, shape);
   config.precision = "fp32";
   return {config, folder, folder / kTokenizerFile};
 }

@@ -16,7 +16,7 @@
 #include "mezzo/base/stopwatch.h"
 #include "mezzo/data/sampler.h"
 #include "mezzo/data/token_file.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/optim/schedule.h"
 #include "mezzo/report/sink.h"
 #include "mezzo/train/checkpoint.h"
@@ -75,7 +75,7 @@ class Trainer {
   /// numbers, loss scale and what its FP8 casts remember, the optimizer's moments at zero.
   void begin_at(const Checkpoint& snapshot);
 
-  models::GPT2& model() { return model_; }
+  models::LanguageModel model() { return model_; }
   const PrecisionMode& mode() const { return mode_; }
   int64_t step() const { return step_; }
   /// What the sinks are told at the start.
@@ -112,7 +112,7 @@ class Trainer {
   const at::Device device_;
 
   TensorMemoryMeter memory_;  // before the model, whose tensors it counts
-  models::GPT2 model_;
+  models::LanguageModel model_;
   RunOptimizer optimizer_;
   GradScaler scaler_;
   StepStatistics statistics_;

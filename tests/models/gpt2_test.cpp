@@ -159,7 +159,7 @@ TEST(GPT2, RefusesSequencesLongerThanTheContext) {
   GPT2 model(small_config());
   const auto tokens = some_tokens(1, 9, 128);
   EXPECT_THROW_WITH(model(tokens), "at most the context of 8 tokens long, but is 9");
-  EXPECT_THROW_WITH(model->loss(tokens, tokens), "[GPT2.loss] a sequence must be at most");
+  EXPECT_THROW_WITH(model->loss(tokens, tokens), "[LanguageModel.loss] a sequence must be at most");
 }
 
 TEST(GPT2, RefusesTokensOfAnotherShapeOrType) {

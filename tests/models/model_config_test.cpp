@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "mezzo/base/check.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "tests/testing.h"
 
 namespace mezzo::models {
@@ -17,10 +17,14 @@ TEST(ModelConfig, PresetsHaveTheirKnownParameterCounts) {
   EXPECT_EQ(parameter_count(model_preset("gpt2-xl")), 1'557'611'200 + 47 * 1600);
   EXPECT_EQ(parameter_count(model_preset("nano")), 4'273'664);
   EXPECT_EQ(parameter_count(model_preset("mini")), 13'891'584);
+  // As Hugging Face counts them, a tied head once.
+  EXPECT_EQ(parameter_count(model_preset("smollm-135m")), 134'515'008);
+  EXPECT_EQ(parameter_count(model_preset("tinyllama-1.1b")), 1'100'048'384);
+  EXPECT_EQ(parameter_count(model_preset("llama-3.2-1b")), 1'235'814'400);
 }
 
 int64_t built_count(const ModelConfig& config) {
-  const GPT2 model(config);
+  const LanguageModel model = make_language_model(config);
   int64_t count = 0;
   for (const auto& parameter : model->parameters()) {
     count += parameter.numel();
@@ -32,6 +36,10 @@ TEST(ModelConfig, ParameterCountIsThatOfTheBuiltModel) {
   ModelConfig config{.layers = 3, .heads = 3, .width = 12, .context = 7, .vocab_size = 11};
   EXPECT_EQ(parameter_count(config), built_count(config));
   config.bias = false;
+  EXPECT_EQ(parameter_count(config), built_count(config));
+  config = model_preset("llama-nano");
+  EXPECT_EQ(parameter_count(config), built_count(config));
+  config.tied = false;
   EXPECT_EQ(parameter_count(config), built_count(config));
 }
 
@@ -63,6 +71,16 @@ TEST(ModelConfig, ValidationNamesKeyAndValue) {
   EXPECT_THROW_WITH(validate(with(&ModelConfig::vocab_size, 0)), "vocab_size must be > 0");
   EXPECT_THROW_WITH(validate(with(&ModelConfig::heads, 7)),
                     "width must be a multiple of heads, but is 768 with 7 heads. Hint: 763 or 770");
+}
+
+TEST(ModelConfig, AGPT2TakesNothingOfALlama) {
+  EXPECT_THROW_WITH(validate(with(&ModelConfig::kv_heads, 2)),
+                    "kv_heads must be left out of a GPT-2, but is 2");
+  EXPECT_THROW_WITH(validate(with(&ModelConfig::mlp_width, 64)),
+                    "mlp_width must be left out of a GPT-2, but is 64");
+  ModelConfig config;
+  config.tied = false;
+  EXPECT_THROW_WITH(validate(config), "tied must be left out of a GPT-2, but is false");
 }
 
 TEST(ModelConfig, DropoutIsAProbabilityBelowOne) {

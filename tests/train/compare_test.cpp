@@ -156,7 +156,7 @@ TEST(Compare, RefusesToFindWhatFitsOfAModelThatIsNoPreset) {
   config.memory = 1 << 30;
   EXPECT_NO_THROW(check_compare(config));
   config.run.layers = 2;
-  EXPECT_THROW_WITH(check_compare(config), "cannot be given with --init, --context");
+  EXPECT_THROW_WITH(check_compare(config), "cannot be given with an option that changes the model");
   config.run.layers.reset();
   config.run.cast_rules = "softmax=fp32";
   EXPECT_THROW_WITH(check_compare(config), "or --cast-rules");

@@ -13,6 +13,7 @@
 
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/models/gpt2.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/step.h"
 #include "tests/testing.h"

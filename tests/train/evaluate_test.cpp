@@ -7,6 +7,7 @@
 #include <ATen/record_function.h>
 
 #include "mezzo/base/memory.h"
+#include "mezzo/models/gpt2.h"
 #include "tests/testing.h"
 
 namespace mezzo::train {
@@ -16,11 +17,11 @@ constexpr int64_t kVocabulary = 32, kLength = 8;
 
 models::GPT2 model() {
   return models::GPT2(models::ModelConfig{.layers = 1,
-                                         .heads = 2,
-                                         .width = 16,
-                                         .context = kLength,
-                                         .vocab_size = kVocabulary,
-                                         .dropout = 0.5},
+                                          .heads = 2,
+                                          .width = 16,
+                                          .context = kLength,
+                                          .vocab_size = kVocabulary,
+                                          .dropout = 0.5},
                       7);
 }
 

@@ -31,6 +31,12 @@ RunConfig unusual_config() {
   c.vocab_size = 300;
   c.dropout = 0.1;
   c.bias = false;
+  c.kv_heads = 1;
+  c.mlp_width = 96;
+  c.tied = false;
+  c.norm_eps = 1e-6;
+  c.rope_base = 5e5;
+  c.rope_scaling = "32,1,4,8192";
   c.init = "runs/a run";
   c.data = "a \"quoted\" \\ back\\slash ünd more";
   c.batch = 3;

@@ -176,7 +176,7 @@ TEST(StepHealth, OfSplitWeightsCopiesASampleAlone) {
   run.config.precision = "amp-bf16";
   run.config.width = 1024;
   const PrecisionMode& mode = precision_mode(run.config.precision);
-  models::GPT2 model = make_model(run.config, mode, at::kCPU);
+  models::LanguageModel model = make_model(run.config, mode, at::kCPU);
   const RunOptimizer optimizer(model, mode, optim::AdamWOptions(1e-3));
   optimizer.state();  // made when it is first asked for
   TensorMemoryMeter memory;

@@ -20,13 +20,15 @@ constexpr int64_t kAbsurd = 2147483647;  // the largest size that an option take
 TEST(StepSize, NoStepTakesLess) {
   const std::atomic<bool> never = false;
   for (const PrecisionMode& mode : precision_modes()) {
-    for (const bool is_long : {false, true}) {
+    for (const auto& [is_long, is_llama] :
+         {std::pair(false, false), {true, false}, {false, true}}) {
       const TempDir dir;
       TinyRun run(dir.path());
       run.config.precision = mode.name;
       run.config.recompute = "layer";
       run.config.layers = 4;
       if (is_long) run.config.batch = 64;
+      if (is_llama) run.use_llama();
       run.config.steps = 2;
       report::Sinks sinks;
       Trainer trainer(run.config, dir / "run", run.tokens, sinks);

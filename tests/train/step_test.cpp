@@ -13,6 +13,7 @@
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/amp/overflow_report.h"
 #include "mezzo/base/float_format.h"
+#include "mezzo/models/gpt2.h"
 #include "mezzo/optim/parameter_groups.h"
 #include "mezzo/train/forward_backward.h"
 #include "tests/testing.h"

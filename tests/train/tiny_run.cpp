@@ -52,4 +52,12 @@ void TinyRun::use_fp8(const std::string& scaling) {
   config.fp8_scaling = scaling;
 }
 
+void TinyRun::use_llama() {
+  config.model = "llama-nano";
+  config.kv_heads = 1;
+  config.mlp_width = 32;
+  config.tied = false;
+  config.rope_scaling = "4,1,4,8";
+}
+
 }  // namespace mezzo::train

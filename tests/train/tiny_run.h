@@ -19,6 +19,9 @@ struct TinyRun {
   /// With three layers, so that there is one between the first and the last.
   void use_fp8(const std::string& scaling);
 
+  /// A Llama of the same size, with grouped heads, scaled positions and a head of its own.
+  void use_llama();
+
   RunConfig config;
   data::TokenFile tokens;
 };

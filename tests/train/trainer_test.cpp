@@ -6,8 +6,9 @@
 #include <functional>
 #include <numeric>
 #include <optional>
+#include <string>
 #include <thread>
-#include <utility>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -40,13 +41,16 @@ void expect_same_bits(const std::map<std::string, at::Tensor>& a,
   for (const auto& [name, tensor] : a) EXPECT_TRUE(at::equal(tensor, b.at(name))) << name;
 }
 
-/// Precision, and the scaling of FP8.
-class Resume : public ::testing::TestWithParam<std::pair<const char*, const char*>> {
+/// Precision, the scaling of FP8, and the family.
+using ModeAndFamily = std::tuple<std::string, std::string, models::Family>;
+
+class Resume : public ::testing::TestWithParam<ModeAndFamily> {
  protected:
   static void use_mode_of(TinyRun& run) {
-    const auto [precision, scaling] = GetParam();
+    const auto& [precision, scaling, family] = GetParam();
     run.config.precision = precision;
-    if (precision == std::string("fp8")) run.use_fp8(scaling);
+    if (precision == "fp8") run.use_fp8(scaling);
+    if (family == models::Family::kLlama) run.use_llama();
   }
 };
 
@@ -83,7 +87,7 @@ TEST_P(Resume, ContinuesBitForBit) {
   expect_same_bits(a.optimizer, b.optimizer);
   expect_same_bits(a.rng, b.rng);
   expect_same_bits(a.fp8, b.fp8);
-  EXPECT_EQ(a.fp8.empty(), GetParam().second != std::string("delayed"));
+  EXPECT_EQ(a.fp8.empty(), std::get<1>(GetParam()) != "delayed");
   EXPECT_EQ(a.sampler, b.sampler);
 }
 
@@ -110,16 +114,24 @@ TEST_P(Resume, ACheckpointWrittenWhileTheRunGoesOnHasTheSameFiles) {
   }
 }
 
+std::string name_of(const ::testing::TestParamInfo<ModeAndFamily>& mode) {
+  const auto& [precision, scaling, family] = mode.param;
+  std::string name = precision + scaling + (family == models::Family::kLlama ? "Llama" : "");
+  name.erase(std::min(name.find('-'), name.size()), 1);
+  return name;
+}
+
 INSTANTIATE_TEST_SUITE_P(Modes, Resume,
-                         ::testing::Values(std::pair("fp32", ""), std::pair("amp-fp16", ""),
-                                           std::pair("amp-bf16", ""), std::pair("lean", ""),
-                                           std::pair("fp8", "current"),
-                                           std::pair("fp8", "delayed")),
-                         [](const auto& mode) {
-                           std::string name = mode.param.first;
-                           name.erase(std::min(name.find('-'), name.size()), 1);
-                           return name + mode.param.second;
-                         });
+                         ::testing::Values(ModeAndFamily("fp32", "", models::Family::kGPT2),
+                                           ModeAndFamily("amp-fp16", "", models::Family::kGPT2),
+                                           ModeAndFamily("amp-bf16", "", models::Family::kGPT2),
+                                           ModeAndFamily("lean", "", models::Family::kGPT2),
+                                           ModeAndFamily("fp8", "current", models::Family::kGPT2),
+                                           ModeAndFamily("fp8", "delayed", models::Family::kGPT2),
+                                           ModeAndFamily("amp-bf16", "", models::Family::kLlama),
+                                           ModeAndFamily("lean", "", models::Family::kLlama),
+                                           ModeAndFamily("fp8", "delayed", models::Family::kLlama)),
+                         name_of);
 
 double held_out_loss(TinyRun& run, const std::filesystem::path& folder) {
   Heard heard;

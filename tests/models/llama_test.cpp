@@ -1,0 +1,322 @@
+// What a Llama has of its own; hf_llama_test.cpp compares it with transformers'.
+#include "mezzo/models/llama.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+
+#include "mezzo/amp/autocast.h"
+#include "mezzo/amp/checkpoint.h"
+#include "mezzo/base/check.h"
+#include "mezzo/base/float_format.h"
+#include "mezzo/base/memory.h"
+#include "tests/close.h"
+#include "tests/models/llama_tiny.h"
+#include "tests/testing.h"
+
+namespace mezzo::models {
+namespace {
+
+using testing::magnitude_of;
+
+constexpr int64_t kB = 3, kT = 16;
+
+ModelConfig small_config() {
+  return {.family = Family::kLlama,
+          .layers = 2,
+          .heads = 4,
+          .width = 32,
+          .context = kT,
+          .vocab_size = 64,
+          .bias = false,
+          .kv_heads = 2,
+          .mlp_width = 48};
+}
+
+at::Tensor tokens(int64_t shift = 0) {
+  return (at::arange(kB * kT).mul(7) + shift).remainder(64).view({kB, kT});
+}
+
+struct Pass {
+  at::Tensor loss;
+  std::vector<at::Tensor> grads;
+};
+
+Pass pass(Llama& model, std::optional<at::ScalarType> autocast_dtype) {
+  model->zero_grad();
+  at::Tensor loss;
+  {
+    const Autocast autocast(at::kCPU, autocast_dtype, autocast_dtype.has_value());
+    loss = model->loss(tokens(), tokens(1));
+  }
+  loss.backward();
+  Pass result{loss.detach(), {}};
+  for (const at::Tensor& parameter : model->parameters()) result.grads.push_back(parameter.grad());
+  return result;
+}
+
+void expect_same_bits(const Pass& a, const Pass& b) {
+  EXPECT_BIT_EQUAL(a.loss, b.loss);
+  for (size_t i = 0; i < a.grads.size(); ++i) EXPECT_BIT_EQUAL(a.grads[i], b.grads[i]) << i;
+}
+
+TEST(Llama, ParametersAreNamedAndShapedAsItsHeaderSays) {
+  ModelConfig config = small_config();
+  config.layers = 1;
+  config.tied = false;
+  const Llama model(config);
+  std::vector<std::pair<std::string, std::vector<int64_t>>> found;
+  for (const auto& item : model->named_parameters())
+    found.emplace_back(item.key(), item.value().sizes().vec());
+  EXPECT_THAT(found,
+              ::testing::UnorderedElementsAre(
+                  std::pair("embed_tokens.weight", std::vector<int64_t>{64, 32}),
+                  std::pair("layers.0.input_layernorm.weight", std::vector<int64_t>{32}),
+                  std::pair("layers.0.self_attn.qkv_proj.weight",
+                            std::vector<int64_t>{(4 + 2 * 2) * 8, 32}),
+                  std::pair("layers.0.self_attn.o_proj.weight", std::vector<int64_t>{32, 32}),
+                  std::pair("layers.0.post_attention_layernorm.weight", std::vector<int64_t>{32}),
+                  std::pair("layers.0.mlp.gate_up_proj.weight", std::vector<int64_t>{2 * 48, 32}),
+                  std::pair("layers.0.mlp.down_proj.weight", std::vector<int64_t>{32, 48}),
+                  std::pair("norm.weight", std::vector<int64_t>{32}),
+                  std::pair("lm_head.weight", std::vector<int64_t>{64, 32})));
+}
+
+TEST(Llama, ATiedHeadIsTheTokenEmbeddingAndOneOfItsOwnIsNot) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = small_config();
+    config.tied = tied;
+    Llama model(config);
+    const at::Tensor features = at::ones({1, 32}), before = model->head(features);
+    const at::NoGradGuard no_grad;
+    model->embed_tokens->weight.mul_(2.0);
+    EXPECT_BIT_EQUAL(model->head(features), tied ? before * 2.0 : before);
+  }
+}
+
+TEST(Llama, ALaterTokenDoesNotChangeEarlierLogits) {
+  Llama model(small_config());
+  const at::Tensor before = model(tokens());
+  for (const int64_t changed : {1, 7, 15}) {
+    at::Tensor other = tokens().clone();
+    other.select(1, changed).add_(1).remainder_(64);
+    const at::Tensor after = model(other);
+    EXPECT_BIT_EQUAL(after.slice(1, 0, changed), before.slice(1, 0, changed));
+    EXPECT_GT(magnitude_of(after.select(1, changed) - before.select(1, changed)), 0.0);
+  }
+}
+
+// Each layer's attention sees the differences of positions alone, and the first token of a text
+// nothing but itself.
+TEST(Llama, TheSameTokenThroughoutGivesTheSameLogitsEverywhere) {
+  Llama model(small_config());
+  model->to(at::kDouble);
+  const at::Tensor logits = model(at::full({1, kT}, 5, at::kLong));
+  const double tolerance =
+      2 * tolerance_for(at::kDouble, forward_length(small_config(), kT), magnitude_of(logits));
+  EXPECT_CLOSE(logits, logits.narrow(1, 0, 1).expand_as(logits), tolerance);
+}
+
+TEST(Llama, TheOrderOfTokensMatters) {
+  Llama model(small_config());
+  const at::Tensor text = at::tensor({3, 9, 27, 4}, at::kLong).unsqueeze(0),
+                   swapped = at::tensor({9, 3, 27, 4}, at::kLong).unsqueeze(0);
+  EXPECT_GT(magnitude_of(model(text).select(1, 3) - model(swapped).select(1, 3)), 0.0);
+}
+
+// Grouped heads are heads of their own whose keys and values are the same.
+TEST(Llama, GroupedHeadsAreRepeatedOnes) {
+  const ModelConfig grouped = small_config();
+  ModelConfig whole = grouped;
+  whole.kv_heads = whole.heads;
+  Llama a(grouped, 3), b(whole, 3);
+  const at::NoGradGuard no_grad;
+  const auto from = a->named_parameters();
+  for (auto& item : b->named_parameters()) {
+    const at::Tensor& weight = from[item.key()];
+    if (item.key().ends_with("qkv_proj.weight")) {
+      const auto parts = weight.unflatten(0, {8, 8}).split_with_sizes({4, 2, 2});
+      item.value().copy_(
+          at::cat({parts[0], parts[1].repeat_interleave(2, 0), parts[2].repeat_interleave(2, 0)})
+              .flatten(0, 1));
+    } else {
+      item.value().copy_(weight);
+    }
+  }
+  const at::Tensor logits = a(tokens());
+  EXPECT_CLOSE(b(tokens()), logits,
+               2 * tolerance_for(at::kFloat, forward_length(grouped, kT), magnitude_of(logits)));
+}
+
+/// The standard deviation of n normal draws is itself off by sigma / sqrt(2 n); five of that.
+TEST(Llama, InitialisesAsGPT2) {
+  const Llama model(small_config());
+  for (const auto& item : model->named_parameters()) {
+    SCOPED_TRACE(item.key());
+    const at::Tensor& value = item.value();
+    if (value.dim() == 1) {
+      EXPECT_BIT_EQUAL(value, at::ones_like(value));
+      continue;
+    }
+    const bool ends_branch = item.key().find("o_proj") != std::string::npos ||
+                             item.key().find("down_proj") != std::string::npos;
+    const double sigma = ends_branch ? 0.02 / std::sqrt(2.0 * 2) : 0.02;
+    EXPECT_NEAR(value.std().item<double>(), sigma,
+                5 * sigma / std::sqrt(2.0 * static_cast<double>(value.numel())));
+  }
+}
+
+TEST(Llama, DropoutActsInTrainingOnly) {
+  ModelConfig config = small_config();
+  config.dropout = 0.5;
+  Llama model(config);
+  EXPECT_FALSE(testing::is_bit_equal(model(tokens()), model(tokens())));
+  model->eval();
+  EXPECT_BIT_EQUAL(model(tokens()), model(tokens()));
+}
+
+TEST(Llama, FusedOpsGiveLossAndGradientsOfTheOpsOneByOne) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = small_config();
+    config.tied = tied;
+    Llama model(config);
+    const Pass fused = pass(model, std::nullopt);
+    model->set_fused(false);
+    const Pass plain = pass(model, std::nullopt);
+    EXPECT_CLOSE(
+        fused.loss, plain.loss,
+        2 * tolerance_for(at::kFloat, loss_length(config, kB, kT), magnitude_of(plain.loss)));
+    for (size_t i = 0; i < plain.grads.size(); ++i)
+      EXPECT_CLOSE(
+          fused.grads[i], plain.grads[i],
+          2 * tolerance_for(at::kFloat, grad_length(config, kB, kT), magnitude_of(plain.grads[i])))
+          << i;
+  }
+}
+
+TEST(Llama, KeepsFp32GradientsAtFp32WeightsUnderAutocast) {
+  Llama model(small_config());
+  for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
+    const Pass fused = pass(model, dtype);
+    EXPECT_EQ(fused.loss.scalar_type(), at::kFloat);
+    for (const at::Tensor& grad : fused.grads) {
+      EXPECT_EQ(grad.scalar_type(), at::kFloat);
+      EXPECT_FALSE(grad.is_sparse());
+    }
+  }
+}
+
+TEST(Llama, KeepsTheResidualStreamInTheNormsDtype) {
+  Llama model(small_config());
+  for (const auto& item : model->named_parameters())
+    if (item.value().dim() >= 2) item.value().set_data(item.value().to(at::kBFloat16));
+  const Autocast autocast(at::kCPU, at::kBFloat16);
+  EXPECT_EQ(model->features(tokens()).scalar_type(), at::kFloat);
+  model->loss(tokens(), tokens(1)).backward();
+  EXPECT_EQ(model->embed_tokens->weight.grad().scalar_type(), at::kBFloat16);
+  EXPECT_EQ(model->norm->weight.grad().scalar_type(), at::kFloat);
+}
+
+class LlamaRecomputeIn : public ::testing::TestWithParam<std::optional<at::ScalarType>> {};
+
+TEST_P(LlamaRecomputeIn, EveryLevelGivesTheSameBits) {
+  Llama model(small_config());
+  const Pass elementwise = pass(model, GetParam());
+  model->set_recompute(Recompute::kNone);
+  expect_same_bits(pass(model, GetParam()), elementwise);
+  model->set_recompute(Recompute::kLayer, mezzo::checkpoint);
+  expect_same_bits(pass(model, GetParam()), elementwise);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, LlamaRecomputeIn,
+                         ::testing::Values(std::nullopt, at::kBFloat16, at::kHalf),
+                         [](const auto& param) {
+                           return param.param ? c10::toString(*param.param) : "Fp32";
+                         });
+
+TEST(LlamaRecompute, EveryLevelKeepsLessThanTheOneBefore) {
+  const TensorMemoryMeter meter;
+  ModelConfig config = small_config();
+  config.layers = 4;
+  config.context = 64;
+  Llama model(config);
+  const at::Tensor zeros = at::zeros({4, 64}, at::kLong);
+  std::vector<int64_t> kept;
+  for (const Recompute level : {Recompute::kNone, Recompute::kElementwise, Recompute::kLayer}) {
+    model->set_recompute(level, mezzo::checkpoint);
+    const Autocast autocast(at::kCPU, at::kBFloat16);
+    const int64_t before = meter.current_bytes();
+    const at::Tensor loss = model->loss(zeros, zeros);
+    kept.push_back(meter.current_bytes() - before);
+  }
+  EXPECT_LT(kept[1], kept[0]);
+  EXPECT_LT(kept[2], kept[1] / 2);
+}
+
+// The table of angles is none of the parameters that a cast rounds.
+TEST(Llama, PositionsAreTurnedByFp32AnglesWhateverTheDtype) {
+  ModelConfig config = small_config();
+  config.context = 512;
+  Llama model(config), cast(config);
+  cast->to(at::kBFloat16);
+  cast->to(at::kFloat);
+  const at::NoGradGuard no_grad;
+  const auto rounded = cast->named_parameters();
+  for (auto& item : model->named_parameters()) item.value().copy_(rounded[item.key()]);
+  const at::Tensor text = at::arange(512).mul(7).remainder(64).view({1, 512});
+  EXPECT_BIT_EQUAL(model(text), cast(text));
+}
+
+TEST(Llama, TheInnerBlocksLinearLayersMultiplyInFp8) {
+  ModelConfig config = small_config();
+  config.layers = 4;
+  for (const bool is_fused : {true, false}) {
+    Llama model(config);
+    const at::NoGradGuard no_grad;
+    const Autocast autocast(at::kCPU, at::kBFloat16);
+    const at::Tensor text = tokens().narrow(0, 0, 2);
+    const at::Tensor plain = model(text).to(at::kFloat);
+    model->set_fp8(kernels::Fp8Scaling{});
+    model->set_fused(is_fused);
+    const at::Tensor got = model(text).to(at::kFloat);
+    const double distance = ((got - plain).norm() / plain.norm()).item<double>();
+    // As GPT2Fp8 counts it: 8 products of two numbers that are off by u / sqrt(3) each.
+    EXPECT_LT(distance, std::sqrt(8 * 2 * std::pow(kFp8E4M3.epsilon / 2, 2) / 3));
+    EXPECT_GT(distance, float_format(at::kBFloat16).epsilon) << "was it FP8 at all?";
+  }
+}
+
+TEST(Llama, TheCastersAreNamedByTheirLayers) {
+  ModelConfig config = small_config();
+  config.layers = 3;
+  Llama model(config);
+  model->set_fp8(kernels::Fp8Scaling{.is_delayed = true, .history = 4});
+  const Pass before = pass(model, at::kBFloat16);
+  std::vector<std::string> names;
+  for (const auto& [name, history] : model->fp8_histories()) names.push_back(name);
+  std::vector<std::string> expected;
+  for (const char* layer :
+       {"mlp.down_proj", "mlp.gate_up_proj", "self_attn.o_proj", "self_attn.qkv_proj"})
+    for (const char* kind : {"grad", "weight", "x"})
+      expected.push_back(std::string("layers.1.") + layer + "." + kind);
+  EXPECT_EQ(names, expected);
+}
+
+TEST(Llama, RefusesAShapeThatCannotBe) {
+  const auto refused = [](auto change, const std::string& why) {
+    ModelConfig config = small_config();
+    change(config);
+    EXPECT_THROW_WITH(Llama{config}, why);
+  };
+  refused([](auto& c) { c.kv_heads = 3; }, "heads must be a multiple of kv_heads, but is 4 with 3");
+  refused([](auto& c) { c.kv_heads = 0; }, "kv_heads must be > 0, but is 0");
+  refused([](auto& c) { c.mlp_width = 0; }, "mlp_width must be > 0, but is 0");
+  refused([](auto& c) { c.width = 36; }, "width / heads must be even");
+  refused([](auto& c) { c.bias = true; }, "bias must be false in a Llama");
+  refused([](auto& c) { c.norm_eps = 0; }, "norm_eps must be above 0");
+  refused([](auto& c) { c.rope.base = -1; }, "base must be finite and > 0");
+  refused([](auto& c) { c.family = Family::kGPT2; }, "family must be Llama, but is GPT-2");
+}
+
+}  // namespace
+}  // namespace mezzo::models
