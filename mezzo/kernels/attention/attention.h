@@ -17,7 +17,8 @@ namespace mezzo::kernels {
 //   - libtorch's: all else; in fp32 for a dtype that is widened (matmul.h), whose own products
 //     there fall to a scalar loop.
 // MEZZO_VERBOSE=dispatch prints which took a call, and why flash declined.
-//   query [B, H, Tq, E], key, value [B, H, Tk, E]; logsumexp [B, H, Tq] fp32, laid out [B, Tq, H]
+//   query [B, H, Tq, E], key, value [B, K, Tk, E], K a divisor of H: query head h reads key head
+//   h / (H / K), as with enable_gqa; logsumexp [B, H, Tq] fp32, laid out [B, Tq, H]
 //   fp32, bf16, fp16; results have that dtype, rounded once. flash.h states what is fp32 inside.
 // A NaN in a query makes that query's output NaN; libtorch's kernel makes it 0.
 

@@ -46,9 +46,11 @@ std::string refusal(const at::Tensor& query, const at::Tensor& key, const at::Te
     return fmt::format("{} is not served", c10::toString(dtype));
   if (key.scalar_type() != dtype || value.scalar_type() != dtype) return "the dtypes differ";
   if (query.dim() != 4 || key.dim() != 4 || key.sizes() != value.sizes() ||
-      query.size(0) != key.size(0) || query.size(1) != key.size(1) || query.size(3) != key.size(3))
+      query.size(0) != key.size(0) || query.size(3) != key.size(3))
     return "the shapes differ in batch, heads or head size";
   if (query.numel() == 0 || key.numel() == 0) return "nothing to compute";
+  const int64_t H = query.size(1), K = key.size(1);
+  if (H % K != 0) return fmt::format("{} query heads are no multiple of {} key heads", H, K);
   if (query.size(3) > kMaxHeadSize)
     return fmt::format("head size {} is above {}", query.size(3), kMaxHeadSize);
   const at::ScalarType operand = dtype == at::kHalf ? at::kFloat : dtype;

@@ -56,16 +56,41 @@ MEZZO_INLINE float product_of_rows(const T* a, const T* b, int64_t E) {
   return sum;
 }
 
-/// All tensors of one head.
 template <class T>
-struct Head {
-  Rows<const T> query, key, value, out, grad_out;
-  Rows<const float> logsumexp;
-  Rows<T> grad_query, grad_key, grad_value;
+struct KeyHead {
+  Rows<const T> key, value;
+  Rows<T> grad_key, grad_value;
 };
 
-/// A head's operands, tile by tile: the left ones row by row, the others as their products take
-/// them.
+template <class T>
+struct QueryHead {
+  Rows<const T> query, out, grad_out;
+  Rows<const float> logsumexp;
+  Rows<T> grad_query;
+};
+
+/// All heads of all tensors.
+template <class T>
+struct Heads {
+  const Geometry& g;
+  at::Tensor query, key, value, out, grad_out, logsumexp;
+  InputGradients grads;
+
+  KeyHead<T> keys_of(int64_t key_head) const {
+    return {rows_of<const T>(key, key_head), rows_of<const T>(value, key_head),
+            rows_of<T>(grads.key, key_head), rows_of<T>(grads.value, key_head)};
+  }
+  /// Those that a query tile of the key head is of.
+  QueryHead<T> queries_of(int64_t key_head, int64_t query_tile) const {
+    const int64_t head = g.query_head(key_head, query_tile);
+    return {rows_of<const T>(query, head), rows_of<const T>(out, head),
+            rows_of<const T>(grad_out, head), rows_of<const float>(logsumexp, head),
+            rows_of<T>(grads.query, head)};
+  }
+};
+
+/// The operands of a key head and its group, tile by tile: the left ones row by row, the others as
+/// their products take them.
 template <class T>
 class Operands {
  public:
@@ -99,7 +124,7 @@ class Operands {
   /// Room that packing takes: one a thread.
   Buffer<P> room() const { return Buffer<P>(key_size()); }
 
-  void pack_keys(const Head<T>& head, int64_t tile, const Buffer<P>& room) {
+  void pack_keys(const KeyHead<T>& head, int64_t tile, const Buffer<P>& room) {
     const int64_t first = tile * kKeys, count = std::min(kKeys, g_.Tk - first), E = g_.padded_E;
     P* rows = keys_.get() + tile * key_size();
     simd<load<T, P>>(head.key.at(first), head.key.stride, count, g_.E, rows, kKeys, E);
@@ -109,14 +134,14 @@ class Operands {
                          keys_left_.get() + tile * key_size());
   }
 
-  void pack_queries(const Head<T>& head, int64_t tile, const Buffer<P>& room) {
+  void pack_queries(const QueryHead<T>& head, int64_t tile, const Buffer<P>& room) {
     const int64_t at = tile * query_size();
     pack_rows(head.query, tile, queries_.get() + at, queries_right_.get() + at, room);
     pack_rows(head.grad_out, tile, grads_.get() + at, grads_right_.get() + at, room);
     float* logsumexp = statistics_.get() + tile * 2 * kQueries;
     float* delta = logsumexp + kQueries;
     for (int64_t q = 0; q < kQueries; ++q) {
-      const int64_t t = tile * kQueries + q;
+      const int64_t t = g_.start(tile) + q;
       const bool is_padding = t >= g_.Tq;
       logsumexp[q] =
           is_padding ? std::numeric_limits<float>::infinity() : *head.logsumexp.at(t) * kLog2OfE;
@@ -130,10 +155,10 @@ class Operands {
   int64_t query_size() const { return kQueries * g_.padded_E; }
 
   void pack_rows(Rows<const T> from, int64_t tile, P* right, P* transposed, const Buffer<P>& room) {
-    const int64_t first = tile * kQueries, count = std::min(kQueries, g_.Tq - first);
     const int64_t E = g_.padded_E;
     P* rows = std::is_same_v<P, float> ? right : room.get();
-    simd<load<T, P>>(from.at(first), from.stride, count, g_.E, rows, kQueries, E);
+    simd<load<T, P>>(from.at(g_.start(tile)), from.stride, g_.queries(tile), g_.E, rows, kQueries,
+                     E);
     right_operand<P>(rows, kQueries, E, right);
     pack_transposed_right<P>(rows, kQueries, E, transposed);
   }
@@ -143,7 +168,9 @@ class Operands {
   Buffer<float> statistics_;
 };
 
-/// A thread's room for one tile, and the sums of a head or a part of it.
+/// A thread's room for one tile, and the sums of a key head and its group or a part of them. Those
+/// of a tile of keys go over the queries of the whole group, in one order: the bits are the same
+/// whether a thread has the key head to itself or not.
 template <class T>
 class Differentiation {
  public:
@@ -162,8 +189,8 @@ class Differentiation {
         grad_query_(query_tiles * kQueries * g.padded_E),
         rows_(kQueries * g.padded_E) {}
 
-  /// All three gradients of a head.
-  void whole(const Head<T>& head, const Operands<T>& operands) {
+  /// All three gradients of a key head and its group.
+  void whole(const Heads<T>& heads, int64_t head, const Operands<T>& operands) {
     for (int64_t k = 0; k < g_.key_tiles; ++k) {
       clear_key_sums();
       for (int64_t q = 0; q < g_.query_tiles; ++q) {
@@ -173,13 +200,13 @@ class Differentiation {
         add_to_keys(operands, q, tile);
         add_to_queries(operands, k, tile, q);
       }
-      store_keys(head, k);
+      store_keys(heads.keys_of(head), k);
     }
-    for (int64_t q = 0; q < g_.query_tiles; ++q) store_queries(head, q, q);
+    for (int64_t q = 0; q < g_.query_tiles; ++q) store_queries(heads.queries_of(head, q), q, q);
   }
 
   /// grad_key and grad_value of a tile of keys.
-  void keys(const Head<T>& head, const Operands<T>& operands, int64_t k) {
+  void keys(const KeyHead<T>& head, const Operands<T>& operands, int64_t k) {
     clear_key_sums();
     for (int64_t q = 0; q < g_.query_tiles; ++q) {
       const Tile tile(g_, q, k);
@@ -191,7 +218,7 @@ class Differentiation {
   }
 
   /// grad_query of a tile of queries.
-  void queries(const Head<T>& head, const Operands<T>& operands, int64_t q) {
+  void queries(const QueryHead<T>& head, const Operands<T>& operands, int64_t q) {
     for (int64_t k = 0; k < g_.key_tiles; ++k) {
       const Tile tile(g_, q, k);
       if (tile.keys == 0) break;
@@ -233,18 +260,17 @@ class Differentiation {
                         grad_query_.get() + slot * kQueries * E);
   }
 
-  void store_keys(const Head<T>& head, int64_t k) {
+  void store_keys(const KeyHead<T>& head, int64_t k) {
     const int64_t first = k * kKeys, count = std::min(kKeys, g_.Tk - first);
     store(grad_key_.get(), scale_, count, head.grad_key, first);
     store(grad_value_.get(), 1.0f, count, head.grad_value, first);
   }
 
-  void store_queries(const Head<T>& head, int64_t q, int64_t slot) {
-    const int64_t first = q * kQueries, count = std::min(kQueries, g_.Tq - first);
+  void store_queries(const QueryHead<T>& head, int64_t q, int64_t slot) {
     const float* sums = grad_query_.get() + slot * kQueries * g_.padded_E;
     simd<brgemm::transpose<float>>(static_cast<const float*>(sums), kQueries, g_.padded_E, kQueries,
                                    rows_.get(), g_.padded_E);
-    store(rows_.get(), scale_, count, head.grad_query, first);
+    store(rows_.get(), scale_, g_.queries(q), head.grad_query, g_.start(q));
   }
 
   void store(const float* from, float factor, int64_t count, Rows<T> to, int64_t first) {
@@ -270,36 +296,37 @@ class Differentiation {
 /// they are dealt out, with scores and probabilities computed twice.
 constexpr double kPriceOfTiles = 7.0 / 5.0;
 
-template <class T, class HeadAt>
-void differentiate_heads(const Geometry& g, double scale, HeadAt head_at) {
-  at::parallel_for(0, g.heads, 1, [&](int64_t begin, int64_t end) {
+template <class T>
+void differentiate_heads(const Geometry& g, double scale, const Heads<T>& heads) {
+  at::parallel_for(0, g.key_heads, 1, [&](int64_t begin, int64_t end) {
     const brgemm::ThreadState state;
     Operands<T> operands(g);
     const auto room = operands.room();
     Differentiation<T> differentiation(g, scale, g.query_tiles);
-    for (int64_t i = begin; i < end; ++i) {
-      const Head<T> head = head_at(i);
-      for (int64_t k = 0; k < g.key_tiles; ++k) operands.pack_keys(head, k, room);
-      for (int64_t q = 0; q < g.query_tiles; ++q) operands.pack_queries(head, q, room);
-      differentiation.whole(head, operands);
+    for (int64_t head = begin; head < end; ++head) {
+      for (int64_t k = 0; k < g.key_tiles; ++k) operands.pack_keys(heads.keys_of(head), k, room);
+      for (int64_t q = 0; q < g.query_tiles; ++q)
+        operands.pack_queries(heads.queries_of(head, q), q, room);
+      differentiation.whole(heads, head, operands);
     }
   });
 }
 
-/// Heads [first, first + count), whose operands are packed into `operands`.
-template <class T, class HeadAt>
-void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at, int64_t first,
+/// Key heads [first, first + count), whose operands are packed into `operands`.
+template <class T>
+void differentiate_tiles(const Geometry& g, double scale, const Heads<T>& heads, int64_t first,
                          int64_t count, std::vector<Operands<T>>& operands) {
   // The tiles of keys come first, then those of queries.
   const int64_t tiles = g.key_tiles + g.query_tiles;
   at::parallel_for(0, count * tiles, 1, [&](int64_t begin, int64_t end) {
     const auto room = operands[0].room();
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t slot = i / tiles, tile = i % tiles;
+      const int64_t slot = i / tiles, head = first + slot, tile = i % tiles;
       if (tile < g.key_tiles) {
-        operands[slot].pack_keys(head_at(first + slot), tile, room);
+        operands[slot].pack_keys(heads.keys_of(head), tile, room);
       } else {
-        operands[slot].pack_queries(head_at(first + slot), tile - g.key_tiles, room);
+        const int64_t q = tile - g.key_tiles;
+        operands[slot].pack_queries(heads.queries_of(head, q), q, room);
       }
     }
   });
@@ -308,7 +335,7 @@ void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at, int64_
     Differentiation<T> differentiation(g, scale, 1);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t slot = i / g.key_tiles, tile = balanced(i % g.key_tiles, g.key_tiles);
-      differentiation.keys(head_at(first + slot), operands[slot], tile);
+      differentiation.keys(heads.keys_of(first + slot), operands[slot], tile);
     }
   });
   at::parallel_for(0, count * g.query_tiles, 1, [&](int64_t begin, int64_t end) {
@@ -316,18 +343,18 @@ void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at, int64_
     Differentiation<T> differentiation(g, scale, 1);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t slot = i / g.query_tiles, tile = balanced(i % g.query_tiles, g.query_tiles);
-      differentiation.queries(head_at(first + slot), operands[slot], tile);
+      differentiation.queries(heads.queries_of(first + slot, tile), operands[slot], tile);
     }
   });
 }
 
-template <class T, class HeadAt>
-void differentiate_tiles(const Geometry& g, double scale, HeadAt head_at) {
-  const int64_t most = heads_at_once(g.heads, g.key_tiles);
+template <class T>
+void differentiate_tiles(const Geometry& g, double scale, const Heads<T>& heads) {
+  const int64_t most = heads_at_once(g.key_heads, g.key_tiles);
   std::vector<Operands<T>> operands;
   for (int64_t i = 0; i < most; ++i) operands.emplace_back(g);
-  for (int64_t head = 0; head < g.heads; head += most)
-    differentiate_tiles<T>(g, scale, head_at, head, std::min(most, g.heads - head), operands);
+  for (int64_t head = 0; head < g.key_heads; head += most)
+    differentiate_tiles<T>(g, scale, heads, head, std::min(most, g.key_heads - head), operands);
 }
 
 }  // namespace
@@ -336,19 +363,19 @@ void backward_into(const InputGradients& grads, const at::Tensor& grad_out, cons
                    const at::Tensor& key, const at::Tensor& value, const at::Tensor& out,
                    const at::Tensor& logsumexp, bool is_causal, double scale) {
   const Geometry g(query, key, is_causal);
-  const at::Tensor q = with_dense_rows(query), k = with_dense_rows(key), v = with_dense_rows(value),
-                   o = with_dense_rows(out), d = with_dense_rows(grad_out);
-  with_type_of(q, [&]<class T>(T) {
-    const auto head_at = [&](int64_t i) -> Head<T> {
-      return {
-          rows_of<const T>(q, i),     rows_of<const T>(k, i),   rows_of<const T>(v, i),
-          rows_of<const T>(o, i),     rows_of<const T>(d, i),   rows_of<const float>(logsumexp, i),
-          rows_of<T>(grads.query, i), rows_of<T>(grads.key, i), rows_of<T>(grads.value, i)};
-    };
-    if (takes_whole_heads(g.heads, kPriceOfTiles)) {
-      differentiate_heads<T>(g, scale, head_at);
+  with_type_of(query, [&]<class T>(T) {
+    const Heads<T> heads{g,
+                         with_dense_rows(query),
+                         with_dense_rows(key),
+                         with_dense_rows(value),
+                         with_dense_rows(out),
+                         with_dense_rows(grad_out),
+                         logsumexp,
+                         grads};
+    if (takes_whole_heads(g.key_heads, kPriceOfTiles)) {
+      differentiate_heads(g, scale, heads);
     } else {
-      differentiate_tiles<T>(g, scale, head_at);
+      differentiate_tiles(g, scale, heads);
     }
   });
 }

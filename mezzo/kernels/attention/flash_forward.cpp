@@ -74,7 +74,7 @@ MEZZO_INLINE void shrink(float* out, int64_t rows, const float* factors) {
     for (int64_t q = 0; q < kQueries; ++q) out[e * kQueries + q] *= factors[q];
 }
 
-/// A head's keys as left operand, row by row, and its values transposed, [key tile][E][kKeys].
+/// A key head's keys as left operand, row by row, and its values transposed, [key tile][E][kKeys].
 template <class T>
 class Keys {
  public:
@@ -122,21 +122,19 @@ class QueryTile {
 
   void attend(Rows<const T> query, const Keys<T>& keys, float scale, int64_t query_tile,
               Rows<T> out, Rows<float> logsumexp) {
-    const int64_t first = query_tile * kQueries;
-    load_query(query, first);
+    load_query(query, query_tile);
     for (int64_t key_tile = 0; key_tile < g_.key_tiles; ++key_tile) {
       const Tile tile(g_, query_tile, key_tile);
       if (tile.keys == 0) break;
       add(keys, key_tile, tile, scale);
     }
-    store_out(out, logsumexp, first);
+    store_out(out, logsumexp, query_tile);
   }
 
  private:
-  void load_query(Rows<const T> query, int64_t first) {
-    const int64_t queries = std::min(kQueries, g_.Tq - first);
-    simd<load<T, P>>(query.at(first), query.stride, queries, g_.E, rows_.get(), kQueries,
-                     g_.padded_E);
+  void load_query(Rows<const T> query, int64_t query_tile) {
+    simd<load<T, P>>(query.at(g_.start(query_tile)), query.stride, g_.queries(query_tile), g_.E,
+                     rows_.get(), kQueries, g_.padded_E);
     pack_transposed_right<P>(rows_.get(), kQueries, g_.padded_E, query_.get());
     std::fill_n(running_.top, kQueries, -kInfinity);
     std::fill_n(running_.sum, kQueries, 0.0f);
@@ -156,8 +154,8 @@ class QueryTile {
                         keys.value(key_tile), probabilities, out_.get());
   }
 
-  void store_out(Rows<T> out, Rows<float> logsumexp, int64_t first) {
-    const int64_t queries = std::min(kQueries, g_.Tq - first);
+  void store_out(Rows<T> out, Rows<float> logsumexp, int64_t query_tile) {
+    const int64_t first = g_.start(query_tile), queries = g_.queries(query_tile);
     simd<brgemm::transpose<float>>(static_cast<const float*>(out_.get()), kQueries, g_.padded_E,
                                    kQueries, out_rows_.get(), g_.padded_E);
     for (int64_t q = 0; q < queries; ++q) {
@@ -176,7 +174,7 @@ class QueryTile {
                    statistics_.get() + 2 * kQueries};
 };
 
-/// A thread alone with a head keeps its keys in its own cache; this is what that is worth.
+/// A thread alone with a key head keeps its keys in its own cache; this is what that is worth.
 constexpr double kPriceOfTiles = 1.1;
 
 template <class T>
@@ -187,12 +185,13 @@ void attend(const Geometry& g, const at::Tensor& query, const at::Tensor& key,
   const auto pack = [&](Keys<T>& keys, int64_t head, int64_t tile, const Room& room) {
     keys.pack(g, rows_of<const T>(key, head), rows_of<const T>(value, head), tile, room.get());
   };
-  const auto run = [&](QueryTile<T>& tile, const Keys<T>& keys, int64_t head, int64_t i) {
+  const auto run = [&](QueryTile<T>& tile, const Keys<T>& keys, int64_t key_head, int64_t i) {
+    const int64_t head = g.query_head(key_head, i);
     const Rows<float> lse = rows_of<float>(logsumexp, head);
     tile.attend(rows_of<const T>(query, head), keys, scale, i, rows_of<T>(out, head), lse);
   };
-  if (takes_whole_heads(g.heads, kPriceOfTiles)) {
-    at::parallel_for(0, g.heads, 1, [&](int64_t begin, int64_t end) {
+  if (takes_whole_heads(g.key_heads, kPriceOfTiles)) {
+    at::parallel_for(0, g.key_heads, 1, [&](int64_t begin, int64_t end) {
       const brgemm::ThreadState state;
       Keys<T> keys(g);
       const Room room(keys.packing_room());
@@ -204,11 +203,11 @@ void attend(const Geometry& g, const at::Tensor& query, const at::Tensor& key,
     });
     return;
   }
-  const int64_t most = heads_at_once(g.heads, g.query_tiles);
+  const int64_t most = heads_at_once(g.key_heads, g.query_tiles);
   std::vector<Keys<T>> keys;
   for (int64_t i = 0; i < most; ++i) keys.emplace_back(g);
-  for (int64_t head = 0; head < g.heads; head += most) {
-    const int64_t count = std::min(most, g.heads - head);
+  for (int64_t head = 0; head < g.key_heads; head += most) {
+    const int64_t count = std::min(most, g.key_heads - head);
     at::parallel_for(0, count * g.key_tiles, 1, [&](int64_t begin, int64_t end) {
       const Room room(keys[0].packing_room());
       for (int64_t i = begin; i < end; ++i)

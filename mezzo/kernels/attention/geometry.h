@@ -29,27 +29,39 @@ constexpr int64_t kMaxHeadSize = 256;
 
 constexpr int64_t padded(int64_t length) { return ceil_div(length, kStep) * kStep; }
 
-/// query [B, H, Tq, E], key and value [B, H, Tk, E].
+/// query [B, H, Tq, E], key and value [B, K, Tk, E]. A key head is worked on together with its
+/// group, the query heads that read it: its query tiles are those of the group, head by head.
 struct Geometry {
   Geometry(const at::Tensor& query, const at::Tensor& key, bool causal)
-      : heads(query.size(0) * query.size(1)),
+      : key_heads(key.size(0) * key.size(1)),
+        group(query.size(1) / key.size(1)),
         Tq(query.size(2)),
         Tk(key.size(2)),
         E(query.size(3)),
         padded_E(padded(E)),
-        query_tiles(ceil_div(Tq, kQueries)),
+        tiles_a_query_head(ceil_div(Tq, kQueries)),
+        query_tiles(group * tiles_a_query_head),
         key_tiles(ceil_div(Tk, kKeys)),
         is_causal(causal) {}
 
-  int64_t heads, Tq, Tk, E, padded_E, query_tiles, key_tiles;
+  /// The query head, of all B H, whose queries are in a tile of a key head.
+  int64_t query_head(int64_t key_head, int64_t query_tile) const {
+    return key_head * group + query_tile / tiles_a_query_head;
+  }
+  /// The place in its head of a tile's first query.
+  int64_t start(int64_t query_tile) const { return query_tile % tiles_a_query_head * kQueries; }
+  /// How many queries a tile has.
+  int64_t queries(int64_t query_tile) const { return std::min(kQueries, Tq - start(query_tile)); }
+
+  int64_t key_heads, group, Tq, Tk, E, padded_E, tiles_a_query_head, query_tiles, key_tiles;
   bool is_causal;
 };
 
 /// What a query tile has to do with a key tile.
 struct Tile {
   Tile(const Geometry& g, int64_t query_tile, int64_t key_tile)
-      : queries(std::min(kQueries, g.Tq - query_tile * kQueries)),
-        shift(g.is_causal ? key_tile * kKeys - query_tile * kQueries : -kKeys) {
+      : queries(g.queries(query_tile)),
+        shift(g.is_causal ? key_tile * kKeys - g.start(query_tile) : -kKeys) {
     keys = std::min(kKeys, g.Tk - key_tile * kKeys);
     if (g.is_causal) keys = std::clamp<int64_t>(queries - shift, 0, keys);
   }
