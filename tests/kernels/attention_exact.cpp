@@ -59,15 +59,22 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_backward(const at::Tens
 
 ExactAttention exact_attention(const AttentionInputs& in) {
   const at::ScalarType dtype = in.query.scalar_type();
-  const at::Tensor Q = in.query.to(at::kDouble), K = in.key.to(at::kDouble),
-                   V = in.value.to(at::kDouble), dO = in.grad_out.to(at::kDouble);
+  const int64_t group = in.query.size(1) / in.key.size(1);
+  const auto repeated = [&](const at::Tensor& x) {
+    return x.to(at::kDouble).repeat_interleave(group, 1);
+  };
+  const auto sum_of_group = [&](const at::Tensor& x) { return x.unflatten(1, {-1, group}).sum(2); };
+  const at::Tensor Q = in.query.to(at::kDouble), K = repeated(in.key), V = repeated(in.value),
+                   dO = in.grad_out.to(at::kDouble);
   Attention value, bound;
   std::tie(value.out, value.logsumexp) = attention(Q, K, V, in.is_causal, in.scale);
   std::tie(value.grad_query, value.grad_key, value.grad_value) =
       attention_backward(dO, Q, K, V, in.is_causal, in.scale);
+  value.grad_key = sum_of_group(value.grad_key);
+  value.grad_value = sum_of_group(value.grad_value);
 
-  const double E = static_cast<double>(Q.size(-1)), Tq = static_cast<double>(Q.size(-2)),
-               Tk = static_cast<double>(K.size(-2)), scale = std::abs(in.scale);
+  const double E = static_cast<double>(Q.size(-1)), Tk = static_cast<double>(K.size(-2)),
+               queries = static_cast<double>(group * Q.size(-2)), scale = std::abs(in.scale);
   const double u_P = dtype == at::kBFloat16 ? unit_roundoff(dtype) : 0.0;
   const at::Tensor scores = at::matmul(Q, transposed(K)) * in.scale;
   const at::Tensor is_seen = in.is_causal ? at::ones_like(scores).tril() : at::ones_like(scores);
@@ -78,8 +85,8 @@ ExactAttention exact_attention(const AttentionInputs& in) {
 
   const at::Tensor error_out = (eta + u_P + Tk * v) * at::matmul(P, V.abs());
   bound.out = rounded(error_out, value.out, dtype);
-  const at::Tensor error_dV = (eta + u_P + Tq * v) * at::matmul(transposed(P), dO.abs());
-  bound.grad_value = rounded(error_dV, value.grad_value, dtype);
+  const at::Tensor error_dV = (eta + u_P + queries * v) * at::matmul(transposed(P), dO.abs());
+  bound.grad_value = rounded(sum_of_group(error_dV), value.grad_value, dtype);
 
   const at::Tensor dP = at::matmul(dO, transposed(V)), D = (dO * value.out).sum(-1, true);
   const at::Tensor error_dP = (E + 2) * v * at::matmul(dO.abs(), transposed(V).abs());
@@ -89,8 +96,8 @@ ExactAttention exact_attention(const AttentionInputs& in) {
   const at::Tensor error_dS =
       scale * P * ((eta + 4 * v) * (dP - D).abs() + error_dP + error_D) + u_P * dS;
   bound.grad_query = rounded(at::matmul(error_dS + Tk * v * dS, K.abs()), value.grad_query, dtype);
-  bound.grad_key =
-      rounded(at::matmul(transposed(error_dS + Tq * v * dS), Q.abs()), value.grad_key, dtype);
+  const at::Tensor error_dK = at::matmul(transposed(error_dS + queries * v * dS), Q.abs());
+  bound.grad_key = rounded(sum_of_group(error_dK), value.grad_key, dtype);
   return {value, bound};
 }
 

@@ -2,9 +2,11 @@
 
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include <ATen/ATen.h>
 
+#include "mezzo/base/float_format.h"
 #include "mezzo/kernels/cpu_kernels.h"
 #include "tests/close.h"
 #include "tests/testing.h"
@@ -21,13 +23,46 @@ struct Gradients {
   at::Tensor out, query, key, value;
 };
 
-Gradients attend(at::Tensor query, at::Tensor key, at::Tensor value, const at::Tensor& grad_out) {
+int64_t group_of(const at::Tensor& query, const at::Tensor& key) {
+  return query.size(1) / key.size(1);
+}
+
+/// attention(query, key, value) and its gradients.
+template <class Function>
+Gradients differentiate(at::Tensor query, at::Tensor key, at::Tensor value,
+                        const at::Tensor& grad_out, Function attention) {
   query = query.detach().requires_grad_();
   key = key.detach().requires_grad_();
   value = value.detach().requires_grad_();
-  at::Tensor out = at::scaled_dot_product_attention(query, key, value, {}, 0.0, /*is_causal=*/true);
+  const at::Tensor out = attention(query, key, value);
   out.backward(grad_out);
   return {out.detach(), query.grad(), key.grad(), value.grad()};
+}
+
+using Mask = std::optional<at::Tensor>;
+
+/// Causal, unless there is a mask.
+Gradients attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                 const at::Tensor& grad_out, const Mask& mask = {}) {
+  return differentiate(query, key, value, grad_out,
+                       [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                         return at::scaled_dot_product_attention(q, k, v, mask, 0.0,
+                                                                 !mask.has_value(), {},
+                                                                 /*enable_gqa=*/true);
+                       });
+}
+
+/// The same with each key and value there once for every query head that reads it.
+Gradients attend_to_repeated(const at::Tensor& query, const at::Tensor& key,
+                             const at::Tensor& value, const at::Tensor& grad_out,
+                             const Mask& mask = {}) {
+  const int64_t group = group_of(query, key);
+  return differentiate(query, key, value, grad_out,
+                       [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+                         return at::scaled_dot_product_attention(q, k.repeat_interleave(group, 1),
+                                                                 v.repeat_interleave(group, 1),
+                                                                 mask, 0.0, !mask.has_value());
+                       });
 }
 
 constexpr double kUnitRoundoff = 0x1p-11;  // fp16
@@ -39,7 +74,8 @@ double largest(const at::Tensor& x) { return x.abs().max().item<double>(); }
 //   out, grad_value: one rounding of the result.
 //   grad_query, grad_key: that, and the row term D = sum(grad_out * out), for which `out` arrives
 //   rounded. D is off by at most d = E u max|grad_out| max|out|; grad_query collects it times scale
-//   |key| over softmax rows (which sum to one), grad_key times scale |query| over softmax columns.
+//   |key| over softmax rows (which sum to one), grad_key times scale |query| over softmax columns
+//   of all heads of its group.
 struct Tolerances {
   double out, query, key, value;
 };
@@ -48,23 +84,27 @@ Tolerances tolerances(const Gradients& exact, const at::Tensor& query, const at:
                       const at::Tensor& grad_out) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(-1)));
   const double d = query.size(-1) * kUnitRoundoff * largest(grad_out) * largest(exact.out);
-  at::Tensor scores = at::matmul(query, key.transpose(-1, -2)) * scale;
+  const int64_t group = group_of(query, key);
+  const at::Tensor keys = key.repeat_interleave(group, 1);
+  at::Tensor scores = at::matmul(query, keys.transpose(-1, -2)) * scale;
   const at::Tensor future = at::ones_like(scores, at::kBool).triu(1);
   const at::Tensor softmax =
       scores.masked_fill(future, -std::numeric_limits<double>::infinity()).softmax(-1);
-  const double column_sum = largest(softmax.sum(-2));
+  const at::Tensor columns = at::matmul(softmax.transpose(-1, -2), query.abs());
+  const double column_sum = largest(columns.unflatten(1, {-1, group}).sum(2));
   return {2 * kUnitRoundoff * largest(exact.out),
           2 * (kUnitRoundoff * largest(exact.query) + d * scale * largest(key)),
-          2 * (kUnitRoundoff * largest(exact.key) + d * scale * largest(query) * column_sum),
+          2 * (kUnitRoundoff * largest(exact.key) + d * scale * column_sum),
           2 * kUnitRoundoff * largest(exact.value)};
 }
 
-class FlashAttention : public ::testing::TestWithParam<int64_t> {};
+/// Length and number of key heads.
+class FlashAttention : public ::testing::TestWithParam<std::tuple<int64_t, int64_t>> {};
 
 TEST_P(FlashAttention, Fp16AgreesWithFp64ForwardAndBackward) {
-  const int64_t length = GetParam();
-  const at::Tensor query = random({2, 3, length, 16}, 1), key = random({2, 3, length, 16}, 2),
-                   value = random({2, 3, length, 16}, 3), grad_out = random({2, 3, length, 16}, 4);
+  const auto [length, K] = GetParam();
+  const at::Tensor query = random({2, 6, length, 16}, 1), key = random({2, K, length, 16}, 2),
+                   value = random({2, K, length, 16}, 3), grad_out = random({2, 6, length, 16}, 4);
   Gradients got;
   {
     const CpuKernels kernels;
@@ -72,7 +112,8 @@ TEST_P(FlashAttention, Fp16AgreesWithFp64ForwardAndBackward) {
   }
   const at::Tensor wide_query = query.to(at::kDouble), wide_key = key.to(at::kDouble),
                    wide_grad_out = grad_out.to(at::kDouble);
-  const Gradients exact = attend(wide_query, wide_key, value.to(at::kDouble), wide_grad_out);
+  const Gradients exact =
+      attend_to_repeated(wide_query, wide_key, value.to(at::kDouble), wide_grad_out);
   const Tolerances tolerance = tolerances(exact, wide_query, wide_key, wide_grad_out);
   EXPECT_EQ(got.out.scalar_type(), at::kHalf);
   EXPECT_EQ(got.query.scalar_type(), at::kHalf);
@@ -88,7 +129,30 @@ TEST_P(FlashAttention, Fp16AgreesWithFp64ForwardAndBackward) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Lengths, FlashAttention, ::testing::Values(1, 31, 33, 257));
+INSTANTIATE_TEST_SUITE_P(LengthsAndKeyHeads, FlashAttention,
+                         ::testing::Combine(::testing::Values(1, 31, 33, 257),
+                                            ::testing::Values(6, 2)));
+
+// libtorch's kernel serves what flash over brgemm declines.
+TEST(FlashAttention, TakesGroupedHeadsWithAMask) {
+  const CpuKernels kernels;
+  const auto wide = [](at::IntArrayRef sizes, int64_t seed) {
+    return random(sizes, seed).to(at::kDouble);
+  };
+  const at::Tensor query = wide({2, 6, 33, 16}, 1), key = wide({2, 2, 33, 16}, 2),
+                   value = wide({2, 2, 33, 16}, 3), grad_out = wide({2, 6, 33, 16}, 4),
+                   mask = wide({33, 33}, 5);
+  const Gradients got = attend(query, key, value, grad_out, mask),
+                  expected = attend_to_repeated(query, key, value, grad_out, mask);
+  // Two fp64 programs, whose longest sum goes over the queries of a group.
+  const auto expect_close = [](const at::Tensor& x, const at::Tensor& y) {
+    EXPECT_CLOSE(x, y, 2 * tolerance_for(at::kDouble, 3 * 33, mezzo::testing::magnitude_of(y)));
+  };
+  expect_close(got.out, expected.out);
+  expect_close(got.query, expected.query);
+  expect_close(got.key, expected.key);
+  expect_close(got.value, expected.value);
+}
 
 TEST(FlashAttention, AcceptsAnAdditiveFp16Mask) {
   const CpuKernels kernels;

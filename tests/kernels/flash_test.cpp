@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <tuple>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -28,15 +29,25 @@ at::Tensor random(at::IntArrayRef sizes, at::ScalarType dtype, int64_t seed) {
   return at::randn(sizes, generator).to(dtype);
 }
 
-/// [B, H, T, E] each, as a transformer has them: columns of one product [B, T, 3 H E].
+struct Heads {
+  int64_t query, key;
+};
+
+/// [B, H, T, E] and [B, K, T, E], as a transformer has them: columns of one product
+/// [B, T, (H + 2 K) E].
+AttentionInputs inputs_of(int64_t B, Heads n, int64_t T, int64_t E, at::ScalarType dtype,
+                          bool is_causal) {
+  const at::Tensor qkv = random({B, T, (n.query + 2 * n.key) * E}, dtype, 1);
+  const auto heads = [&](const at::Tensor& x) { return x.view({B, T, -1, E}).transpose(1, 2); };
+  const auto parts = qkv.split_with_sizes({n.query * E, n.key * E, n.key * E}, -1);
+  return {heads(parts[0]), heads(parts[1]),
+          heads(parts[2]), heads(random({B, T, n.query * E}, dtype, 2)),
+          is_causal,       1.0 / std::sqrt(static_cast<double>(E))};
+}
+
 AttentionInputs inputs_of(int64_t B, int64_t H, int64_t T, int64_t E, at::ScalarType dtype,
                           bool is_causal) {
-  const at::Tensor qkv = random({B, T, 3 * H * E}, dtype, 1);
-  const auto heads = [&](const at::Tensor& x) { return x.view({B, T, H, E}).transpose(1, 2); };
-  const auto parts = qkv.split(H * E, -1);
-  return {heads(parts[0]), heads(parts[1]),
-          heads(parts[2]), heads(random({B, T, H * E}, dtype, 2)),
-          is_causal,       1.0 / std::sqrt(static_cast<double>(E))};
+  return inputs_of(B, Heads{H, H}, T, E, dtype, is_causal);
 }
 
 /// Queries and keys of different number.
@@ -217,44 +228,112 @@ TEST_P(FlashDtypes, TakesRowsThatOverlap) {
 }
 
 TEST_P(FlashDtypes, IsWhatScaledDotProductAttentionCallsForwardAndBackward) {
-  const AttentionInputs in = inputs_of(2, 2, 50, 32, GetParam(), true);
-  SKIP_IF_REFUSED(in);
-  const Attention expected = compute(in);
-  const CpuKernels kernels;
-  const at::Tensor query = in.query.detach().requires_grad_(),
-                   key = in.key.detach().requires_grad_(),
-                   value = in.value.detach().requires_grad_();
-  const at::Tensor out = at::scaled_dot_product_attention(query, key, value, {}, 0.0, true);
-  out.backward(in.grad_out);
-  EXPECT_BIT_EQUAL(out.detach(), expected.out);
-  EXPECT_BIT_EQUAL(query.grad(), expected.grad_query);
-  EXPECT_BIT_EQUAL(key.grad(), expected.grad_key);
-  EXPECT_BIT_EQUAL(value.grad(), expected.grad_value);
+  for (const Heads heads : {Heads{2, 2}, Heads{4, 2}}) {
+    const AttentionInputs in = inputs_of(2, heads, 50, 32, GetParam(), true);
+    SKIP_IF_REFUSED(in);
+    const Attention expected = compute(in);
+    const CpuKernels kernels;
+    const at::Tensor query = in.query.detach().requires_grad_(),
+                     key = in.key.detach().requires_grad_(),
+                     value = in.value.detach().requires_grad_();
+    const at::Tensor out = at::scaled_dot_product_attention(query, key, value, {}, 0.0, true, {},
+                                                            /*enable_gqa=*/heads.key < heads.query);
+    out.backward(in.grad_out);
+    EXPECT_BIT_EQUAL(out.detach(), expected.out);
+    EXPECT_BIT_EQUAL(query.grad(), expected.grad_query);
+    EXPECT_BIT_EQUAL(key.grad(), expected.grad_key);
+    EXPECT_BIT_EQUAL(value.grad(), expected.grad_value);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, FlashDtypes,
                          ::testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
                          [](const auto& param) { return c10::toString(param.param); });
 
-TEST(Flash, SharesItsLogsumexpWithLibtorch) {
-  const AttentionInputs in = inputs_of(2, 3, 97, 32, at::kFloat, true);
+class FlashGroups : public ::testing::TestWithParam<std::tuple<at::ScalarType, Heads>> {};
+
+TEST_P(FlashGroups, AreWithinTheirErrorBoundForwardAndBackward) {
+  const auto [dtype, heads] = GetParam();
+  for (const int64_t T : {1, 33, 257}) {
+    for (const bool is_causal : {true, false}) {
+      const AttentionInputs in = inputs_of(2, heads, T, 24, dtype, is_causal);
+      SKIP_IF_REFUSED(in);
+      SCOPED_TRACE(fmt::format("length {}, causal {}", T, is_causal));
+      const ExactAttention exact = exact_attention(in);
+      expect_within(compute(in), exact, dtype);
+      // The bounds would not let a sum pass in which one head of the group is missing.
+      AttentionInputs without = in;
+      without.grad_out = in.grad_out.clone();
+      without.grad_out.select(1, -1).zero_();
+      const Attention partial = exact_attention(without).value;
+      EXPECT_FALSE(is_within(partial.grad_value, exact.value.grad_value, exact.bound.grad_value));
+      if (T == 1) continue;
+      EXPECT_FALSE(is_within(partial.grad_key, exact.value.grad_key, exact.bound.grad_key));
+    }
+  }
+}
+
+// What a query head computes does not depend on who else reads its keys.
+TEST_P(FlashGroups, GiveTheBitsOfRepeatedHeads) {
+  const auto [dtype, heads] = GetParam();
+  const AttentionInputs in = inputs_of(2, heads, 150, 40, dtype, true);
   SKIP_IF_REFUSED(in);
-  const ExactAttention exact = exact_attention(in);
-  const Attention ours = compute(in);
-  Attention mixed;
-  std::tie(mixed.out, mixed.logsumexp) = at::cpu::_scaled_dot_product_flash_attention_for_cpu(
-      in.query, in.key, in.value, 0.0, true, {}, in.scale);
-  EXPECT_EQ(ours.logsumexp.strides(), mixed.logsumexp.strides());
-  EXPECT_EQ(ours.out.strides(), mixed.out.strides());
-  std::tie(mixed.grad_query, mixed.grad_key, mixed.grad_value) = flash::backward(
-      in.grad_out, in.query, in.key, in.value, mixed.out, mixed.logsumexp, true, in.scale);
-  expect_within(mixed, exact, at::kFloat);
-  mixed = ours;
-  std::tie(mixed.grad_query, mixed.grad_key, mixed.grad_value) =
-      at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
-          in.grad_out, in.query, in.key, in.value, ours.out, ours.logsumexp, 0.0, true, {},
-          in.scale);
-  expect_within(mixed, exact, at::kFloat);
+  AttentionInputs apart = in;
+  for (at::Tensor* x : {&apart.key, &apart.value})
+    *x = x->repeat_interleave(heads.query / heads.key, 1);
+  const Attention got = compute(in), expected = compute(apart);
+  EXPECT_BIT_EQUAL(got.out, expected.out);
+  EXPECT_BIT_EQUAL(got.logsumexp, expected.logsumexp);
+  EXPECT_BIT_EQUAL(got.grad_query, expected.grad_query);
+}
+
+TEST_P(FlashGroups, GiveTheSameBitsWithAnyNumberOfThreads) {
+  const auto [dtype, heads] = GetParam();
+  const AttentionInputs in = inputs_of(1, heads, 290, 40, dtype, true);
+  SKIP_IF_REFUSED(in);
+  const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  const Attention alone = compute(in);
+  for (const int threads : {2, 5}) {
+    at::set_num_threads(threads);
+    const Attention together = compute(in);
+    expect_same_bits(together, alone);
+  }
+  at::set_num_threads(before);
+}
+
+std::string group_name(const ::testing::TestParamInfo<FlashGroups::ParamType>& param) {
+  const auto& [dtype, heads] = param.param;
+  return fmt::format("{}_H{}_K{}", c10::toString(dtype), heads.query, heads.key);
+}
+
+INSTANTIATE_TEST_SUITE_P(DtypesAndHeads, FlashGroups,
+                         ::testing::Combine(::testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
+                                            ::testing::Values(Heads{4, 2}, Heads{6, 2}, Heads{3, 1},
+                                                              Heads{4, 4})),
+                         group_name);
+
+TEST(Flash, SharesItsLogsumexpWithLibtorch) {
+  for (const Heads heads : {Heads{3, 3}, Heads{6, 2}}) {
+    const AttentionInputs in = inputs_of(2, heads, 97, 32, at::kFloat, true);
+    SKIP_IF_REFUSED(in);
+    const ExactAttention exact = exact_attention(in);
+    const Attention ours = compute(in);
+    Attention mixed;
+    std::tie(mixed.out, mixed.logsumexp) = at::cpu::_scaled_dot_product_flash_attention_for_cpu(
+        in.query, in.key, in.value, 0.0, true, {}, in.scale);
+    EXPECT_EQ(ours.logsumexp.strides(), mixed.logsumexp.strides());
+    EXPECT_EQ(ours.out.strides(), mixed.out.strides());
+    std::tie(mixed.grad_query, mixed.grad_key, mixed.grad_value) = flash::backward(
+        in.grad_out, in.query, in.key, in.value, mixed.out, mixed.logsumexp, true, in.scale);
+    expect_within(mixed, exact, at::kFloat);
+    mixed = ours;
+    std::tie(mixed.grad_query, mixed.grad_key, mixed.grad_value) =
+        at::cpu::_scaled_dot_product_flash_attention_for_cpu_backward(
+            in.grad_out, in.query, in.key, in.value, ours.out, ours.logsumexp, 0.0, true, {},
+            in.scale);
+    expect_within(mixed, exact, at::kFloat);
+  }
 }
 
 TEST(Flash, SabotagedScoresInBf16AreRejected) {
@@ -293,8 +372,10 @@ TEST(Flash, DeclinesWhatItDoesNotServe) {
   EXPECT_EQ(refusal({1, 1, 4, 257}, {1, 1, 4, 257}, at::kFloat), "head size 257 is above 256");
   EXPECT_EQ(refusal({1, 1, 4, 8}, {1, 1, 4, 8}, at::kDouble), "Double is not served");
   EXPECT_EQ(refusal({1, 1, 0, 8}, {1, 1, 4, 8}, at::kFloat), "nothing to compute");
-  EXPECT_EQ(refusal({1, 2, 4, 8}, {1, 1, 4, 8}, at::kFloat),
+  EXPECT_EQ(refusal({2, 1, 4, 8}, {1, 1, 4, 8}, at::kFloat),
             "the shapes differ in batch, heads or head size");
+  EXPECT_EQ(refusal({1, 3, 4, 8}, {1, 2, 4, 8}, at::kFloat),
+            "3 query heads are no multiple of 2 key heads");
 }
 
 }  // namespace
