@@ -1,5 +1,7 @@
 #include "mezzo/kernels/embed/embed.h"
 
+#include <optional>
+
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -26,6 +28,28 @@ TEST_P(EmbedOn, AddsTokenAndPositionInTheDtypeOfTheStream) {
   EXPECT_BIT_EQUAL(here(y.detach()), (at::embedding(table, kTokens).to(at::kFloat) +
                                       positions.slice(0, 0, 4).to(at::kFloat))
                                          .detach());
+}
+
+TEST_P(EmbedOn, WithoutPositionsLooksUpTheTokenAlone) {
+  const at::Tensor table = random.leaf({7, 33}, at::kBFloat16, device);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor y = embed(there(kTokens), table, {}, dtype, false);
+    EXPECT_BIT_EQUAL(here(y.detach()), at::embedding(here(table.detach()), kTokens).to(dtype));
+  }
+}
+
+// The node has one input fewer then, and must not ask whether its gradient is wanted.
+TEST_P(EmbedOn, WithoutPositionsTheTableHasTheSameGradient) {
+  const at::Tensor table = random.leaf({7, 33}, at::kBFloat16, device),
+                   positions = random.leaf({4, 33}, at::kBFloat16, device),
+                   grad = there(random({2, 4, 33}));
+  const auto gradient = [&](const std::optional<at::Tensor>& of_places, bool sparse) {
+    const at::Tensor y = embed(there(kTokens), table, of_places, at::kFloat, sparse);
+    return torch::autograd::grad({y}, {table}, {grad})[0];
+  };
+  const at::Tensor expected = here(gradient(positions, false));
+  EXPECT_BIT_EQUAL(here(gradient({}, false)), expected);
+  EXPECT_BIT_EQUAL(here(gradient({}, true).to_dense()), expected);
 }
 
 TEST_P(EmbedOn, GradientsAreSumsOverThePlacesOfAToken) {
@@ -113,15 +137,18 @@ TEST(Embed, RefusesRowsOfMoreTokensThanThereArePositions) {
 TEST(Embed, NamesWhatHasAnotherTypeOrShape) {
   const at::Tensor table = random.leaf({7, 33}, at::kFloat),
                    positions = random.leaf({4, 33}, at::kFloat);
-  const auto call = [&](const at::Tensor& tokens, const at::Tensor& of_places) {
+  const auto call = [&](const at::Tensor& tokens, const std::optional<at::Tensor>& of_places) {
     return embed(tokens, table, of_places, at::kFloat, false);
   };
   EXPECT_THROW_WITH(call(kTokens.to(at::kInt), positions),
                     "tokens must be int64 [B, T], but are Int [2, 4]");
   EXPECT_THROW_WITH(call(kTokens[0], positions), "but are Long [4]");
+  EXPECT_THROW_WITH(call(kTokens[0], {}), "but are Long [4]");
   EXPECT_THROW_WITH(call(kTokens, random.leaf({4, 1}, at::kFloat)),
                     "table and positions must be [V, C] and [L, C], but are [7, 33] and [4, 1]");
   EXPECT_THROW_WITH(call(kTokens, random.leaf({33}, at::kFloat)), "but are [7, 33] and [33]");
+  EXPECT_THROW_WITH(embed(kTokens, table[0], {}, at::kFloat, false),
+                    "table must be [V, C], but is [33]");
 }
 
 TEST(Embed, LeavesAFrozenTableWithoutAGradient) {

@@ -26,12 +26,18 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-void check_shapes(const at::Tensor& tokens, const at::Tensor& table, const at::Tensor& positions) {
+void check_shapes(const at::Tensor& tokens, const at::Tensor& table) {
   MEZZO_CHECK(tokens.dim() == 2 && tokens.scalar_type() == at::kLong, "embed",
               "tokens must be int64 [B, T], but are {} [{}]", c10::toString(tokens.scalar_type()),
               fmt::join(tokens.sizes(), ", "));
-  MEZZO_CHECK(table.dim() == 2 && positions.dim() == 2 && table.size(1) == positions.size(1),
-              "embed", "table and positions must be [V, C] and [L, C], but are [{}] and [{}]",
+  MEZZO_CHECK(table.dim() == 2, "embed", "table must be [V, C], but is [{}]",
+              fmt::join(table.sizes(), ", "));
+}
+
+void check_positions(const at::Tensor& tokens, const at::Tensor& table,
+                     const at::Tensor& positions) {
+  MEZZO_CHECK(positions.dim() == 2 && table.size(1) == positions.size(1), "embed",
+              "table and positions must be [V, C] and [L, C], but are [{}] and [{}]",
               fmt::join(table.sizes(), ", "), fmt::join(positions.sizes(), ", "));
   MEZZO_CHECK(
       tokens.size(1) <= positions.size(0), "embed",
@@ -119,12 +125,14 @@ at::Tensor position_gradient(const at::Tensor& grad, const at::Tensor& positions
 class Embed : public torch::autograd::Function<Embed> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& tokens, const at::Tensor& table,
-                            const at::Tensor& positions, at::ScalarType dtype, bool sparse) {
+                            const std::optional<at::Tensor>& maybe_positions, at::ScalarType dtype,
+                            bool sparse) {
     check_ids(tokens, table.size(0));
+    const at::Tensor positions = maybe_positions.value_or(at::Tensor());
     ctx->save_for_backward({tokens, table, positions});
     ctx->saved_data["sparse"] = sparse;
     at::Tensor y = at::embedding(table, tokens).to(dtype);
-    return y.add_(positions.slice(0, 0, tokens.size(1)));
+    return positions.defined() ? y.add_(positions.slice(0, 0, tokens.size(1))) : y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -134,16 +142,19 @@ class Embed : public torch::autograd::Function<Embed> {
     at::Tensor by_table, by_position;
     if (ctx->needs_input_grad(1))
       by_table = table_gradient(tokens, grad, table, ctx->saved_data["sparse"].toBool());
-    if (ctx->needs_input_grad(2)) by_position = position_gradient(grad, positions);
+    // Without positions the node has no third input to ask about.
+    if (positions.defined() && ctx->needs_input_grad(2))
+      by_position = position_gradient(grad, positions);
     return {{}, by_table, by_position, {}, {}};
   }
 };
 
 }  // namespace
 
-at::Tensor embed(const at::Tensor& tokens, const at::Tensor& table, const at::Tensor& positions,
-                 at::ScalarType dtype, bool sparse) {
-  check_shapes(tokens, table, positions);
+at::Tensor embed(const at::Tensor& tokens, const at::Tensor& table,
+                 const std::optional<at::Tensor>& positions, at::ScalarType dtype, bool sparse) {
+  check_shapes(tokens, table);
+  if (positions.has_value()) check_positions(tokens, table, *positions);
   return Embed::apply(tokens, table, positions, dtype, sparse);
 }
 
