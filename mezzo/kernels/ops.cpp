@@ -53,6 +53,11 @@ TORCH_LIBRARY(mezzo, m) {
       "float eps) -> (Tensor, Tensor, Tensor, Tensor)",
       &mezzo::kernels::residual_norm_autograd);
   m.def(
+      "residual_rms_norm(Tensor wide_x, Tensor? wide_branch, Tensor wide_weight, float eps) -> "
+      "(Tensor, Tensor, Tensor)",
+      &mezzo::kernels::residual_rms_norm_autograd);
+  m.def("swiglu(Tensor gate_up) -> Tensor", &mezzo::kernels::swiglu_autograd);
+  m.def(
       "fp8_cast(Tensor x, Tensor scale, ScalarType dtype, bool transposes, Tensor(a!)? amax) -> "
       "(Tensor, Tensor)",
       &mezzo::kernels::fp8_cast_op);

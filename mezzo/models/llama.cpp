@@ -11,6 +11,7 @@
 
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/embed/embed.h"
+#include "mezzo/kernels/fp8/fused.h"
 #include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/fused_linear/swiglu_linear.h"
 #include "mezzo/kernels/rope/rope.h"
@@ -21,12 +22,16 @@ namespace {
 /// The sum of the residual stream, and what `linear`, of the part `name`, makes of its norm.
 std::tuple<at::Tensor, at::Tensor> norm_linear(std::string_view name, const Residual& in,
                                                RMSNorm& norm, Linear& linear, const BlockOps& ops) {
-  if (!ops.is_fused || linear->is_fp8_for(in.x)) {
+  if (!ops.is_fused) {
     const at::Tensor sum = in.sum(), normed = norm(sum);
     const Scope scope(name);
     return {sum, linear(normed)};
   }
   const Scope scope(name);
+  if (linear->is_fp8_for(in.x))
+    return kernels::residual_rms_norm_fp8_linear(in.x, optional(in.branch), norm->weight,
+                                                 linear->weight, {}, norm->eps, ops.recomputes,
+                                                 linear->fp8);
   return kernels::residual_rms_norm_linear(in.x, optional(in.branch), norm->weight, linear->weight,
                                            {}, norm->eps, ops.recomputes);
 }
@@ -75,8 +80,10 @@ LlamaMLPImpl::LlamaMLPImpl(const ModelConfig& config) {
 at::Tensor LlamaMLPImpl::forward(const at::Tensor& gate_up, const BlockOps& ops) {
   const Scope scope("mlp");
   const auto parts = gate_up.chunk(2, /*dim=*/-1);
-  if (!ops.is_fused || down_proj->is_fp8_for(parts[0]))
-    return down_proj(at::silu(parts[0]) * parts[1]);
+  if (!ops.is_fused) return down_proj(at::silu(parts[0]) * parts[1]);
+  if (down_proj->is_fp8_for(parts[0]))
+    return kernels::swiglu_fp8_linear(gate_up, down_proj->weight, {}, ops.recomputes,
+                                      down_proj->fp8);
   return kernels::swiglu_linear(gate_up, down_proj->weight, {}, ops.recomputes);
 }
 

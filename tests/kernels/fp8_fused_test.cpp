@@ -1,4 +1,6 @@
 // The ops that end in an FP8 linear layer, against their parts one by one.
+#include <array>
+
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -6,6 +8,7 @@
 #include "mezzo/kernels/fp8/fused.h"
 #include "mezzo/kernels/fp8/linear.h"
 #include "mezzo/kernels/residual_norm/residual_norm.h"
+#include "mezzo/kernels/swiglu/swiglu.h"
 #include "tests/close.h"
 #include "tests/devices.h"
 #include "tests/kernels/tensors.h"
@@ -27,6 +30,7 @@ struct Layer {
   at::Tensor x = leaf({kRows, kC}), branch = leaf({kRows, kC}, at::kBFloat16);
   at::Tensor norm_weight = leaf({kC}), norm_bias = leaf({kC});
   at::Tensor weight = leaf({kN, kC}, at::kBFloat16), bias = leaf({kN});
+  at::Tensor gate_up = leaf({kRows, 2 * kC}, at::kBFloat16);
   at::Tensor grad_sum = drawn({kRows, kC}), grad_y = drawn({kRows, kN}, at::kBFloat16);
 
   std::vector<at::Tensor> leaves() const {
@@ -41,6 +45,22 @@ struct Layer {
     std::vector<at::Tensor> results = {sum.detach(), y.detach()};
     for (const at::Tensor& leaf : leaves()) results.push_back(leaf.grad());
     return results;
+  }
+
+  std::vector<at::Tensor> rms_norm_step(const std::shared_ptr<Fp8Recipe>& recipe, bool recompute) {
+    for (at::Tensor leaf : leaves()) leaf.mutable_grad().reset();
+    const auto [sum, y] =
+        residual_rms_norm_fp8_linear(x, branch, norm_weight, weight, bias, kEps, recompute, recipe);
+    (sum * grad_sum).sum().add((y * grad_y).sum()).backward();
+    return {sum.detach(),       y.detach(),    x.grad(),   branch.grad(),
+            norm_weight.grad(), weight.grad(), bias.grad()};
+  }
+
+  std::vector<at::Tensor> swiglu_step(const std::shared_ptr<Fp8Recipe>& recipe, bool recompute) {
+    for (at::Tensor leaf : {gate_up, weight, bias}) leaf.mutable_grad().reset();
+    const at::Tensor y = swiglu_fp8_linear(gate_up, weight, bias, recompute, recipe);
+    y.backward(grad_y);
+    return {y.detach(), gate_up.grad(), weight.grad(), bias.grad()};
   }
 
   std::vector<at::Tensor> gelu_step(const std::shared_ptr<Fp8Recipe>& recipe, bool recompute) {
@@ -91,15 +111,54 @@ TEST_P(Fp8Fused, NormIsResidualNormBeforeAnFp8Linear) {
   for (size_t i = 0; i < want.size(); ++i) EXPECT_BIT_EQUAL(here(got[i]), here(want[i])) << i;
 }
 
+TEST_P(Fp8Fused, RmsNormIsResidualNormBeforeAnFp8Linear) {
+  Layer layer(device);
+  const std::vector<at::Tensor> got = layer.rms_norm_step(recipe(), /*recompute=*/false);
+  const ResidualNorm norm =
+      residual_norm(layer.x.detach(), layer.branch.detach(), layer.norm_weight.detach(), {}, kEps,
+                    at::kBFloat16, NormKind::kRms);
+  const at::Tensor normed = norm.normed.requires_grad_();
+  for (at::Tensor leaf : layer.leaves()) leaf.mutable_grad().reset();
+  const at::Tensor y = fp8_linear(normed, layer.weight, layer.bias, recipe());
+  y.backward(layer.grad_y);
+  const ResidualNormGrads grads =
+      residual_norm_backward(normed.grad(), layer.grad_sum, norm.sum, norm.mean, norm.rstd,
+                             layer.norm_weight, {}, {.branch = true});
+  const std::vector<at::Tensor> want = {norm.sum,         y.detach(),   grads.x,
+                                        grads.branch,     grads.weight, layer.weight.grad(),
+                                        layer.bias.grad()};
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_BIT_EQUAL(here(got[i]), here(want[i])) << i;
+}
+
+TEST_P(Fp8Fused, SwigluIsItselfBeforeAnFp8Linear) {
+  Layer layer(device);
+  const std::vector<at::Tensor> got = layer.swiglu_step(recipe(), /*recompute=*/false);
+  const at::Tensor active = swiglu(layer.gate_up.detach()).requires_grad_();
+  for (at::Tensor leaf : layer.leaves()) leaf.mutable_grad().reset();
+  const at::Tensor y = fp8_linear(active, layer.weight, layer.bias, recipe());
+  y.backward(layer.grad_y);
+  const std::vector<at::Tensor> want = {y.detach(),
+                                        swiglu_backward(active.grad(), layer.gate_up.detach()),
+                                        layer.weight.grad(), layer.bias.grad()};
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_BIT_EQUAL(here(got[i]), here(want[i])) << i;
+}
+
 TEST_P(Fp8Fused, WhatIsMadeAgainChangesNoBit) {
   Layer layer(device);
-  const auto kept = recipe(), again = recipe(), kept_gelu = recipe(), again_gelu = recipe();
+  const std::array steps = {&Layer::norm_step, &Layer::rms_norm_step, &Layer::gelu_step,
+                            &Layer::swiglu_step};
+  std::vector<std::shared_ptr<Fp8Recipe>> kept, again;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    kept.push_back(recipe());
+    again.push_back(recipe());
+  }
   for (int step = 0; step < 3; ++step) {
-    const auto a = layer.norm_step(kept, false), b = layer.norm_step(again, true);
-    for (size_t i = 0; i < a.size(); ++i) EXPECT_BIT_EQUAL(here(b[i]), here(a[i])) << i;
-    const auto c = layer.gelu_step(kept_gelu, false), d = layer.gelu_step(again_gelu, true);
-    for (size_t i = 0; i < c.size(); ++i) EXPECT_BIT_EQUAL(here(d[i]), here(c[i])) << i;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const auto a = (layer.*steps[i])(kept[i], false), b = (layer.*steps[i])(again[i], true);
+      for (size_t j = 0; j < a.size(); ++j) EXPECT_BIT_EQUAL(here(b[j]), here(a[j])) << i << j;
+    }
     at::NoGradGuard no_grad;
+    layer.gate_up.mul_(3.0);
     layer.x.mul_(3.0);  // the next step's scales are others
     layer.branch.mul_(3.0);
   }
@@ -129,7 +188,13 @@ TEST(Fp8FusedMemory, WhatIsMadeAgainIsNotKept) {
     return kept_by(
         [&] { return gelu_fp8_linear(layer.branch, layer.weight, layer.bias, recompute, recipe); });
   };
+  const auto gate = [&](bool recompute) {
+    return kept_by([&] {
+      return swiglu_fp8_linear(layer.gate_up, layer.weight, layer.bias, recompute, recipe);
+    });
+  };
   EXPECT_EQ(norm(false) - norm(true), kRows * kC);  // the FP8 copy, a byte a number
+  EXPECT_EQ(gate(false) - gate(true), kRows * kC);
   EXPECT_EQ(gelu(false) - gelu(true), kRows * kC);
 }
 

@@ -45,10 +45,10 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
   const auto weight = [](int64_t out, int64_t in) {
     return at::ones({out, in}).set_requires_grad(true);
   };
+  const auto recipe = [] { return std::make_shared<kernels::Fp8Recipe>(kernels::Fp8Scaling{}); };
   const auto fp8 = [=] {
-    const auto recipe = std::make_shared<kernels::Fp8Recipe>(kernels::Fp8Scaling{});
     kernels::residual_norm_fp8_linear(at::ones({1, 16, 16}), {}, at::ones({16}), {}, weight(16, 16),
-                                      {}, 1e-5, false, recipe);
+                                      {}, 1e-5, false, recipe());
   };
   return {
       {"mezzo::add_mm_",
@@ -75,6 +75,11 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
          kernels::residual_norm_linear(at::ones({1, 2, 8}), {}, at::ones({8}), {}, weight(4, 8), {},
                                        1e-5, false);
        }},
+      {"mezzo::residual_rms_norm",
+       [=] {
+         kernels::residual_rms_norm_fp8_linear(at::ones({1, 16, 16}), {}, at::ones({16}),
+                                               weight(16, 16), {}, 1e-5, false, recipe());
+       }},
       {"mezzo::residual_rms_norm_linear",
        [=] {
          kernels::residual_rms_norm_linear(at::ones({1, 2, 8}), {}, at::ones({8}), weight(4, 8), {},
@@ -83,6 +88,10 @@ std::map<std::string, std::function<void()>> calls_of_ops() {
       {"mezzo::rope",
        [=] {
          kernels::rope(at::ones({1, 2, 2, 4}), kernels::rope_table(2, 4));
+       }},
+      {"mezzo::swiglu",
+       [=] {
+         kernels::swiglu_fp8_linear(at::ones({16, 32}), weight(16, 16), {}, false, recipe());
        }},
       {"mezzo::swiglu_linear",
        [=] {

@@ -21,4 +21,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> residual_norm_autogra
     const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& weight,
     const std::optional<at::Tensor>& bias, double eps);
 
+/// {sum, normed in bf16, rstd} of the same with RMSNorm.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> residual_rms_norm_autograd(
+    const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& weight,
+    double eps);
+
+/// swiglu() as a node of autograd, which keeps gate_up alone.
+at::Tensor swiglu_autograd(const at::Tensor& gate_up);
+
 }  // namespace mezzo::kernels
