@@ -14,8 +14,11 @@ import time
 
 import torch
 
-from gpt2 import GPT2, PRESETS
+import gpt2
+import llama
 
+MODELS = {name: (make, config) for make, presets in ((gpt2.GPT2, gpt2.PRESETS), (llama.Llama, llama.PRESETS))
+          for name, config in presets.items()}
 DTYPES = {"fp32": None, "amp-bf16": torch.bfloat16, "amp-fp16": torch.float16,
           "pure-bf16": torch.bfloat16, "pure-fp16": torch.float16}
 
@@ -30,7 +33,7 @@ SLOW_MS = 8000  # from here on an fp16 step is one that a CPU without fp16 arith
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=PRESETS, default="nano")
+    parser.add_argument("--model", choices=MODELS, default="nano")
     parser.add_argument("--precision", choices=DTYPES, default="amp-bf16")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--batch", type=int, required=True)
@@ -66,11 +69,11 @@ def times_of(step, options):
 def measure(options):
     torch.manual_seed(1)
 
-    config = PRESETS[options.model]
+    make, config = MODELS[options.model]
     dtype = DTYPES[options.precision]
     is_amp = options.precision.startswith("amp")
     is_cuda = options.device == "cuda"
-    model = GPT2(config).to(options.device)
+    model = make(config).to(options.device)
     if options.precision.startswith("pure"):
         model = model.to(dtype)
     run = torch.compile(model, mode=options.compile) if options.compile else model

@@ -74,10 +74,9 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   CLI::App* step = bench->add_subcommand(
       "step", "time whole training steps (forward, backward, clip, optimizer) on random tokens");
   auto options = std::make_shared<BenchOptions>();
-  step->add_option(
-          "--model", options->step.model,
-          "nano (8 x 256 tokens), mini (16 x 256), gpt2 (2 x 512), or another preset (1 x its "
-          "context)")
+  step->add_option("--model", options->step.model,
+                   "nano (8 x 256 tokens), mini (16 x 256), gpt2 (2 x 512), llama-nano (8 x 256), "
+                   "smollm-135m (2 x 512), or another preset (1 x its context)")
       ->capture_default_str();
   add_option_of_train(*step, "precision", options->step.precision);
   add_option_of_train(*step, "fp8-scaling", options->step.fp8_scaling);

@@ -32,7 +32,11 @@ struct Shape {
 };
 
 // The same table stands in bench/README.md.
-constexpr std::array<Shape, 3> kShapes = {{{"nano", 8, 256}, {"mini", 16, 256}, {"gpt2", 2, 512}}};
+constexpr std::array<Shape, 5> kShapes = {{{"nano", 8, 256},
+                                           {"mini", 16, 256},
+                                           {"gpt2", 2, 512},
+                                           {"llama-nano", 8, 256},
+                                           {"smollm-135m", 2, 512}}};
 
 Shape shape_of(const StepBenchOptions& options) {
   Shape shape{options.model, 1, models::model_preset(options.model).context};
