@@ -58,13 +58,15 @@ LlamaAttentionImpl::LlamaAttentionImpl(const ModelConfig& config)
 
 at::Tensor LlamaAttentionImpl::forward(const at::Tensor& qkv, const at::Tensor& rope_table) {
   const Scope scope("self_attn");
-  // A split's backward is one concatenation.
+  // split's backward is one concatenation; indexing's would fill tensors with zeros first.
   const auto parts = qkv.unflatten(2, {heads_ + 2 * kv_heads_, head_size_})
                          .split_with_sizes({heads_ + kv_heads_, kv_heads_}, /*dim=*/2);
+  // A copy: as a part of qkv it would keep the queries and keys that are not turned, too.
+  const at::Tensor value = parts[1].contiguous();
   const auto turned =
       kernels::rope(parts[0], rope_table).split_with_sizes({heads_, kv_heads_}, /*dim=*/2);
   const at::Tensor y = at::scaled_dot_product_attention(
-      turned[0].transpose(1, 2), turned[1].transpose(1, 2), parts[1].transpose(1, 2),
+      turned[0].transpose(1, 2), turned[1].transpose(1, 2), value.transpose(1, 2),
       /*attn_mask=*/std::nullopt, is_training() ? dropout_ : 0.0, /*is_causal=*/true,
       /*scale=*/std::nullopt, /*enable_gqa=*/heads_ != kv_heads_);
   return o_proj(y.transpose(1, 2).flatten(2));
