@@ -1,35 +1,27 @@
 #include "mezzo/models/hf_gpt2.h"
 
-#include <algorithm>
 #include <functional>
-#include <limits>
+#include <string_view>
 #include <vector>
 
-#include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
+#include <fmt/format.h>
 
-#include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
 
-#include "mezzo/base/check.h"
 #include "mezzo/models/layers.h"
 
-namespace mezzo::models {
+namespace mezzo::models::hf_gpt2 {
 namespace {
 
-using Json = nlohmann::ordered_json;
-using Tensors = std::map<std::string, at::Tensor>;
+using hf::Json;
+using hf::Shape;
+using hf::size_of;
+using hf::Tensors;
+using hf::Variant;
 
 constexpr std::string_view kPrefix = "transformer.";
-constexpr const char* kHead = "lm_head.weight";
 
 // ---- config.json
-
-/// What a key must be where it is there; where it is not, Hugging Face takes the first value.
-struct Variant {
-  const char* key;
-  std::vector<Json> accepted;
-};
 
 const std::vector<Variant>& variants() {
   static const std::vector<Variant> all = {
@@ -43,38 +35,9 @@ const std::vector<Variant>& variants() {
   return all;
 }
 
-Json parsed(std::string_view text, const std::string& where) {
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  MEZZO_CHECK(json.is_object(), where, "must hold a JSON object, but does not");
-  return json;
-}
-
-void check_is_gpt2(const Json& json, const std::string& where) {
-  const Json type = json.contains("model_type") ? json.at("model_type") : Json("absent");
-  MEZZO_CHECK_USAGE(type == "gpt2", where, "model_type must be \"gpt2\", but is {}", type.dump());
-}
-
 void check_variants(const Json& json, int64_t width, const std::string& where) {
-  const auto check = [&](const char* key, const std::vector<Json>& accepted) {
-    const auto found = json.find(key);
-    if (found == json.end() || std::count(accepted.begin(), accepted.end(), *found) > 0) return;
-    std::vector<std::string> words;
-    for (const Json& value : accepted) words.push_back(value.dump());
-    detail::fail<UsageError>(where, "{} must be {}, the GPT-2 that Mezzo computes, but is {}", key,
-                             fmt::join(words, " or "), found->dump());
-  };
-  for (const Variant& variant : variants()) check(variant.key, variant.accepted);
-  check("n_inner", {nullptr, 4 * width});
-}
-
-int64_t size_of(const Json& json, const char* key, const std::string& where) {
-  const auto found = json.find(key);
-  MEZZO_CHECK(found != json.end(), where, "{} must be there, but is not", key);
-  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
-  const int64_t size = found->is_number_integer() ? found->get<int64_t>() : 0;
-  MEZZO_CHECK(size >= 1 && size <= kMax, where, "{} must be an integer from 1 to {}, but is {}",
-              key, kMax, found->dump());
-  return size;
+  for (const Variant& variant : variants()) hf::check_variant(json, variant, Family::kGPT2, where);
+  hf::check_variant(json, {"n_inner", {nullptr, 4 * width}}, Family::kGPT2, where);
 }
 
 // ---- Weights
@@ -82,8 +45,7 @@ int64_t size_of(const Json& json, const char* key, const std::string& where) {
 enum class Layout { kSame, kTransposed };
 
 /// A parameter of the model: its name and shape here, and how the file has it.
-using Visit =
-    std::function<void(const std::string& name, const std::vector<int64_t>& shape, Layout layout)>;
+using Visit = std::function<void(const std::string& name, const Shape& shape, Layout layout)>;
 
 // Not asked of a GPT2, which would have to be made for it.
 void for_each_parameter(const ModelConfig& config, const Visit& visit) {
@@ -115,63 +77,29 @@ bool is_mask(const std::string& name) {
   return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
 }
 
-Tensors without_prefix_and_masks(Tensors tensors, const std::string& where) {
-  Tensors result;
-  for (auto& [name, tensor] : tensors) {
-    const std::string own = name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
-    if (is_mask(own)) continue;
-    const bool is_new = result.emplace(own, std::move(tensor)).second;
-    MEZZO_CHECK(is_new, where, "tensor \"{}\" must be there once, but is there with and without {}",
-                own, kPrefix);
-  }
-  return result;
+at::Tensor laid_out(const at::Tensor& tensor, Layout layout) {
+  return (layout == Layout::kTransposed ? tensor.t() : tensor).contiguous();
 }
 
-at::Tensor taken(Tensors& tensors, const std::string& name, std::vector<int64_t> shape,
-                 Layout layout, const std::string& where) {
-  auto node = tensors.extract(name);
-  MEZZO_CHECK(!node.empty(), where, "tensor \"{}\" must be there, but is not", name);
-  const at::Tensor tensor = std::move(node.mapped());
-  const bool is_transposed = layout == Layout::kTransposed;
-  if (is_transposed) shape = {shape[1], shape[0]};
-  MEZZO_CHECK(tensor.sizes() == at::IntArrayRef(shape), where,
-              "tensor \"{}\" must have the shape [{}], as config.json has it, but has [{}]", name,
-              fmt::join(shape, ", "), fmt::join(tensor.sizes(), ", "));
-  MEZZO_CHECK(tensor.is_floating_point(), where,
-              "tensor \"{}\" must be of floating point, but is {}", name,
-              c10::toString(tensor.scalar_type()));
-  return (is_transposed ? tensor.t() : tensor).to(at::kFloat).contiguous();
-}
-
-void check_head_is_tied(Tensors& tensors, const at::Tensor& embedding, const std::string& where) {
-  const auto head = tensors.extract(kHead);
-  if (head.empty()) return;
-  MEZZO_CHECK(head.mapped().sizes() == embedding.sizes() &&
-                  at::equal(head.mapped().to(at::kFloat), embedding),
-              where,
-              "tensor \"{}\" must equal \"wte.weight\", which is the head of Mezzo's GPT-2, "
-              "but differs",
-              kHead);
+Shape in_file(const Shape& shape, Layout layout) {
+  return layout == Layout::kTransposed ? Shape{shape[1], shape[0]} : shape;
 }
 
 }  // namespace
 
-ModelConfig from_hf_config(std::string_view text, const std::string& where) {
-  const Json json = parsed(text, where);
-  check_is_gpt2(json, where);
+ModelConfig from_config(const Json& json, const std::string& where) {
   ModelConfig config;
   config.layers = size_of(json, "n_layer", where);
   config.heads = size_of(json, "n_head", where);
   config.width = size_of(json, "n_embd", where);
   config.context = size_of(json, json.contains("n_positions") ? "n_positions" : "n_ctx", where);
   config.vocab_size = size_of(json, "vocab_size", where);
-  MEZZO_CHECK(config.width % config.heads == 0, where,
-              "n_embd must be a multiple of n_head, {}, but is {}", config.heads, config.width);
+  hf::check_multiple("n_embd", config.width, "n_head", config.heads, where);
   check_variants(json, config.width, where);
   return config;
 }
 
-std::string to_hf_config(const ModelConfig& config, std::optional<int64_t> end_of_text) {
+Json to_config(const ModelConfig& config, std::optional<int64_t> end_of_text) {
   const Json end = end_of_text ? Json(*end_of_text) : Json(nullptr);
   Json json = {{"architectures", Json::array({"GPT2LMHeadModel"})},
                {"model_type", "gpt2"},
@@ -189,37 +117,29 @@ std::string to_hf_config(const ModelConfig& config, std::optional<int64_t> end_o
                {"resid_pdrop", config.dropout},
                {"torch_dtype", "float32"}};
   for (const Variant& variant : variants()) json[variant.key] = variant.accepted.front();
-  return json.dump(2) + "\n";
+  return json;
 }
 
-Tensors from_hf_weights(Tensors tensors, const ModelConfig& config, const std::string& where) {
-  Tensors rest = without_prefix_and_masks(std::move(tensors), where);
+Tensors from_weights(Tensors tensors, const ModelConfig& config, const std::string& where) {
+  Tensors rest = hf::without_prefix(std::move(tensors), kPrefix, is_mask, where);
   Tensors weights;
   for_each_parameter(config, [&](const auto& name, const auto& shape, Layout layout) {
-    weights[name] = taken(rest, name, shape, layout, where);
+    weights[name] = laid_out(hf::taken(rest, name, in_file(shape, layout), where), layout);
   });
-  check_head_is_tied(rest, weights.at("wte.weight"), where);
-  MEZZO_CHECK(rest.empty(), where, "tensor \"{}\" must not be there: GPT-2 has no such parameter",
-              rest.begin()->first);
+  hf::take_tied_head(rest, "wte.weight", weights.at("wte.weight"),
+                     "which is the head of Mezzo's GPT-2", where);
+  hf::check_is_empty(rest, config.family, where);
   return weights;
 }
 
-Tensors to_hf_weights(const Tensors& weights, const ModelConfig& config) {
+Tensors to_weights(const Tensors& weights, const ModelConfig& config) {
   Tensors tensors;
   for_each_parameter(config, [&](const auto& name, const auto& shape, Layout layout) {
-    at::Tensor& tensor = tensors[std::string(kPrefix) + name];
-    if (!config.bias && name.ends_with(".bias")) {
-      tensor = at::zeros(shape);
-      return;
-    }
-    const auto found = weights.find(name);
-    MEZZO_CHECK(found != weights.end() && found->second.sizes() == at::IntArrayRef(shape),
-                "to_hf_weights", "parameter \"{}\" must be there, with the shape [{}], but is not",
-                name, fmt::join(shape, ", "));
-    const at::Tensor& weight = found->second;
-    tensor = (layout == Layout::kTransposed ? weight.t() : weight).to(at::kFloat).contiguous();
+    const bool is_zero = !config.bias && name.ends_with(".bias");
+    tensors[std::string(kPrefix) + name] =
+        is_zero ? at::zeros(shape) : laid_out(hf::parameter(weights, name, shape), layout);
   });
   return tensors;
 }
 
-}  // namespace mezzo::models
+}  // namespace mezzo::models::hf_gpt2

@@ -1,16 +1,13 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 
-#include <ATen/core/Tensor.h>
+#include "mezzo/models/hf_parts.h"
 
-#include "mezzo/models/model_config.h"
-
-namespace mezzo::models {
+/// GPT-2's part of hf_checkpoint.h.
+namespace mezzo::models::hf_gpt2 {
 
 // Note [Hugging Face's GPT-2 and ours]
 // They compute the same function of the same parameters under the same names. Three things differ:
@@ -18,26 +15,12 @@ namespace mezzo::models {
 // begin with "transformer." where the model was saved with its head; and config.json can ask for
 // variants that ours does not have, which are refused here rather than computed wrongly.
 
-/// The shape that the text of a config.json describes, without dropout, which is no part of it.
-/// Throws UsageError for another sort of model or a variant that GPT2 does not compute, Error for
-/// what is no config.json; both name the file (`where`), the key, its value and what is accepted.
-ModelConfig from_hf_config(std::string_view json, const std::string& where);
+ModelConfig from_config(const hf::Json& json, const std::string& where);
+hf::Json to_config(const ModelConfig& config, std::optional<int64_t> end_of_text);
 
-/// The text of a config.json for a model of this shape. `end_of_text` is the token that begins and
-/// ends a text, if there is one.
-std::string to_hf_config(const ModelConfig& config, std::optional<int64_t> end_of_text);
+/// Masks that older files hold are left out.
+hf::Tensors from_weights(hf::Tensors tensors, const ModelConfig& config, const std::string& where);
+/// A model without biases gets zeros, which compute the same.
+hf::Tensors to_weights(const hf::Tensors& weights, const ModelConfig& config);
 
-/// A GPT2's parameters, in fp32 and by name, from the tensors of a file of this shape (of
-/// from_hf_config). Masks that older files hold, and a head that equals the token embedding, are
-/// left out. Throws Error, naming the file (`where`) and the tensor, for one that is missing or of
-/// another shape or type, for one that the model has no place for, and for a head of its own.
-std::map<std::string, at::Tensor> from_hf_weights(std::map<std::string, at::Tensor> tensors,
-                                                  const ModelConfig& config,
-                                                  const std::string& where);
-
-/// The tensors of a file, in fp32, from a GPT2's parameters. A model without biases gets zeros,
-/// which compute the same. Throws Error for a parameter that is missing or of another shape.
-std::map<std::string, at::Tensor> to_hf_weights(const std::map<std::string, at::Tensor>& weights,
-                                                const ModelConfig& config);
-
-}  // namespace mezzo::models
+}  // namespace mezzo::models::hf_gpt2

@@ -8,7 +8,7 @@
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
 #include "mezzo/base/safetensors.h"
-#include "mezzo/models/hf_gpt2.h"
+#include "mezzo/models/hf_checkpoint.h"
 
 namespace mezzo::train {
 namespace {

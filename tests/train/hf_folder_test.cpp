@@ -6,7 +6,7 @@
 #include "mezzo/base/safetensors.h"
 #include "mezzo/data/train_tokenizer.h"
 #include "mezzo/models/gpt2.h"
-#include "mezzo/models/hf_gpt2.h"
+#include "mezzo/models/hf_checkpoint.h"
 #include "tests/close.h"
 #include "tests/testing.h"
 

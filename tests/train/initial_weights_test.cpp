@@ -198,8 +198,9 @@ TEST(InitialShape, AFolderThatHoldsNoModelIsRefused) {
   EXPECT_THROW_WITH(resolved({{"init", dir.path()}}), "but has none of their files");
   EXPECT_THROW_WITH(resolved({{"init", dir / "gone"}}), "but is not there");
   EXPECT_THROW_WITH(resolved({{"init", ""}}), "init must not be empty");
-  write_file(dir / "config.json", R"({"model_type": "llama"})");
-  EXPECT_THROW_WITH(resolved({{"init", dir.path()}}), "model_type must be \"gpt2\"");
+  write_file(dir / "config.json", R"({"model_type": "bert"})");
+  EXPECT_THROW_WITH(resolved({{"init", dir.path()}}),
+                    "model_type must be \"gpt2\" or \"llama\", but is \"bert\"");
 }
 
 data::Tokenizer some_tokenizer(const std::string& text) {
