@@ -7,7 +7,9 @@
 #include "mezzo/data/train_tokenizer.h"
 #include "mezzo/models/gpt2.h"
 #include "mezzo/models/hf_checkpoint.h"
-#include "tests/close.h"
+#include "mezzo/models/llama.h"
+#include "tests/models/hf_tensors.h"
+#include "tests/models/llama_tiny.h"
 #include "tests/testing.h"
 
 namespace mezzo::train {
@@ -17,24 +19,12 @@ namespace fs = std::filesystem;
 using mezzo::testing::read_file;
 using mezzo::testing::TempDir;
 using mezzo::testing::write_file;
+using models::expect_same_bits;
 
 const models::ModelConfig kShape{
     .layers = 1, .heads = 2, .width = 16, .context = 8, .vocab_size = 300};
 
-TensorMap some_weights() {
-  const models::GPT2 model(kShape, /*seed=*/5);
-  TensorMap weights;
-  for (const auto& item : model->named_parameters()) weights[item.key()] = item.value().detach();
-  return weights;
-}
-
-void expect_same_bits(const TensorMap& actual, const TensorMap& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (const auto& [name, tensor] : expected) {
-    SCOPED_TRACE(name);
-    EXPECT_BIT_EQUAL(actual.at(name), tensor);
-  }
-}
+TensorMap some_weights() { return models::weights_of(models::GPT2(kShape, /*seed=*/5)); }
 
 /// A folder whose tensors are in two files, each called as `name_of` says of it.
 fs::path sharded(const TempDir& dir, const std::string& first, const std::string& second) {
@@ -64,6 +54,20 @@ TEST(HfFolder, WhatIsWrittenIsReadWithTheSameBits) {
   expect_same_bits(load_hf_weights(dir / "out"), some_weights());
   EXPECT_EQ(load_safetensors(dir / "out/model.safetensors").metadata.at("format"), "pt");
   EXPECT_FALSE(fs::exists(dir / "out/tokenizer.json"));
+}
+
+TEST(HfFolder, ALlamaIsReadAsItIsWrittenTiedOrNot) {
+  for (const bool is_tied : {true, false}) {
+    const TempDir dir;
+    const models::ModelConfig shape = models::tiny_llama_config(is_tied);
+    const TensorMap weights = models::weights_of(models::Llama(shape, /*seed=*/5));
+    save_hf_folder(dir / "out", shape, weights, std::nullopt);
+    const models::ModelConfig read = hf_shape(dir / "out");
+    EXPECT_EQ(read.family, models::Family::kLlama);
+    EXPECT_EQ(read.kv_heads, 2);
+    EXPECT_EQ(read.tied, is_tied);
+    expect_same_bits(load_hf_weights(dir / "out"), weights);
+  }
 }
 
 TEST(HfFolder, TheTokenizerIsCopiedAndItsEndOfTextIsNamed) {
