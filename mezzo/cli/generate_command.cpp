@@ -14,7 +14,7 @@ void add_generate_command(CLI::App& app, int& exit_code) {
       ->add_option(
           "--run", options->run,
           "a run's folder (its newest checkpoint), one of its checkpoints, or a Hugging Face "
-          "folder of a GPT-2")
+          "folder of a GPT-2 or a Llama")
       ->required();
   command->add_option("--prompt", options->prompt, "the text to continue")->required();
   command->add_option("--tokens", options->tokens, "how many tokens to generate")

@@ -27,7 +27,7 @@ constexpr const char* kDescription =
     "Mezzo: mixed-precision training of language models.\n\n"
     "  mezzo train                        a small GPT on the Python sources at hand\n"
     "  mezzo train --precision amp-fp16 --data book.txt\n"
-    "  mezzo train --init FOLDER          fine-tune a run's model, or a GPT-2 of Hugging Face's\n"
+    "  mezzo train --init FOLDER          fine-tune a model of yours, or of Hugging Face's\n"
     "  mezzo compare                      what each precision costs and gains, here\n"
     "  mezzo doctor --precision pure-fp16  where a NaN was born, and what cures it\n"
     "  mezzo generate --run runs/my-run --prompt 'def '\n"

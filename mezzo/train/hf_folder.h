@@ -9,8 +9,9 @@
 
 namespace mezzo::train {
 
-// A GPT-2 in a folder as Hugging Face's libraries read and write it: config.json; the weights in
-// model.safetensors, or in the files that model.safetensors.index.json names; tokenizer.json.
+// A GPT-2 or a Llama in a folder as Hugging Face's libraries read and write it: config.json; the
+// weights in model.safetensors, or in the files that model.safetensors.index.json names;
+// tokenizer.json.
 
 /// Whether the folder says that it is one: by its config.json.
 bool is_hf_folder(const std::filesystem::path& folder);

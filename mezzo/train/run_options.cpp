@@ -151,7 +151,7 @@ std::vector<Option> make_options() {
        rope_scaling()},
       {model, "init", &C::init,
        "model to start from, which gives the shape: a run, a checkpoint or a Hugging Face folder "
-       "of a GPT-2",
+       "of a GPT-2 or a Llama",
        "none: random weights", path()},
 
       {text, "data", &C::data, "the text or tokens to train on", "the torch wheel's *.py", path(),

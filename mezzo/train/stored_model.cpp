@@ -41,7 +41,7 @@ void check_is_something(const fs::path& place) {
                         fs::exists(place / kConfigFile),
                     "model",
                     "{} must be a run's folder, one of its checkpoints, or a Hugging Face folder "
-                    "of a GPT-2 (config.json, model.safetensors), but {}",
+                    "of a GPT-2 or a Llama (config.json, model.safetensors), but {}",
                     place.string(), fs::exists(place) ? "has none of their files" : "is not there");
 }
 

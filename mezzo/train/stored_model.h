@@ -19,8 +19,8 @@ struct StoredModel {
 };
 
 /// The model that `place` names: the newest checkpoint of a run's folder, a checkpoint, or a
-/// Hugging Face folder of a GPT-2 (hf_folder.h). Throws UsageError if it is none of them, Error if
-/// it is broken or of another sort of model. The weights are not read yet.
+/// Hugging Face folder of a GPT-2 or a Llama (hf_folder.h). Throws UsageError if it is none of
+/// them, Error if it is broken or of another sort of model. The weights are not read yet.
 StoredModel find_model(const std::filesystem::path& place);
 
 /// Its weights by parameter name, as the same numbers in `dtype` or rounded to it. Throws Error,
