@@ -105,7 +105,7 @@ def make(name, shape, batch, generator):
     # Read again: half() has rounded the rotary frequencies, too, which are no weights.
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="sdpa")
     as_it_is, golden = reference(model, tokens, targets), patched(model, tokens, targets)
-    print(f"{name}: the library as it is lies {far(as_it_is['logits'], golden['logits']):.1e} of the largest logit away")
+    print(f"{name}: by itself the library is {far(as_it_is['logits'], golden['logits']):.1e} of the largest logit away")
     golden = {key: value.float() if key.startswith("grad.") else value for key, value in golden.items()}
     metadata = {"script": "tests/reference/make_hf_llama_golden.py", "seed": str(SEED),
                 "torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
