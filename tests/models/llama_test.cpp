@@ -21,18 +21,6 @@ using testing::magnitude_of;
 
 constexpr int64_t kB = 3, kT = 16;
 
-ModelConfig small_config() {
-  return {.family = Family::kLlama,
-          .layers = 2,
-          .heads = 4,
-          .width = 32,
-          .context = kT,
-          .vocab_size = 64,
-          .bias = false,
-          .kv_heads = 2,
-          .mlp_width = 48};
-}
-
 at::Tensor tokens(int64_t shift = 0) {
   return (at::arange(kB * kT).mul(7) + shift).remainder(64).view({kB, kT});
 }
@@ -61,7 +49,7 @@ void expect_same_bits(const Pass& a, const Pass& b) {
 }
 
 TEST(Llama, ParametersAreNamedAndShapedAsItsHeaderSays) {
-  ModelConfig config = small_config();
+  ModelConfig config = tiny_llama_config();
   config.layers = 1;
   config.tied = false;
   const Llama model(config);
@@ -84,7 +72,7 @@ TEST(Llama, ParametersAreNamedAndShapedAsItsHeaderSays) {
 
 TEST(Llama, ATiedHeadIsTheTokenEmbeddingAndOneOfItsOwnIsNot) {
   for (const bool tied : {true, false}) {
-    ModelConfig config = small_config();
+    ModelConfig config = tiny_llama_config();
     config.tied = tied;
     Llama model(config);
     const at::Tensor features = at::ones({1, 32}), before = model->head(features);
@@ -95,7 +83,7 @@ TEST(Llama, ATiedHeadIsTheTokenEmbeddingAndOneOfItsOwnIsNot) {
 }
 
 TEST(Llama, ALaterTokenDoesNotChangeEarlierLogits) {
-  Llama model(small_config());
+  Llama model(tiny_llama_config());
   const at::Tensor before = model(tokens());
   for (const int64_t changed : {1, 7, 15}) {
     at::Tensor other = tokens().clone();
@@ -109,16 +97,17 @@ TEST(Llama, ALaterTokenDoesNotChangeEarlierLogits) {
 // Each layer's attention sees the differences of positions alone, and the first token of a text
 // nothing but itself.
 TEST(Llama, TheSameTokenThroughoutGivesTheSameLogitsEverywhere) {
-  Llama model(small_config());
+  Llama model(tiny_llama_config());
   model->to(at::kDouble);
   const at::Tensor logits = model(at::full({1, kT}, 5, at::kLong));
   const double tolerance =
-      2 * tolerance_for(at::kDouble, forward_length(small_config(), kT), magnitude_of(logits));
+      2 * tolerance_for(at::kDouble, llama_forward_length(tiny_llama_config(), kT),
+                        magnitude_of(logits));
   EXPECT_CLOSE(logits, logits.narrow(1, 0, 1).expand_as(logits), tolerance);
 }
 
 TEST(Llama, TheOrderOfTokensMatters) {
-  Llama model(small_config());
+  Llama model(tiny_llama_config());
   const at::Tensor text = at::tensor({3, 9, 27, 4}, at::kLong).unsqueeze(0),
                    swapped = at::tensor({9, 3, 27, 4}, at::kLong).unsqueeze(0);
   EXPECT_GT(magnitude_of(model(text).select(1, 3) - model(swapped).select(1, 3)), 0.0);
@@ -126,7 +115,7 @@ TEST(Llama, TheOrderOfTokensMatters) {
 
 // Grouped heads are heads of their own whose keys and values are the same.
 TEST(Llama, GroupedHeadsAreRepeatedOnes) {
-  const ModelConfig grouped = small_config();
+  const ModelConfig grouped = tiny_llama_config();
   ModelConfig whole = grouped;
   whole.kv_heads = whole.heads;
   Llama a(grouped, 3), b(whole, 3);
@@ -144,13 +133,14 @@ TEST(Llama, GroupedHeadsAreRepeatedOnes) {
     }
   }
   const at::Tensor logits = a(tokens());
-  EXPECT_CLOSE(b(tokens()), logits,
-               2 * tolerance_for(at::kFloat, forward_length(grouped, kT), magnitude_of(logits)));
+  EXPECT_CLOSE(
+      b(tokens()), logits,
+      2 * tolerance_for(at::kFloat, llama_forward_length(grouped, kT), magnitude_of(logits)));
 }
 
 /// The standard deviation of n normal draws is itself off by sigma / sqrt(2 n); five of that.
 TEST(Llama, InitialisesAsGPT2) {
-  const Llama model(small_config());
+  const Llama model(tiny_llama_config());
   for (const auto& item : model->named_parameters()) {
     SCOPED_TRACE(item.key());
     const at::Tensor& value = item.value();
@@ -167,7 +157,7 @@ TEST(Llama, InitialisesAsGPT2) {
 }
 
 TEST(Llama, DropoutActsInTrainingOnly) {
-  ModelConfig config = small_config();
+  ModelConfig config = tiny_llama_config();
   config.dropout = 0.5;
   Llama model(config);
   EXPECT_FALSE(testing::is_bit_equal(model(tokens()), model(tokens())));
@@ -177,7 +167,7 @@ TEST(Llama, DropoutActsInTrainingOnly) {
 
 TEST(Llama, FusedOpsGiveLossAndGradientsOfTheOpsOneByOne) {
   for (const bool tied : {true, false}) {
-    ModelConfig config = small_config();
+    ModelConfig config = tiny_llama_config();
     config.tied = tied;
     Llama model(config);
     const Pass fused = pass(model, std::nullopt);
@@ -185,17 +175,17 @@ TEST(Llama, FusedOpsGiveLossAndGradientsOfTheOpsOneByOne) {
     const Pass plain = pass(model, std::nullopt);
     EXPECT_CLOSE(
         fused.loss, plain.loss,
-        2 * tolerance_for(at::kFloat, loss_length(config, kB, kT), magnitude_of(plain.loss)));
+        2 * tolerance_for(at::kFloat, llama_loss_length(config, kB, kT), magnitude_of(plain.loss)));
     for (size_t i = 0; i < plain.grads.size(); ++i)
-      EXPECT_CLOSE(
-          fused.grads[i], plain.grads[i],
-          2 * tolerance_for(at::kFloat, grad_length(config, kB, kT), magnitude_of(plain.grads[i])))
+      EXPECT_CLOSE(fused.grads[i], plain.grads[i],
+                   2 * tolerance_for(at::kFloat, llama_grad_length(config, kB, kT),
+                                     magnitude_of(plain.grads[i])))
           << i;
   }
 }
 
 TEST(Llama, KeepsFp32GradientsAtFp32WeightsUnderAutocast) {
-  Llama model(small_config());
+  Llama model(tiny_llama_config());
   for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
     const Pass fused = pass(model, dtype);
     EXPECT_EQ(fused.loss.scalar_type(), at::kFloat);
@@ -207,7 +197,7 @@ TEST(Llama, KeepsFp32GradientsAtFp32WeightsUnderAutocast) {
 }
 
 TEST(Llama, KeepsTheResidualStreamInTheNormsDtype) {
-  Llama model(small_config());
+  Llama model(tiny_llama_config());
   for (const auto& item : model->named_parameters())
     if (item.value().dim() >= 2) item.value().set_data(item.value().to(at::kBFloat16));
   const Autocast autocast(at::kCPU, at::kBFloat16);
@@ -220,7 +210,7 @@ TEST(Llama, KeepsTheResidualStreamInTheNormsDtype) {
 class LlamaRecomputeIn : public ::testing::TestWithParam<std::optional<at::ScalarType>> {};
 
 TEST_P(LlamaRecomputeIn, EveryLevelGivesTheSameBits) {
-  Llama model(small_config());
+  Llama model(tiny_llama_config());
   const Pass elementwise = pass(model, GetParam());
   model->set_recompute(Recompute::kNone);
   expect_same_bits(pass(model, GetParam()), elementwise);
@@ -236,7 +226,7 @@ INSTANTIATE_TEST_SUITE_P(Modes, LlamaRecomputeIn,
 
 TEST(LlamaRecompute, EveryLevelKeepsLessThanTheOneBefore) {
   const TensorMemoryMeter meter;
-  ModelConfig config = small_config();
+  ModelConfig config = tiny_llama_config();
   config.layers = 4;
   config.context = 64;
   Llama model(config);
@@ -255,7 +245,7 @@ TEST(LlamaRecompute, EveryLevelKeepsLessThanTheOneBefore) {
 
 // The table of angles is none of the parameters that a cast rounds.
 TEST(Llama, PositionsAreTurnedByFp32AnglesWhateverTheDtype) {
-  ModelConfig config = small_config();
+  ModelConfig config = tiny_llama_config();
   config.context = 512;
   Llama model(config), cast(config);
   cast->to(at::kBFloat16);
@@ -268,7 +258,7 @@ TEST(Llama, PositionsAreTurnedByFp32AnglesWhateverTheDtype) {
 }
 
 TEST(Llama, TheInnerBlocksLinearLayersMultiplyInFp8) {
-  ModelConfig config = small_config();
+  ModelConfig config = tiny_llama_config();
   config.layers = 4;
   for (const bool is_fused : {true, false}) {
     Llama model(config);
@@ -287,7 +277,7 @@ TEST(Llama, TheInnerBlocksLinearLayersMultiplyInFp8) {
 }
 
 TEST(Llama, TheCastersAreNamedByTheirLayers) {
-  ModelConfig config = small_config();
+  ModelConfig config = tiny_llama_config();
   config.layers = 3;
   Llama model(config);
   model->set_fp8(kernels::Fp8Scaling{.is_delayed = true, .history = 4});
@@ -304,7 +294,7 @@ TEST(Llama, TheCastersAreNamedByTheirLayers) {
 
 TEST(Llama, RefusesAShapeThatCannotBe) {
   const auto refused = [](auto change, const std::string& why) {
-    ModelConfig config = small_config();
+    ModelConfig config = tiny_llama_config();
     change(config);
     EXPECT_THROW_WITH(Llama{config}, why);
   };
