@@ -20,7 +20,9 @@ class Bpe {
     int32_t result = 0;
   };
 
-  /// byte_tokens   the token of each byte
+  static constexpr int32_t kNoToken = -1;
+
+  /// byte_tokens   the token of each byte, or kNoToken
   /// merges        by rank; of a pair that comes twice the last counts, as in the tokenizers
   /// package whole_pieces  a piece that is in here is that one token, whatever the merges say
   Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& merges,
@@ -42,7 +44,8 @@ class Bpe {
     std::string key;
   };
 
-  /// Appends the tokens of `piece` (not empty, under 2^31 bytes). O(n log n).
+  /// Appends the tokens of `piece` (not empty, under 2^31 bytes). O(n log n). Throws Error, naming
+  /// it, for a byte without a token.
   void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
 
  private:

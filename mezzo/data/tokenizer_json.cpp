@@ -86,8 +86,8 @@ class Reader {
       const Json& value = get(model, key);
       require(value.is_null() || value == "", key, "be null or empty", value);
     }
-    // unk_token, fuse_unk and byte_fallback act on what the vocabulary does not cover: nothing,
-    // since it must hold all 256 bytes.
+    // unk_token, fuse_unk and byte_fallback act on bytes that the vocabulary does not hold, which
+    // encode() refuses.
     parts_.ignore_merges = get_bool(model, "ignore_merges", false);
     read_vocabulary(get(model, "vocab"));
     read_merges(get(model, "merges"));
