@@ -43,7 +43,7 @@ at::Tensor LayerNormImpl::forward(const at::Tensor& x) {
   return at::layer_norm(x, weight.sizes(), weight, bias, kEps);
 }
 
-RMSNormImpl::RMSNormImpl(int64_t width, double eps) : eps(eps) {
+RMSNormImpl::RMSNormImpl(int64_t width, double epsilon) : eps(epsilon) {
   weight = register_parameter("weight", at::empty({width}));
 }
 

@@ -92,8 +92,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> residual_norm_autogra
 std::tuple<at::Tensor, at::Tensor, at::Tensor> residual_rms_norm_autograd(
     const at::Tensor& x, const std::optional<at::Tensor>& branch, const at::Tensor& weight,
     double eps) {
+  const std::optional<at::Tensor> no_bias;
   const variable_list out =
-      ResidualNormNode::apply(x, branch, weight, std::optional<at::Tensor>(), eps, NormKind::kRms);
+      ResidualNormNode::apply(x, branch, weight, no_bias, eps, NormKind::kRms);
   return {out[0], out[1], out[2]};
 }
 
