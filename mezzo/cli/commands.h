@@ -24,8 +24,9 @@ void add_bench_command(CLI::App& app, int& exit_code);
 struct Interrupted {};
 
 /// True from the first Ctrl-C (SIGINT), SIGTERM or hang-up (SIGHUP, unless it was ignored) on; a
-/// second one ends the process at once, as if nobody listened. From the first call on a closed pipe
-/// is an error of whoever writes to it, not the process's end.
+/// second one ends the process at once, as if nobody listened. From the first call on, which must
+/// come before a command computes anything, a closed pipe is an error of whoever writes to it, not
+/// the process's end.
 const std::atomic<bool>& interrupted();
 /// Makes it true without a signal, which might be the second.
 void interrupt();

@@ -31,6 +31,8 @@ void tell_skipped(std::vector<data::SkippedFile> skipped) {
 
 }  // namespace
 
+DataProgress::DataProgress() { interrupted(); }
+
 DataProgress::~DataProgress() { end_line(phase_); }
 
 void DataProgress::operator()(std::string_view phase, double fraction) {

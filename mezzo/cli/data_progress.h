@@ -11,6 +11,7 @@ namespace mezzo::cli {
 /// line a phase. After Ctrl-C it throws Interrupted.
 class DataProgress {
  public:
+  DataProgress();   // listens to Ctrl-C from here on
   ~DataProgress();  // ends the line
   void operator()(std::string_view phase, double fraction);
 

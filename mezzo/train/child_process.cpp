@@ -38,7 +38,12 @@ ChildProcess::ChildProcess(const std::vector<std::string>& arguments,
   }
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
-  if (group == Group::kOwn) posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  // Its own thread for signals blocks them anew; whoever has none is to die of them.
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  const short own_group = group == Group::kOwn ? POSIX_SPAWN_SETPGROUP : 0;
+  posix_spawnattr_setflags(&attributes, static_cast<short>(POSIX_SPAWN_SETSIGMASK | own_group));
 
   std::vector<std::string> words = {"mezzo"};
   words.insert(words.end(), arguments.begin(), arguments.end());
