@@ -66,13 +66,14 @@ train::ExaminedStep of_saved_step(const DoctorOptions& options) {
 /// What a training run works on, with its progress on the terminal.
 struct Training {
   explicit Training(train::GivenOptions given) {
+    interrupted();
     if (!given.values.contains("config") && !given.values.contains("resume"))
       given.values.try_emplace("steps", kSteps);
     config = train::resolve_config(given);
-    config.out = "";      // nothing is written there,
-    config.diagnose = 0;  // nor is a step saved
     use_threads(config.threads);
-    data.emplace(open_data(config));
+    data.emplace(open_data(config));  // the tokenizer of a run that goes on is in its folder
+    config.out = "";                  // nothing is written there,
+    config.diagnose = 0;              // nor is a step saved
     sinks.add(std::make_unique<report::Progress>(std::cerr, progress_options()));
   }
   train::RunConfig config;
