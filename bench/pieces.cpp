@@ -17,6 +17,7 @@
 #include <ATen/Parallel.h>
 
 #include "bench/timing.h"
+#include "mezzo/base/check.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/kernels/adamw/adamw.h"
 #include "mezzo/kernels/attention/attention.h"
@@ -263,6 +264,9 @@ int main(int argc, char** argv) {
       "%.1f GB/s\n\n",
       model.c_str(), std::string(type).c_str(), at::get_num_threads(), limits.gflops,
       limits.gbytes);
-  Step step(mezzo::models::model_preset(model), B, T, dtype);
+  const mezzo::models::ModelConfig config = mezzo::models::model_preset(model);
+  MEZZO_CHECK_USAGE(config.family == mezzo::models::Family::kGPT2, "pieces_bench",
+                    "the model must be a GPT-2, but {} is a {}", model, name_of(config.family));
+  Step step(config, B, T, dtype);
   print_pieces(step.pieces(), limits);
 }

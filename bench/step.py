@@ -66,7 +66,7 @@ def best(rows, key):
 def print_row(result):
     ours, theirs = best(result["mezzo"], "median_ms"), best(result["pytorch"], "median_ms")
     rss = [best(result[side], "peak_rss_bytes") / 2**20 for side in ("mezzo", "pytorch")]
-    print(f"{result['model']:<8} {result['precision']:<13} {ours:>10.1f} {theirs:>12.1f} {theirs / ours:>8.2f}x"
+    print(f"{result['model']:<11} {result['precision']:<13} {ours:>10.1f} {theirs:>12.1f} {theirs / ours:>8.2f}x"
           f" {rss[0]:>10.0f} {rss[1]:>12.0f}", flush=True)
 
 
@@ -86,7 +86,7 @@ def main():
         parser.error(f"--peers takes the figures of one model, but --models is {options.models}")
 
     mezzo_start = mezzo_start_rss_bytes()
-    print(f"{'model':<8} {'precision':<13} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
+    print(f"{'model':<11} {'precision':<13} {'mezzo ms':>10} {'pytorch ms':>12} {'ratio':>9} {'mezzo MiB':>10} "
           f"{'pytorch MiB':>12}", flush=True)
     results = []
     for model in options.models.split(","):

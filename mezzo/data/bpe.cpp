@@ -56,7 +56,7 @@ void Bpe::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>&
     const auto byte = static_cast<uint8_t>(piece[i]);
     MEZZO_CHECK(byte_tokens_[byte] != kNoToken, "tokenizer",
                 "the text must be of bytes that the vocabulary holds, but has byte 0x{:02X} in "
-                "\"{}\". Hint: take it out of the text",
+                "{:?}. Hint: take it out of the text",
                 byte, piece.substr(0, 40));
     nodes.push_back({byte_tokens_[byte], i - 1, i + 1});
   }

@@ -15,31 +15,9 @@
 #include "mezzo/kernels/fp8/fused.h"
 #include "mezzo/kernels/fused_linear/attention_linear.h"
 #include "mezzo/kernels/fused_linear/gelu_linear.h"
-#include "mezzo/kernels/fused_linear/residual_norm_linear.h"
+#include "mezzo/models/norm_linear.h"
 
 namespace mezzo::models {
-namespace {
-
-/// The sum of the residual stream, and what `linear`, of the part `name`, makes of its norm.
-std::tuple<at::Tensor, at::Tensor> norm_linear(std::string_view name, const Residual& in,
-                                               LayerNorm& norm, Linear& linear,
-                                               const BlockOps& ops) {
-  if (!ops.is_fused) {
-    const at::Tensor sum = in.sum(), normed = norm(sum);
-    const Scope scope(name);
-    return {sum, linear(normed)};
-  }
-  const Scope scope(name);
-  if (linear->is_fp8_for(in.x))
-    return kernels::residual_norm_fp8_linear(
-        in.x, optional(in.branch), norm->weight, optional(norm->bias), linear->weight,
-        optional(linear->bias), LayerNormImpl::kEps, ops.recomputes, linear->fp8);
-  return kernels::residual_norm_linear(in.x, optional(in.branch), norm->weight,
-                                       optional(norm->bias), linear->weight, optional(linear->bias),
-                                       LayerNormImpl::kEps, ops.recomputes);
-}
-
-}  // namespace
 
 CausalSelfAttentionImpl::CausalSelfAttentionImpl(const ModelConfig& config)
     : heads_(config.heads), dropout_(config.dropout) {
@@ -105,7 +83,11 @@ GPT2Impl::GPT2Impl(const ModelConfig& config, uint64_t seed)
   wte = register_module("wte", Embedding(config.vocab_size, config.width));
   wpe = register_module("wpe", Embedding(config.context, config.width));
   h = register_module("h", torch::nn::ModuleList());
-  for (int64_t i = 0; i < config.layers; ++i) h->push_back(Block(config));
+  for (int64_t i = 0; i < config.layers; ++i) {
+    const Block block(config);
+    h->push_back(block);
+    add_block(fmt::format("h.{}", i), block.ptr());
+  }
   ln_f = register_module("ln_f", LayerNorm(config.width, config.bias));
   initialize(seed);
 }
@@ -118,7 +100,15 @@ at::Tensor GPT2Impl::embedded(const at::Tensor& tokens, bool will_meet_head) con
   const at::ScalarType dtype = ln_f->weight.scalar_type();
   if (is_fused() && dtype != at::kDouble)
     return kernels::embed(tokens, wte->weight, wpe->weight, dtype, /*sparse=*/will_meet_head);
-  return at::embedding(wte->weight, tokens) + wpe->weight.slice(0, 0, tokens.size(1));
+  return at::embedding(wte->weight, tokens).to(dtype) +
+         wpe->weight.slice(0, 0, tokens.size(1)).to(dtype);
+}
+
+void cut_positions(std::map<std::string, at::Tensor>& weights, int64_t context) {
+  const auto found = weights.find("wpe.weight");
+  if (found == weights.end() || found->second.dim() != 2 || found->second.size(0) <= context)
+    return;
+  found->second = found->second.narrow(0, 0, context).clone();
 }
 
 }  // namespace mezzo::models

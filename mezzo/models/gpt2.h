@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -10,6 +10,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
+#include "mezzo/models/decoder_block.h"
 #include "mezzo/models/language_model.h"
 #include "mezzo/models/layers.h"
 #include "mezzo/models/model_config.h"
@@ -81,9 +82,10 @@ class GPT2Impl : public LanguageModelImpl {
   at::Tensor final_norm(const at::Tensor& sum) override { return ln_f(sum); }
   const at::Tensor& head_weight() const override { return wte->weight; }
   bool ends_branch(const std::string& parameter) const override;
-  const torch::nn::ModuleList& blocks() const override { return h; }
-  std::string_view blocks_name() const override { return "h"; }
 };
 TORCH_MODULE(GPT2);
+
+/// Of a GPT-2's parameters, by name: the positions of a context alone, where there are more.
+void cut_positions(std::map<std::string, at::Tensor>& weights, int64_t context);
 
 }  // namespace mezzo::models

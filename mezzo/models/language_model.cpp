@@ -17,8 +17,6 @@
 #include "mezzo/base/scope.h"
 #include "mezzo/kernels/fp8/linear.h"
 #include "mezzo/kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "mezzo/models/gpt2.h"
-#include "mezzo/models/llama.h"
 
 namespace mezzo::models {
 namespace {
@@ -44,6 +42,15 @@ void check_tokens(std::string_view where, const at::Tensor& tokens, const ModelC
               config.context, tokens.size(1));
 }
 
+/// What each product of a block has as a size, by its name.
+std::vector<std::pair<std::string_view, int64_t>> sizes_of_products(const ModelConfig& config) {
+  if (config.family == Family::kGPT2) return {{"a width", config.width}};
+  const int64_t rows = (config.heads + 2 * config.kv_heads) * (config.width / config.heads);
+  return {{"a width", config.width},
+          {"an MLP's width", config.mlp_width},
+          {"queries, keys and values", rows}};
+}
+
 }  // namespace
 
 Recompute recompute_level(std::string_view name) {
@@ -60,9 +67,10 @@ std::string fp8_refusal(const ModelConfig& config, at::Device device) {
         "FP8 is for the blocks between the first and the last, and needs 3 layers or more, but "
         "there are {}. Hint: --precision lean",
         config.layers);
-  if (config.width % kernels::kFp8Multiple != 0)
-    return fmt::format("FP8 products take a width in multiples of {}, but it is {}",
-                       kernels::kFp8Multiple, config.width);
+  for (const auto& [size, value] : sizes_of_products(config))
+    if (value % kernels::kFp8Multiple != 0)
+      return fmt::format("FP8 products take {} in multiples of {}, but it is {}", size,
+                         kernels::kFp8Multiple, value);
   const std::string refusal = kernels::fp8_refusal(device);
   if (refusal.empty()) return "";
   return fmt::format(
@@ -73,6 +81,10 @@ std::string fp8_refusal(const ModelConfig& config, at::Device device) {
 
 LanguageModelImpl::LanguageModelImpl(const ModelConfig& config, Family family)
     : config_(validated(config, family)) {}
+
+void LanguageModelImpl::add_block(const std::string& name, std::shared_ptr<DecoderBlock> block) {
+  blocks_.push_back({name, std::move(block)});
+}
 
 void LanguageModelImpl::initialize(uint64_t seed) {
   const at::NoGradGuard no_grad;
@@ -95,7 +107,7 @@ void LanguageModelImpl::initialize(uint64_t seed) {
 
 void LanguageModelImpl::set_fused(bool is_fused) {
   is_fused_ = is_fused;
-  for (size_t i = 0; i < blocks()->size(); ++i) block_at(i)->ops.is_fused = is_fused;
+  for (const Named& named : blocks_) named.block->ops.is_fused = is_fused;
 }
 
 void LanguageModelImpl::set_recompute(Recompute level, Checkpoint checkpoint) {
@@ -103,17 +115,16 @@ void LanguageModelImpl::set_recompute(Recompute level, Checkpoint checkpoint) {
                     "LanguageModel.set_recompute",
                     "kLayer needs a function that checkpoints. Hint: mezzo::checkpoint");
   checkpoint_ = level == Recompute::kLayer ? std::move(checkpoint) : nullptr;
-  for (const auto& block : *blocks())
-    block->as<DecoderBlock>()->ops.recomputes = level != Recompute::kNone;
+  for (const Named& named : blocks_) named.block->ops.recomputes = level != Recompute::kNone;
 }
 
 // The first and the last block, whose errors weigh most, stay in 16 bits: as Megatron-LM's option
 // first_last_layers_bf16 has it.
 std::vector<std::pair<std::string, Linear>> LanguageModelImpl::inner_linears() const {
   std::vector<std::pair<std::string, Linear>> linears;
-  for (size_t i = 1; i + 1 < blocks()->size(); ++i)
-    for (const auto& [name, linear] : block_at(i)->linears())
-      linears.emplace_back(fmt::format("{}.{}", name_of_block(i), name), linear);
+  for (size_t i = 1; i + 1 < blocks_.size(); ++i)
+    for (const auto& [name, linear] : blocks_[i].block->linears())
+      linears.emplace_back(fmt::format("{}.{}", blocks_[i].name, name), linear);
   return linears;
 }
 
@@ -169,19 +180,11 @@ void LanguageModelImpl::set_fp8_histories(const std::map<std::string, at::Tensor
   }
 }
 
-std::shared_ptr<DecoderBlock> LanguageModelImpl::block_at(size_t i) const {
-  return blocks()->ptr<DecoderBlock>(i);
-}
-
-std::string LanguageModelImpl::name_of_block(size_t i) const {
-  return fmt::format("{}.{}", blocks_name(), i);
-}
-
-Residual LanguageModelImpl::run_block(size_t i, const Residual& in) {
-  const auto block = block_at(i);
-  const Scope scope(name_of_block(i));
-  if (checkpoint_ == nullptr) return block->forward(in);
-  const auto run = [block](const std::vector<at::Tensor>& inputs) -> std::vector<at::Tensor> {
+Residual LanguageModelImpl::run(const Named& named, const Residual& in) {
+  const Scope scope(named.name);
+  if (checkpoint_ == nullptr) return named.block->forward(in);
+  const auto run =
+      [block = named.block](const std::vector<at::Tensor>& inputs) -> std::vector<at::Tensor> {
     const Residual out = block->forward({inputs[0], inputs.size() > 1 ? inputs[1] : at::Tensor()});
     return {out.x, out.branch};
   };
@@ -196,7 +199,7 @@ at::Tensor LanguageModelImpl::features(const at::Tensor& tokens, bool will_meet_
   check_tokens("LanguageModel.forward", tokens, config_);
   Residual stream{at::dropout(embedded(tokens, will_meet_head), config_.dropout, is_training()),
                   {}};
-  for (size_t i = 0; i < blocks()->size(); ++i) stream = run_block(i, stream);
+  for (const Named& named : blocks_) stream = run(named, stream);
   return final_norm(stream.sum());
 }
 
@@ -226,11 +229,6 @@ at::Tensor LanguageModelImpl::loss(const at::Tensor& tokens, const at::Tensor& t
   }
   const auto logits = forward(tokens);
   return at::cross_entropy_loss(logits.view({-1, config_.vocab_size}), targets.reshape({-1}));
-}
-
-LanguageModel make_language_model(const ModelConfig& config, uint64_t seed) {
-  if (config.family == Family::kLlama) return Llama(config, seed);
-  return GPT2(config, seed);
 }
 
 }  // namespace mezzo::models

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -13,10 +12,10 @@
 
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
-#include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
 #include "mezzo/kernels/fp8/recipe.h"
+#include "mezzo/models/decoder_block.h"
 #include "mezzo/models/layers.h"
 #include "mezzo/models/model_config.h"
 
@@ -25,8 +24,8 @@ namespace mezzo::models {
 /// What the backward pass makes again instead of keeping it. The gradients are the same bits.
 enum class Recompute {
   kNone,         ///< nothing
-  kElementwise,  ///< normalised rows and activations of the MLP, a third of what is kept: their
-                 ///< gradients' passes write them again
+  kElementwise,  ///< normalised rows and activations of the MLP, of a GPT-2 a third of what is
+                 ///< kept: their gradients' passes write them again
   kLayer,        ///< whole blocks: all but their inputs, for one more forward pass
 };
 
@@ -36,31 +35,6 @@ Recompute recompute_level(std::string_view name);
 /// Why no layer of a model of this shape multiplies in FP8 on this device; empty if some do
 /// (LanguageModelImpl::set_fp8()).
 std::string fp8_refusal(const ModelConfig& config, at::Device device);
-
-/// How a block runs: as fused ops (mezzo/kernels/fused_linear/) or as libtorch's, one by one.
-struct BlockOps {
-  bool is_fused = true;
-  bool recomputes = true;  // normalised rows and activations; fused only
-};
-
-/// The residual stream between blocks, and what the last block leaves to be added to it: the norm
-/// that reads the sum makes it in the same pass. Both [B, T, C].
-struct Residual {
-  at::Tensor x;
-  at::Tensor branch;  // undefined: nothing
-
-  at::Tensor sum() const { return branch.defined() ? x + branch : x; }
-};
-
-/// A block of any family: x + attention(norm(x)), then that + mlp(norm(that)).
-class DecoderBlock : public torch::nn::Module {
- public:
-  virtual Residual forward(const Residual& in) = 0;
-  /// Its linear layers, by their names in it.
-  virtual std::vector<std::pair<std::string, Linear>> linears() const = 0;
-
-  BlockOps ops;
-};
 
 /// function(inputs), of which only the inputs are kept for the backward pass: mezzo::checkpoint.
 using Checkpoint = std::function<std::vector<at::Tensor>(
@@ -92,8 +66,10 @@ class LanguageModelImpl : public torch::nn::Module {
   /// features [..., C] -> logits [..., V]
   at::Tensor head(const at::Tensor& features);
 
-  /// false: libtorch's ops one by one, each with its own rule under autocast, and differentiable
-  /// twice. They give the same up to rounding, for more time and memory. Fused at first.
+  /// false: libtorch's ops one by one, each with its own rule under autocast. They give the same up
+  /// to rounding, for more time and memory, and can be differentiated twice where attention is
+  /// libtorch's plain one: at::globalContext().setSDPUseFlash(false), and its like on a GPU. Fused
+  /// at first.
   void set_fused(bool is_fused);
   /// kLayer needs `checkpoint`; throws UsageError without. kElementwise at first.
   void set_recompute(Recompute level, Checkpoint checkpoint = nullptr);
@@ -121,6 +97,9 @@ class LanguageModelImpl : public torch::nn::Module {
   /// Throws UsageError if the configuration cannot be built, or is of another family.
   LanguageModelImpl(const ModelConfig& config, Family family);
 
+  /// The next block; `name` is that of its parameters, "h.0".
+  void add_block(const std::string& name, std::shared_ptr<DecoderBlock> block);
+
   // What a family has of its own.
   /// tokens [B, T] -> [B, T, C]. will_meet_head: the gradient of the head is to be added to that of
   /// the token embedding.
@@ -129,20 +108,21 @@ class LanguageModelImpl : public torch::nn::Module {
   virtual const at::Tensor& head_weight() const = 0;  // [V, C]
   /// Whether this parameter ends a residual branch.
   virtual bool ends_branch(const std::string& parameter) const = 0;
-  virtual const torch::nn::ModuleList& blocks() const = 0;
-  virtual std::string_view blocks_name() const = 0;
 
   bool is_fused() const { return is_fused_; }
 
  private:
   at::Tensor features(const at::Tensor& tokens, bool will_meet_head);
-  Residual run_block(size_t i, const Residual& in);
-  std::shared_ptr<DecoderBlock> block_at(size_t i) const;
-  std::string name_of_block(size_t i) const;
+  struct Named {
+    std::string name;
+    std::shared_ptr<DecoderBlock> block;
+  };
+  Residual run(const Named& named, const Residual& in);
   std::vector<std::pair<std::string, Linear>> inner_linears() const;
   std::map<std::string, kernels::Fp8Caster*> fp8_casters() const;
 
   ModelConfig config_;
+  std::vector<Named> blocks_;
   bool is_fused_ = true;
   Checkpoint checkpoint_;  // of blocks; none: they are not checkpointed
 };
@@ -155,8 +135,5 @@ class LanguageModel : public torch::nn::ModuleHolder<LanguageModelImpl> {
   LanguageModel(const torch::nn::ModuleHolder<Model>& model)
       : ModuleHolder(std::shared_ptr<LanguageModelImpl>(model.ptr())) {}
 };
-
-/// The model of the configuration's family. Weights as of its constructor.
-LanguageModel make_language_model(const ModelConfig& config, uint64_t seed = 0);
 
 }  // namespace mezzo::models

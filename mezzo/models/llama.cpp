@@ -1,43 +1,20 @@
 #include "mezzo/models/llama.h"
 
-#include <optional>
-#include <string_view>
-#include <tuple>
+#include <fmt/format.h>
 
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
 
 #include "mezzo/base/scope.h"
+#include "mezzo/kernels/attention/grouped.h"
 #include "mezzo/kernels/embed/embed.h"
 #include "mezzo/kernels/fp8/fused.h"
-#include "mezzo/kernels/fused_linear/residual_norm_linear.h"
 #include "mezzo/kernels/fused_linear/swiglu_linear.h"
 #include "mezzo/kernels/rope/rope.h"
+#include "mezzo/models/norm_linear.h"
 
 namespace mezzo::models {
-namespace {
-
-/// The sum of the residual stream, and what `linear`, of the part `name`, makes of its norm.
-std::tuple<at::Tensor, at::Tensor> norm_linear(std::string_view name, const Residual& in,
-                                               RMSNorm& norm, Linear& linear, const BlockOps& ops) {
-  if (!ops.is_fused) {
-    const at::Tensor sum = in.sum(), normed = norm(sum);
-    const Scope scope(name);
-    return {sum, linear(normed)};
-  }
-  const Scope scope(name);
-  if (linear->is_fp8_for(in.x))
-    return kernels::residual_rms_norm_fp8_linear(in.x, optional(in.branch), norm->weight,
-                                                 linear->weight, {}, norm->eps, ops.recomputes,
-                                                 linear->fp8);
-  return kernels::residual_rms_norm_linear(in.x, optional(in.branch), norm->weight, linear->weight,
-                                           {}, norm->eps, ops.recomputes);
-}
-
-}  // namespace
-
 RopeTable::RopeTable(const ModelConfig& config)
     : table_(kernels::rope_table(config.context, config.width / config.heads, config.rope)) {}
 
@@ -65,10 +42,9 @@ at::Tensor LlamaAttentionImpl::forward(const at::Tensor& qkv, const at::Tensor& 
   const at::Tensor value = parts[1].contiguous();
   const auto turned =
       kernels::rope(parts[0], rope_table).split_with_sizes({heads_, kv_heads_}, /*dim=*/2);
-  const at::Tensor y = at::scaled_dot_product_attention(
-      turned[0].transpose(1, 2), turned[1].transpose(1, 2), value.transpose(1, 2),
-      /*attn_mask=*/std::nullopt, is_training() ? dropout_ : 0.0, /*is_causal=*/true,
-      /*scale=*/std::nullopt, /*enable_gqa=*/heads_ != kv_heads_);
+  const at::Tensor y =
+      kernels::grouped_attention(turned[0].transpose(1, 2), turned[1].transpose(1, 2),
+                                 value.transpose(1, 2), is_training() ? dropout_ : 0.0);
   return o_proj(y.transpose(1, 2).flatten(2));
 }
 
@@ -120,7 +96,11 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, uint64_t seed)
   embed_tokens = register_module("embed_tokens", Embedding(config.vocab_size, config.width));
   layers = register_module("layers", torch::nn::ModuleList());
   const auto table = std::make_shared<RopeTable>(config);
-  for (int64_t i = 0; i < config.layers; ++i) layers->push_back(LlamaBlock(config, table));
+  for (int64_t i = 0; i < config.layers; ++i) {
+    const LlamaBlock block(config, table);
+    layers->push_back(block);
+    add_block(fmt::format("layers.{}", i), block.ptr());
+  }
   norm = register_module("norm", RMSNorm(config.width, config.norm_eps));
   if (!config.tied)
     lm_head =

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -11,6 +10,7 @@
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/pimpl.h>
 
+#include "mezzo/models/decoder_block.h"
 #include "mezzo/models/language_model.h"
 #include "mezzo/models/layers.h"
 #include "mezzo/models/model_config.h"
@@ -101,8 +101,6 @@ class LlamaImpl : public LanguageModelImpl {
   at::Tensor final_norm(const at::Tensor& sum) override { return norm(sum); }
   const at::Tensor& head_weight() const override;
   bool ends_branch(const std::string& parameter) const override;
-  const torch::nn::ModuleList& blocks() const override { return layers; }
-  std::string_view blocks_name() const override { return "layers"; }
 };
 TORCH_MODULE(Llama);
 

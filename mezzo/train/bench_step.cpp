@@ -14,6 +14,7 @@
 #include "mezzo/base/memory.h"
 #include "mezzo/base/stopwatch.h"
 #include "mezzo/kernels/cuda/flavour.h"
+#include "mezzo/models/make_model.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/step.h"

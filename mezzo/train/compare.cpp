@@ -19,6 +19,7 @@
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/machine.h"
 #include "mezzo/train/run_folder.h"
+#include "mezzo/train/run_options.h"
 #include "mezzo/train/run_parts.h"
 #include "mezzo/train/worker.h"
 
@@ -251,11 +252,10 @@ void check_compare(const CompareConfig& config) {
   MEZZO_CHECK_USAGE(config.memory == 0 || config.run.device == "cpu", kWhere,
                     "--memory can be held on a CPU only, but --device is {}", config.run.device);
   const RunConfig& run = config.run;
-  const bool is_preset = !run.context && !run.layers && !run.heads && !run.width &&
-                         !run.vocab_size && !run.bias && !run.kv_heads && !run.mlp_width &&
-                         !run.tied && !run.norm_eps && !run.rope_base && !run.rope_scaling &&
-                         !run.dropout && run.cast_rules.empty() &&
-                         run.cast_policy == RunConfig().cast_policy;
+  const std::vector<const Option*> shape = shape_options();
+  const bool is_preset =
+      !run.dropout && run.cast_rules.empty() && run.cast_policy == RunConfig().cast_policy &&
+      std::none_of(shape.begin(), shape.end(), [&](const Option* o) { return get(run, *o); });
   MEZZO_CHECK_USAGE(
       config.memory == 0 || is_preset, kWhere,
       "--memory tries presets as they are, and cannot be given with an option that changes the "

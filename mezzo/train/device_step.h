@@ -22,7 +22,7 @@ namespace mezzo::train {
 /// backward, unscaling, clipping, the optimizer's step or its being skipped, the loss scale's
 /// update and the learning rate are all on the device. From the fourth step of a shape on, the
 /// whole of it is one CUDA graph. The host runs ahead; it reads a result when it asks for one. Only
-/// where kernels::kHasCuda. Owns none of its parts, which outlive it.
+/// where kernels::kHasCuda. Optimizer, scaler and mode outlive it.
 class DeviceStep {
  public:
   /// clip: largest global gradient norm; 0: gradients are not clipped.

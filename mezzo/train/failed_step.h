@@ -24,7 +24,7 @@ struct FailedStep {
 };
 
 /// Forward and backward over the step's batches, as a step does them, each time with what FP8 casts
-/// remembered when it began, and the update, if the step has one; the model outlives the patient.
+/// remembered when it began, and the update, if the step has one. `mode` outlives the patient.
 /// One batch is named "tokens" and "targets", several "tokens.0" ...
 numerics::Patient patient_of(models::LanguageModel model, const FailedStep& failed,
                              const PrecisionMode& mode);

@@ -3,8 +3,9 @@
 #include "mezzo/base/check.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/kernels/tensor_stats/tensor_stats.h"
-#include "mezzo/train/rope_scaling.h"
+#include "mezzo/models/gpt2.h"
 #include "mezzo/train/run_folder.h"
+#include "mezzo/train/run_options.h"
 #include "mezzo/train/run_parts.h"
 #include "mezzo/train/stored_model.h"
 
@@ -13,14 +14,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kPositions = "wpe.weight";
-
-template <class T>
-void check_same(const char* name, const std::optional<T>& given, const T& own,
-                const std::string& init) {
-  MEZZO_CHECK_USAGE(!given || *given == own, "config",
-                    "{} must be {}, as in {} (--init), but is {}. Hint: leave it out", name, own,
-                    init, *given);
+/// `shape`: of the model in config.init. The context may be smaller.
+void check_same_shape(const RunConfig& config, const RunConfig& shape) {
+  for (const Option* option : shape_options()) {
+    const std::optional<Value> given = get(config, *option), own = get(shape, *option);
+    MEZZO_CHECK_USAGE(!given || given == own || option->name == "context", "config",
+                      "{} must be {}, as in {} (--init), but is {}. Hint: leave it out",
+                      option->name, own ? plain(*own) : "left out", config.init, plain(*given));
+  }
 }
 
 void check_named_model(const RunConfig& config, const models::ModelConfig& own) {
@@ -44,17 +45,9 @@ bool starts_from_init(const RunConfig& config) {
 void take_initial_shape(RunConfig& config, bool names_model) {
   const StoredModel source = find_model(config.init);
   const models::ModelConfig own = model_config(source.config);
-  check_same("layers", config.layers, own.layers, config.init);
-  check_same("heads", config.heads, own.heads, config.init);
-  check_same("width", config.width, own.width, config.init);
-  check_same("vocab-size", config.vocab_size, own.vocab_size, config.init);
-  check_same("bias", config.bias, own.bias, config.init);
-  check_same("kv-heads", config.kv_heads, own.kv_heads, config.init);
-  check_same("mlp-width", config.mlp_width, own.mlp_width, config.init);
-  check_same("tied", config.tied, own.tied, config.init);
-  check_same("norm-eps", config.norm_eps, own.norm_eps, config.init);
-  check_same("rope-base", config.rope_base, own.rope.base, config.init);
-  check_same("rope-scaling", config.rope_scaling, rope_scaling_text(own.rope.scaling), config.init);
+  RunConfig shaped;
+  set_shape(shaped, own);
+  check_same_shape(config, shaped);
   MEZZO_CHECK_USAGE(config.context.value_or(1) <= own.context, "config",
                     "context must be at most {}, as in {} (--init), but is {}", own.context,
                     config.init, *config.context);
@@ -67,11 +60,8 @@ void take_initial_shape(RunConfig& config, bool names_model) {
 
 TensorMap initial_weights(const RunConfig& config, at::ScalarType dtype) {
   TensorMap weights = load_weights(find_model(config.init), dtype);
-  const int64_t context = model_config(config).context;
-  const auto positions = weights.find(kPositions);
-  if (positions != weights.end() && positions->second.dim() == 2 &&
-      positions->second.size(0) > context)
-    positions->second = positions->second.narrow(0, 0, context).clone();
+  const models::ModelConfig shape = model_config(config);
+  if (shape.family == models::Family::kGPT2) models::cut_positions(weights, shape.context);
   for (const auto& [name, weight] : weights) {
     const int64_t bad = kernels::tensor_stats(weight).non_finite();
     MEZZO_CHECK(bad == 0, "init", "{} of {} must be finite in {}, but {} of its numbers are not",

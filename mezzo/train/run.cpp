@@ -13,6 +13,7 @@
 #include "mezzo/data/packed_data.h"
 #include "mezzo/data/utf8.h"
 #include "mezzo/models/generate.h"
+#include "mezzo/models/make_model.h"
 #include "mezzo/report/metrics_file.h"
 #include "mezzo/report/report_file.h"
 #include "mezzo/report/run_files.h"

@@ -14,6 +14,7 @@
 #include "mezzo/optim/gradient_release.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/initial_weights.h"
+#include "mezzo/train/rope_scaling.h"
 #include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_options.h"
 
@@ -140,6 +141,12 @@ void check_gradient_release_of(const RunConfig& config) {
                     config.precision);
 }
 
+// 8.0,1,4,8192 is 8,1,4,8192.
+void normalise(RunConfig& config) {
+  if (config.rope_scaling)
+    config.rope_scaling = rope_scaling_text(rope_scaling_of(*config.rope_scaling).value());
+}
+
 }  // namespace
 
 std::optional<double> RunConfig::static_loss_scale() const { return number_of(loss_scale); }
@@ -186,6 +193,7 @@ void apply_given(RunConfig& config, const GivenOptions& given) {
                       "{} must not be empty ({}). Hint: leave it out", name, source);
     set_from_text(config, known_option(name, source), text, source);
   }
+  normalise(config);
 }
 
 RunConfig config_from_toml(std::string_view text, const std::string& file) {
@@ -202,6 +210,7 @@ RunConfig config_from_toml(std::string_view text, const std::string& file) {
                       seen[option.name], name, source);
     set(config, option, value_of(node, option.name, source), source);
   }
+  normalise(config);
   return config;
 }
 

@@ -22,7 +22,7 @@ namespace mezzo::train {
 class RunOptimizer {
  public:
   /// AdamW with weight decay on the matrices alone, at these options' learning rate, betas, epsilon
-  /// and decay. `model` outlives it.
+  /// and decay.
   /// accumulates: gradients of several batches are summed to a step. Those of split weights are
   /// fp32 then, as with whole ones, so that the sum loses nothing.
   RunOptimizer(models::LanguageModel model, const PrecisionMode& mode,

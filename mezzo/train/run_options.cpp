@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include <CLI/CLI.hpp>
 #include <fmt/ranges.h>  // fmt::join
@@ -22,6 +23,7 @@ namespace {
 
 constexpr int64_t kMaxSize = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxCount = 1'000'000'000'000;
+constexpr const char* kModel = "Model";
 
 // ---- Checks
 
@@ -119,7 +121,7 @@ std::vector<std::string> precision_names() {
 std::vector<Option> make_options() {
   using C = RunConfig;
   constexpr OnResume kMayChange = OnResume::kMayChange;
-  const std::string model = "Model", text = "Data", precision = "Precision", training = "Training",
+  const std::string model = kModel, text = "Data", precision = "Precision", training = "Training",
                     machine = "Machine", run = "Run";
   const std::string preset = "the preset's";
   // clang-format off: one option, one entry, read as a table
@@ -313,6 +315,14 @@ std::optional<T> parse(const std::string& text, bool& is_beyond) {
 const std::vector<Option>& options() {
   static const std::vector<Option> all = make_options();
   return all;
+}
+
+std::vector<const Option*> shape_options() {
+  static const std::set<std::string> others = {"model", "dropout", "init"};
+  std::vector<const Option*> found;
+  for (const Option& option : options())
+    if (option.group == kModel && !others.contains(option.name)) found.push_back(&option);
+  return found;
 }
 
 const Option* find_option(const std::string& name) {

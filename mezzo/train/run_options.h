@@ -47,6 +47,9 @@ struct Option {
 
 const std::vector<Option>& options();
 
+/// Those that change a preset's shape: the model's, but for model, dropout and init.
+std::vector<const Option*> shape_options();
+
 /// The option with this name, with dashes or underscores; null if there is none.
 const Option* find_option(const std::string& name);
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "mezzo/amp/checkpoint.h"
+#include "mezzo/models/make_model.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/rope_scaling.h"
 #include "mezzo/train/step_size.h"

@@ -39,7 +39,7 @@ struct StepResult {
 };
 
 /// The step of mixed-precision training: forward under Autocast, scaled backward, unscale, clip,
-/// step or skip, update. Owns nothing: model, optimizer, scaler and watch outlive it.
+/// step or skip, update. Optimizer, scaler and watch outlive it.
 class Step {
  public:
   /// Throws UsageError if gradients shall be released where that cannot be.

@@ -12,7 +12,7 @@
 namespace mezzo::train {
 
 /// Takes the Health of one step, of whose parts it is told in their order. Holds a copy of a sample
-/// of the weights while it lives. Model and optimizer outlive it.
+/// of the weights while it lives. The optimizer outlives it.
 class StepHealth {
  public:
   static constexpr int64_t kSampled = 65536;

@@ -11,7 +11,7 @@
 namespace mezzo::train {
 
 /// What a run's steps show from inside: what the peak of tensor memory is made of, and, for a step
-/// that is asked for, how large its gradients are. Owns nothing.
+/// that is asked for, how large its gradients are. The meter and the optimizer outlive it.
 class StepStatistics : public StepWatch {
  public:
   StepStatistics(TensorMemoryMeter& memory, models::LanguageModel model,

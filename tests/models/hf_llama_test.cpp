@@ -15,6 +15,7 @@
 #include "tests/close.h"
 #include "tests/models/hf_tensors.h"
 #include "tests/models/llama_tiny.h"
+#include "tests/models/roundings.h"
 #include "tests/testing.h"
 
 namespace mezzo::models {
@@ -68,13 +69,13 @@ TEST_P(HfLlamaGolden, LogitsEqualThoseOfTransformers) {
   const at::NoGradGuard no_grad;
   const at::Tensor& expected = golden.reference.at("logits");
   EXPECT_CLOSE(model(tokens), expected,
-               tolerance_for(dtype, llama_forward_length(config, T), magnitude_of(expected)));
+               tolerance_for(dtype, forward_length(config, T), magnitude_of(expected)));
 }
 
 TEST_P(HfLlamaGolden, LossEqualsThatOfTransformers) {
   const at::Tensor& expected = golden.reference.at("loss");
   EXPECT_CLOSE(model->loss(tokens, targets), expected,
-               tolerance_for(dtype, llama_loss_length(config, B, T), magnitude_of(expected)));
+               tolerance_for(dtype, loss_length(config, B, T), magnitude_of(expected)));
 }
 
 TEST_P(HfLlamaGolden, EveryGradientEqualsThatOfTransformers) {
@@ -83,7 +84,7 @@ TEST_P(HfLlamaGolden, EveryGradientEqualsThatOfTransformers) {
   double magnitude = 0;  // a small gradient is what is left of sums of larger ones
   for (const auto& [name, gradient] : expected)
     magnitude = std::max(magnitude, magnitude_of(gradient));
-  const double tolerance = tolerance_for(dtype, llama_grad_length(config, B, T), magnitude);
+  const double tolerance = tolerance_for(dtype, grad_length(config, B, T), magnitude);
   const double in_the_file = float_format(at::kFloat).epsilon / 2;  // it keeps them in fp32
   ASSERT_EQ(model->named_parameters().size(), expected.size());
   for (const auto& parameter : model->named_parameters()) {

@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "mezzo/base/check.h"
-#include "mezzo/models/language_model.h"
+#include "mezzo/models/make_model.h"
 #include "tests/testing.h"
 
 namespace mezzo::models {
