@@ -13,6 +13,7 @@
 #include "mezzo/models/hf_checkpoint.h"
 #include "mezzo/models/llama.h"
 #include "tests/close.h"
+#include "tests/models/config_fields.h"
 #include "tests/models/hf_tensors.h"
 #include "tests/models/llama_tiny.h"
 #include "tests/models/roundings.h"
@@ -204,15 +205,6 @@ TEST(HfLlama, AParameterThatIsNotThereCannotBeWritten) {
 }
 
 // ---- config.json
-
-/// All of a Llama's shape.
-auto fields(const ModelConfig& c) {
-  const auto scaling = c.rope.scaling.value_or(kernels::Llama3Scaling{.original_context = 0});
-  return std::make_tuple(c.family, c.layers, c.heads, c.width, c.context, c.vocab_size, c.dropout,
-                         c.bias, c.kv_heads, c.mlp_width, c.tied, c.norm_eps, c.rope.base,
-                         c.rope.scaling.has_value(), scaling.factor, scaling.low_freq_factor,
-                         scaling.high_freq_factor, scaling.original_context);
-}
 
 ModelConfig with(const std::string& key, const Json& value) {
   Json json = Json::parse(golden_config());

@@ -3,6 +3,7 @@
 #include "mezzo/base/check.h"
 #include "mezzo/train/run_config.h"
 #include "mezzo/train/run_parts.h"
+#include "tests/models/config_fields.h"
 #include "tests/testing.h"
 
 namespace mezzo::train {
@@ -42,15 +43,33 @@ TEST(RopeScaling, IsAnOptionOfALlamasRun) {
   EXPECT_THROW_WITH(resolved({{"rope-scaling", "2,1,4,128"}}), "rope must be left out of a GPT-2");
 }
 
-TEST(ModelShape, IsWrittenIntoAConfigurationAndReadFromIt) {
-  for (const char* name : {"gpt2-medium", "tinyllama-1.1b", "llama-3.2-1b"}) {
-    const models::ModelConfig shape = models::model_preset(name);
-    RunConfig config;
-    config.model = shape.family == models::Family::kGPT2 ? "nano" : "llama-nano";
-    set_shape(config, shape);
-    EXPECT_EQ(models::parameter_count(model_config(config)), models::parameter_count(shape));
-    EXPECT_EQ(model_config(config).rope.base, shape.rope.base);
-    EXPECT_EQ(model_config(config).rope.scaling.has_value(), shape.rope.scaling.has_value());
+/// Every preset, and of each family one with what no preset has.
+std::vector<models::ModelConfig> shapes() {
+  std::vector<models::ModelConfig> all;
+  for (const std::string& name : models::model_preset_names())
+    all.push_back(models::model_preset(name));
+  models::ModelConfig gpt2 = models::model_preset("gpt2"),
+                      llama = models::model_preset("llama-3.2-1b");
+  gpt2.bias = false;
+  llama.norm_eps = 1.25e-6;
+  llama.rope = {
+      .base = 12345.678,
+      .scaling = kernels::Llama3Scaling{
+          .factor = 2.1, .low_freq_factor = 0.7, .high_freq_factor = 3.3, .original_context = 96}};
+  all.insert(all.end(), {gpt2, llama});
+  return all;
+}
+
+TEST(ModelShape, IsWrittenIntoAConfigurationAndReadFromItWhateverThePreset) {
+  for (const std::string& preset : models::model_preset_names()) {
+    for (const models::ModelConfig& shape : shapes()) {
+      if (shape.family != models::model_preset(preset).family) continue;
+      RunConfig config;
+      config.model = preset;
+      set_shape(config, shape);
+      const RunConfig read = config_from_toml(to_toml(config), "config.toml");
+      EXPECT_EQ(models::fields(model_config(read)), models::fields(shape)) << preset;
+    }
   }
 }
 
