@@ -13,7 +13,7 @@
 
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/base/float_format.h"
-#include "mezzo/models/gpt2.h"
+#include "mezzo/models/language_model.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/step.h"
 #include "tests/testing.h"
@@ -31,11 +31,32 @@ bool has_gpu() { return at::hasCUDA(); }
 at::Device gpu() { return ready_device("cuda"); }
 #endif
 
+using models::Family;
+
 constexpr int64_t kVocabulary = 128, kLength = 32;
 constexpr double kLr = 4e-3;
 
-models::ModelConfig config(int64_t layers) {
-  return {.layers = layers, .heads = 4, .width = 64, .context = kLength, .vocab_size = kVocabulary};
+/// Precision and family.
+using ModeAndFamily = std::tuple<std::string, Family>;
+
+std::string name_of(const ::testing::TestParamInfo<ModeAndFamily>& test) {
+  const auto& [precision, family] = test.param;
+  std::string name = precision + (family == Family::kLlama ? "_llama" : "");
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+/// A Llama has heads that share keys, and a head of its own.
+models::ModelConfig config(Family family, int64_t layers) {
+  models::ModelConfig shape{
+      .layers = layers, .heads = 4, .width = 64, .context = kLength, .vocab_size = kVocabulary};
+  if (family == Family::kGPT2) return shape;
+  shape.family = family;
+  shape.bias = false;
+  shape.kv_heads = 2;
+  shape.mlp_width = 176;
+  shape.tied = false;
+  return shape;
 }
 
 /// The n-th step's batches, on the CPU: text of a kind that can be learned, each token the last
@@ -57,15 +78,17 @@ std::vector<Batch> on(at::Device device, std::vector<Batch> batches) {
 }
 
 struct Training {
-  Training(const std::string& precision, at::Device device, GradScalerOptions scaling = {},
+  Training(const ModeAndFamily& kind, at::Device device, GradScalerOptions scaling = {},
            bool accumulates = false)
-      : mode(precision_mode(precision)),
-        model(on_device(device, mode)),
+      : mode(precision_mode(std::get<0>(kind))),
+        model(on_device(device, mode, std::get<1>(kind))),
         optimizer(model, mode, optim::AdamWOptions(kLr).weight_decay(0.1), accumulates),
         scaler(device, with_default(scaling, mode)) {}
 
-  static models::GPT2 on_device(at::Device device, const PrecisionMode& mode) {
-    models::GPT2 model(config(mode.fp8_products ? 3 : 2), 7);
+  static models::LanguageModel on_device(at::Device device, const PrecisionMode& mode,
+                                         Family family) {
+    models::LanguageModel model =
+        models::make_language_model(config(family, mode.fp8_products ? 3 : 2), 7);
     model->to(device, mode.weights);
     if (mode.fp8_products) model->set_fp8(kernels::Fp8Scaling{.is_delayed = true});
     return model;
@@ -77,7 +100,7 @@ struct Training {
   }
 
   const PrecisionMode& mode;
-  models::GPT2 model;
+  models::LanguageModel model;
   RunOptimizer optimizer;
   GradScaler scaler;
 };
@@ -95,11 +118,11 @@ std::vector<StepResult> losses_on_gpu(Training& training, int64_t steps, int64_t
   return results;
 }
 
-class DeviceStepOnGpu : public ::testing::TestWithParam<const char*> {
+class DeviceStepOnGpu : public ::testing::TestWithParam<ModeAndFamily> {
  protected:
   /// One rounding of a loss in the mode's dtype, that of its products.
   static double rounding(double loss) {
-    const PrecisionMode& mode = precision_mode(GetParam());
+    const PrecisionMode& mode = precision_mode(std::get<0>(GetParam()));
     const FloatFormat& format = mode.fp8_products ? kFp8E4M3 : float_format(mode.compute());
     return format.epsilon * loss;
   }
@@ -186,19 +209,25 @@ TEST_P(DeviceStepOnGpu, NeverWaitsForTheDevice) {
 #endif
 
 INSTANTIATE_TEST_SUITE_P(Modes, DeviceStepOnGpu,
-                         ::testing::Values("fp32", "amp-bf16", "amp-fp16", "lean", "fp8",
-                                           "pure-bf16"),
-                         [](const auto& param) {
-                           std::string name = param.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         ::testing::Values(ModeAndFamily("fp32", Family::kGPT2),
+                                           ModeAndFamily("amp-bf16", Family::kGPT2),
+                                           ModeAndFamily("amp-fp16", Family::kGPT2),
+                                           ModeAndFamily("lean", Family::kGPT2),
+                                           ModeAndFamily("fp8", Family::kGPT2),
+                                           ModeAndFamily("pure-bf16", Family::kGPT2),
+                                           ModeAndFamily("fp32", Family::kLlama),
+                                           ModeAndFamily("amp-bf16", Family::kLlama),
+                                           ModeAndFamily("lean", Family::kLlama),
+                                           ModeAndFamily("fp8", Family::kLlama)),
+                         name_of);
 
-TEST(DeviceStepScaleOnGpu, AnOverflowSkipsTheStepAndHalvesTheScaleInsideTheGraph) {
+class DeviceStepScaleOnGpu : public ::testing::TestWithParam<ModeAndFamily> {};
+
+TEST_P(DeviceStepScaleOnGpu, AnOverflowSkipsTheStepAndHalvesTheScaleInsideTheGraph) {
   if (!has_gpu()) GTEST_SKIP() << "no GPU here";
   const at::Device device = gpu();
   // A logit's gradient is near a 128th of the scale, beyond fp16.
-  Training training("amp-fp16", device, {.init_scale = 0x1p24, .max_scale = 0x1p24});
+  Training training(GetParam(), device, {.init_scale = 0x1p24, .max_scale = 0x1p24});
   const auto results = losses_on_gpu(training, 14, 1);
   EXPECT_TRUE(results.front().is_skipped);
   EXPECT_EQ(results[1].scale, 0x1p23);
@@ -211,6 +240,11 @@ TEST(DeviceStepScaleOnGpu, AnOverflowSkipsTheStepAndHalvesTheScaleInsideTheGraph
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(Families, DeviceStepScaleOnGpu,
+                         ::testing::Values(ModeAndFamily("amp-fp16", Family::kGPT2),
+                                           ModeAndFamily("amp-fp16", Family::kLlama)),
+                         name_of);
+
 /// Of a gradient: how many NaNs, Infs and numbers.
 using Counted = std::tuple<std::string, int64_t, int64_t, int64_t>;
 
@@ -221,7 +255,7 @@ std::vector<Counted> counted(const StepResult& result) {
   return all;
 }
 
-class DeviceStepFactsOnGpu : public ::testing::TestWithParam<const char*> {};
+class DeviceStepFactsOnGpu : public ::testing::TestWithParam<ModeAndFamily> {};
 
 // The gradients are gone, and the next step is enqueued, when the host hears of them.
 TEST_P(DeviceStepFactsOnGpu, AFailedStepSaysOfEachGradientWhatItHeld) {
@@ -234,7 +268,9 @@ TEST_P(DeviceStepFactsOnGpu, AFailedStepSaysOfEachGradientWhatItHeld) {
   EXPECT_TRUE(step.is_recorded());
   const auto poison = [](Training& training) {
     const at::NoGradGuard no_grad;
-    training.model->named_parameters()["h.1.ln_1.bias"][3].fill_(INFINITY);
+    const bool is_gpt2 = std::get<1>(GetParam()) == Family::kGPT2;
+    const char* name = is_gpt2 ? "h.1.ln_1.bias" : "layers.1.input_layernorm.weight";
+    training.model->named_parameters()[name][3].fill_(INFINITY);
   };
   poison(graphed);
   for (int64_t n = good; n < good + 2; ++n) step.run(batches(n, 1), kLr);
@@ -248,14 +284,14 @@ TEST_P(DeviceStepFactsOnGpu, AFailedStepSaysOfEachGradientWhatItHeld) {
   EXPECT_EQ(got.gradients.size(), graphed.model->parameters().size());
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, DeviceStepFactsOnGpu, ::testing::Values("amp-bf16", "amp-fp16"),
-                         [](const auto& mode) {
-                           return std::string(mode.param) == "amp-bf16" ? "amp_bf16" : "amp_fp16";
-                         });
+INSTANTIATE_TEST_SUITE_P(Modes, DeviceStepFactsOnGpu,
+                         ::testing::Combine(::testing::Values("amp-bf16", "amp-fp16"),
+                                            ::testing::Values(Family::kGPT2, Family::kLlama)),
+                         name_of);
 
 TEST(DeviceStepShapeOnGpu, AnotherShapeIsRecordedAnew) {
   if (!has_gpu()) GTEST_SKIP() << "no GPU here";
-  Training training("amp-bf16", gpu());
+  Training training({"amp-bf16", Family::kGPT2}, gpu());
   DeviceStep step(training.model, training.optimizer, training.scaler, training.mode, 1.0);
   for (const int64_t rows : {4, 2, 4}) {
     for (int64_t n = 0; n <= StepGraph::kWarmUpSteps; ++n) {
@@ -268,18 +304,19 @@ TEST(DeviceStepShapeOnGpu, AnotherShapeIsRecordedAnew) {
 
 TEST(DeviceStepRateOnGpu, TheLearningRateOfEachStepIsTheOneThatWasGiven) {
   if (!has_gpu()) GTEST_SKIP() << "no GPU here";
-  Training training("amp-bf16", gpu());
+  Training training({"amp-bf16", Family::kGPT2}, gpu());
   DeviceStep step(training.model, training.optimizer, training.scaler, training.mode, 1.0);
   for (int64_t n = 0; n <= StepGraph::kWarmUpSteps; ++n) step.run(batches(n, 1), kLr);
   ASSERT_TRUE(step.is_recorded());
   while (step.pending() > 0) step.take();
-  const at::Tensor before = training.model->ln_f->weight.detach().clone();
+  const at::Tensor weight = training.model->named_parameters()["ln_f.weight"],
+                   before = weight.detach().clone();
   step.run(batches(0, 1), 0.0);
   step.take();
-  EXPECT_TRUE(at::equal(training.model->ln_f->weight, before));
+  EXPECT_TRUE(at::equal(weight, before));
   step.run(batches(0, 1), kLr);
   step.take();
-  EXPECT_FALSE(at::equal(training.model->ln_f->weight, before));
+  EXPECT_FALSE(at::equal(weight, before));
 }
 
 }  // namespace
