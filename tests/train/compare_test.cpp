@@ -165,6 +165,26 @@ TEST(Compare, RefusesToFindWhatFitsOfAModelThatIsNoPreset) {
   EXPECT_THROW_WITH(check_compare(config), "--cast-policy or");
 }
 
+TEST(Compare, RefusesToFindWhatFitsOfALlamaThatIsNoPreset) {
+  CompareConfig preset;
+  preset.modes = {"fp32"};
+  preset.memory = 1 << 30;
+  preset.run.model = "llama-nano";
+  EXPECT_NO_THROW(check_compare(preset));
+  const auto refused = [&](auto change) {
+    CompareConfig config = preset;
+    change(config.run);
+    EXPECT_THROW_WITH(check_compare(config),
+                      "cannot be given with an option that changes the model");
+  };
+  refused([](RunConfig& run) { run.kv_heads = 1; });
+  refused([](RunConfig& run) { run.mlp_width = 64; });
+  refused([](RunConfig& run) { run.tied = false; });
+  refused([](RunConfig& run) { run.norm_eps = 1e-6; });
+  refused([](RunConfig& run) { run.rope_base = 5e5; });
+  refused([](RunConfig& run) { run.rope_scaling = "none"; });
+}
+
 TEST(Compare, RefusesSeedsThatCannotBe) {
   CompareConfig config;
   config.modes = {"fp32"};
