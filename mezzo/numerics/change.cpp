@@ -48,6 +48,7 @@ struct Active {
   const Trace& before;
   std::unordered_map<uint64_t, int64_t> record_of_key;
   WideTensors wide;
+  std::set<int64_t> followers;
 };
 
 // Of the process, as the ops of the backward pass may run on autograd's threads.
@@ -83,7 +84,10 @@ class PassingCall {
       return run_in_type(/*keeps=*/true);
     if (change.scope.has_value()) {
       if (!is_backward()) narrow_arguments();
-    } else if (change.ops.contains(index_) || (reads_wide() && !is_view() && !is_backward())) {
+    } else if (change.ops.contains(index_)) {
+      return run_in_type(/*keeps=*/false);
+    } else if (reads_wide() && !is_view() && !is_backward()) {
+      if (index_ >= 0) active->followers.insert(index_);
       return run_in_type(/*keeps=*/false);
     }
     go_on();
@@ -294,11 +298,13 @@ ChangeGuard::ChangeGuard(const Change& change, const Trace& before)
       autocast_cuda_(at::autocast::get_autocast_dtype(at::kCUDA)) {
   register_fallback();
   MEZZO_INTERNAL_CHECK(active == nullptr);
-  active = new Active{change, before, {}, {}};
+  active = new Active{change, before, {}, {}, {}};
   for (size_t i = 0; i < before.records.size(); ++i)
     active->record_of_key.emplace(before.records[i].key, static_cast<int64_t>(i));
   include_ = std::make_unique<c10::impl::IncludeDispatchKeyGuard>(kKey);
 }
+
+const std::set<int64_t>& ChangeGuard::followers() const { return active->followers; }
 
 ChangeGuard::~ChangeGuard() {
   include_.reset();

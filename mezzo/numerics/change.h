@@ -44,6 +44,9 @@ class ChangeGuard {
   ChangeGuard(const ChangeGuard&) = delete;
   ChangeGuard& operator=(const ChangeGuard&) = delete;
 
+  /// Forward ops beyond Change::ops that ran in its type, as what they read did not fit another.
+  const std::set<int64_t>& followers() const;
+
  private:
   std::unique_ptr<c10::impl::IncludeDispatchKeyGuard> include_;
   at::ScalarType autocast_cpu_, autocast_cuda_;  // what it casts to on this thread

@@ -335,6 +335,9 @@ class Examination {
       remedy.outcome += ", but other gradients than in fp32";
     } else {
       remedy.is_proved = true;
+      const Trial whole = with_followers(trial, source_->trace, changed.followers);
+      remedy.change = whole.what;
+      remedy.advice = whole.advice;
     }
     return remedy;
   }

@@ -1,7 +1,9 @@
 #include "mezzo/numerics/remedies.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -28,18 +30,27 @@ std::vector<std::string> modules_of(const Trace& trace, const std::set<int64_t>&
   return modules;
 }
 
+// By its name: of libtorch's, and of Mezzo's fused ones.
+bool is_product(const std::string& base) {
+  constexpr std::array kParts = {"linear", "mm", "matmul", "conv", "attention", "einsum"};
+  return std::any_of(kParts.begin(), kParts.end(),
+                     [&](const char* part) { return base.find(part) != base.npos; });
+}
+
 std::string place_of(const std::string& op, const std::vector<std::string>& modules) {
   return modules.front().empty() ? op : fmt::format("{} in {}", op, fmt::join(modules, ", "));
 }
 
 // Lines of a cast policy; an op of the backward pass has its rule where its forward op has.
-std::string policy_lines(const std::string& op, const std::vector<std::string>& modules) {
-  const std::string name = op.starts_with("aten::") ? op.substr(6) : op;
+std::string policy_lines(const std::vector<Trial::Rule>& ops) {
   std::vector<std::string> rules, calls;
-  for (const std::string& module : modules) {
-    rules.push_back(fmt::format("{}{}=fp32", module.empty() ? "" : module + ":", name));
-    calls.push_back(fmt::format("CastPolicy::set(\"{}\", CastRule::kFp32{})", name,
-                                module.empty() ? "" : fmt::format(", \"{}\"", module)));
+  for (const auto& [op, modules] : ops) {
+    const std::string name = op.starts_with("aten::") ? op.substr(6) : op;
+    for (const std::string& module : modules) {
+      rules.push_back(fmt::format("{}{}=fp32", module.empty() ? "" : module + ":", name));
+      calls.push_back(fmt::format("CastPolicy::set(\"{}\", CastRule::kFp32{})", name,
+                                  module.empty() ? "" : fmt::format(", \"{}\"", module)));
+    }
   }
   return fmt::format("cast-rules = \"{}\" ({}), or .to(at::kFloat) before it",
                      fmt::join(rules, ", "), fmt::join(calls, ", "));
@@ -50,7 +61,8 @@ Trial op_in_fp32(const Trace& trace, const Root& root, const Finding& finding) {
   trial.change = ops_in_fp32(root);
   const std::vector<std::string> modules = modules_of(trace, trial.change.ops);
   trial.what = fmt::format("{} in fp32", place_of(finding.op, modules));
-  trial.advice = policy_lines(finding.op, modules);
+  trial.rules = {{finding.op, modules}};
+  trial.advice = policy_lines(trial.rules);
   return trial;
 }
 
@@ -58,7 +70,8 @@ Trial forward_in_fp32(const OpRecord& record, const Finding& finding) {
   Trial trial;
   trial.change.ops = {record.forward};
   trial.what = fmt::format("{}, whose backward pass this is, in fp32", finding.forward_op);
-  trial.advice = policy_lines(finding.forward_op, {finding.module});
+  trial.rules = {{finding.forward_op, {finding.module}}};
+  trial.advice = policy_lines(trial.rules);
   return trial;
 }
 
@@ -239,6 +252,23 @@ void add_precisions(std::vector<Trial>& trials, const std::vector<Root>& roots,
 }
 
 }  // namespace
+
+Trial with_followers(Trial trial, const Trace& trace, const std::set<int64_t>& followers) {
+  std::map<std::string, std::set<int64_t>> products;
+  for (const int64_t i : followers) {
+    const OpRecord& record = trace.record(i);
+    if (record.op != nullptr && is_product(base_name(record.op->name)))
+      products[record.op->name].insert(i);
+  }
+  if (trial.rules.empty() || products.empty()) return trial;
+  for (const auto& [op, records] : products) {
+    trial.rules.push_back({op, modules_of(trace, records)});
+    trial.what +=
+        fmt::format(", and {}, which reads its result", place_of(op, trial.rules.back().modules));
+  }
+  trial.advice = policy_lines(trial.rules);
+  return trial;
+}
 
 bool is_overflow(Cause cause) {
   return cause == Cause::kOverflow || cause == Cause::kInnerOverflow;

@@ -15,6 +15,11 @@ struct Trial {
   std::set<std::string> cleaned;  ///< externals whose numbers that are not finite become 0
   std::string what;               ///< in words
   std::string advice;             ///< what to write
+  struct Rule {
+    std::string op;
+    std::vector<std::string> modules;
+  };
+  std::vector<Rule> rules = {};  ///< what the advice is made of, where it is a cast policy
 };
 
 /// What is worth trying for the first of `roots`, the cheapest first.
@@ -23,6 +28,10 @@ std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& befo
 
 /// The same beside a loss scale far lower.
 Trial with_lower_scale(Trial trial, const Trace& trace);
+
+/// The same with the products that had to follow it (Replay::followers): under autocast each would
+/// cast its input down again.
+Trial with_followers(Trial trial, const Trace& trace, const std::set<int64_t>& followers);
 
 bool is_overflow(Cause cause);
 

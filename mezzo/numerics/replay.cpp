@@ -59,6 +59,7 @@ void run_step(const Patient& patient, const ReplayOptions& options, Replay& resu
   } catch (const std::exception& error) {
     result.error = error.what();
   }
+  if (change != nullptr) result.followers = change->followers();
 }
 
 bool is_bad(const at::Tensor& tensor) {

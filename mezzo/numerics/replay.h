@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +27,7 @@ struct Replay {
   std::vector<Sink> bad_sinks;
   std::vector<at::Tensor> grads;   // parameter by parameter; undefined: none, or not kept
   std::vector<at::Tensor> values;  // of parameters and buffers, where they moved and are kept
+  std::set<int64_t> followers;     // of its change (change.h), by their place in the step before
 
   bool is_finite() const { return error.empty() && bad_sinks.empty(); }
   int64_t bad_gradients() const;

@@ -1,5 +1,6 @@
 // Which changes of a step are called its cure.
 
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <string>
@@ -13,6 +14,8 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include "mezzo/amp/autocast.h"
+#include "mezzo/amp/cast_policy.h"
 #include "mezzo/base/scope.h"
 #include "mezzo/numerics/doctor.h"
 
@@ -66,6 +69,33 @@ TEST(Remedy, NamesEachPartThatItWasProvedIn) {
               StartsWith("cast-rules = \"b:exp=fp32, a:exp=fp32\" (CastPolicy::set("
                          "\"exp\", CastRule::kFp32, \"b\"), CastPolicy::set("
                          "\"exp\", CastRule::kFp32, \"a\"))"));
+}
+
+// With the first product alone in fp32, autocast would cast what it gives for the second.
+TEST(Remedy, NamesTheProductThatHasToFollow) {
+  const at::Tensor w1 = at::full({4, 4}, 200.0).set_requires_grad(true),
+                   w2 = at::full({4, 4}, 1e-3).set_requires_grad(true);
+  const auto step = [&](const CastPolicy& policy) {
+    const CastPolicyGuard guard(policy);
+    const Autocast autocast(at::kCPU, at::kHalf);
+    const auto product = [](const char* part, const at::Tensor& x, const at::Tensor& w) {
+      const Scope scope(part);
+      return at::matmul(x, w);
+    };
+    const at::Tensor y = product("up", at::full({2, 4}, 100.0), w1).relu();  // 80000
+    return product("down", y, w2).to(at::kFloat).sum();
+  };
+  const Diagnosis diagnosis =
+      diagnosis_of({{"w1", w1}, {"w2", w2}}, [&] { return step(CastPolicy::mezzo()); });
+  EXPECT_THAT(
+      diagnosis.remedies,
+      proved("aten::matmul in up in fp32, and aten::matmul in down, which reads its result"))
+      << to_text(diagnosis);
+  CastPolicy first = CastPolicy::mezzo(), both = first;
+  first.set("matmul", CastRule::kFp32, "up");
+  both.set("matmul", CastRule::kFp32, "up").set("matmul", CastRule::kFp32, "down");
+  EXPECT_FALSE(std::isfinite(step(first).item<double>()));
+  EXPECT_TRUE(std::isfinite(step(both).item<double>()));
 }
 
 // It does not cure this step, whose loss is infinite in fp32 too: but that is what has to be said.
