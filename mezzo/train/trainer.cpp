@@ -287,9 +287,19 @@ void Trainer::report_step(int64_t step, const StepResult& result, double lr, dou
   sinks_.on_step(record);
   if (config_.watch > 0) warn(step, loss_warning_.observe(step, result.loss, result.grad_norm));
   note_overflow(step, result);
+  note_zero_gradients(step, result);
   if (!diverged_because_.empty()) return;  // a GPU was a step ahead
   diverged_because_ = divergence_.observe(result);
   diverged_at_ = step - divergence_.bad_in_a_row() + 1;
+}
+
+// An overflow that ends as a 0, as of a mean square in a norm, leaves no number that is not finite.
+void Trainer::note_zero_gradients(int64_t step, const StepResult& result) {
+  const bool is_zero = result.grad_norm == 0.0 && !result.is_skipped;
+  if (is_zero && !has_told_zero_)
+    warn(step, {"every gradient is zero: nothing is learned. Hint: --watch 1 shows where the "
+                "activations are zero, or too large"});
+  has_told_zero_ = is_zero;
 }
 
 // A skipped step is told of each time. One that was taken with gradients that are not finite is the
@@ -374,7 +384,7 @@ void Trainer::advance(int64_t steps, const std::atomic<bool>& stop) {
 
 report::RunInfo Trainer::info() const {
   report::RunInfo info;
-  info.model = config_.model;
+  info.model = model_name(config_);
   info.precision = config_.precision;
   info.device = config_.device;
   info.run_dir = run_dir_.string();

@@ -94,6 +94,7 @@ class Trainer {
   std::string bad_weight() const;
   bool attempt(const std::string& what, const std::function<void()>& action);
   void note_overflow(int64_t step, const StepResult& result);
+  void note_zero_gradients(int64_t step, const StepResult& result);
   std::string why_not_looked_into() const;
   void report_health(const Health& health, const StepResult& result);
   void warn(int64_t step, const std::vector<std::string>& warnings);
@@ -144,6 +145,7 @@ class Trainer {
   int64_t skipped_steps_ = 0;
   int64_t explained_skips_ = 0;
   bool has_told_overflow_ = false;  // of the last step, which was taken all the same
+  bool has_told_zero_ = false;      // gradients of the last step
   std::vector<double> step_ms_;
   std::vector<double> losses_;
   std::optional<int64_t> evaluated_at_;
