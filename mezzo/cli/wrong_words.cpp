@@ -19,9 +19,11 @@ void check_extra_words(const CLI::App& command, const std::vector<std::string>& 
     MEZZO_CHECK_USAGE(!name.starts_with('-'), "options", "{} is not an option of {}{}", name,
                       command.get_name(), did_you_mean(name, names));
   }
-  MEZZO_CHECK_USAGE(words.empty(), "options",
-                    "'{}' is a word too many for {}. Hint: a value with spaces must be in quotes",
-                    words.front(), command.get_name());
+  MEZZO_CHECK_USAGE(
+      words.empty(), "options",
+      "'{}' is a word too many for {}. Hint: a value with spaces must be in quotes, and "
+      "an option that is on or off needs true or false",
+      words.front(), command.get_name());
 }
 
 // What stands around `middle` in `text`; nothing if it does not stand there.

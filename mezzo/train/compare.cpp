@@ -187,7 +187,7 @@ class Comparing {
       if (name != "precision" && name != "seed" && name != "out")
         facts.config.emplace_back(name, value);
     }
-    facts.model = config_.run.model;
+    facts.model = model_name(config_.run);
     const models::ModelConfig model = model_config(config_.run);
     facts.parameters = models::parameter_count(model);
     facts.tokens_per_step = config_.run.batch * config_.run.accumulate * model.context;

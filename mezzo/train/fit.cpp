@@ -12,6 +12,7 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/base/median.h"
 #include "mezzo/train/failed_step.h"
+#include "mezzo/train/run_parts.h"
 #include "mezzo/train/trainer.h"
 
 namespace mezzo::train {
@@ -228,7 +229,7 @@ Fit fit_policy(const RunConfig& config_in, const RunData& data, report::Sinks& s
 
 std::string to_text(const Fit& fit, const RunConfig& config) {
   std::string text = fmt::format("{} of {} in {}, from step {} on, {} steps with {} rules\n\n",
-                                 "the cast policy", config.model, config.precision,
+                                 "the cast policy", model_name(config), config.precision,
                                  fit.snapshot_step, fit.after.losses.size(), fit.rules.size());
   text += fmt::format("{:<14} {:<30} {:>5} {:>12} {:>12}\n", "part", "op", "dtype", "activations",
                       "gradients");
@@ -252,7 +253,7 @@ std::string to_toml(const Fit& fit, const RunConfig& config) {
   std::string text = fmt::format(
       "# A cast policy fitted to {} in {} at step {}.\n"
       "# Over {} steps from there mean |loss - fp32's| was {:.2g}, and {:.2g} without the rules.\n",
-      config.model, config.precision, fit.snapshot_step, fit.after.losses.size(),
+      model_name(config), config.precision, fit.snapshot_step, fit.after.losses.size(),
       fit.after.deviation, fit.before.deviation);
   for (const FittedRule& rule : fit.rules)
     text += fmt::format("#   {}: {}\n", to_string(rule), rule.reason);

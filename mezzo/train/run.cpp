@@ -81,8 +81,6 @@ void check_is_not_over(const RunConfig& config, const fs::path& folder, int64_t 
 
 void check(const GenerateOptions& options) {
   constexpr int64_t kMostTokens = 1'000'000;
-  MEZZO_CHECK_USAGE(!options.prompt.empty(), "generate",
-                    "--prompt must not be empty. Hint: --prompt '<|endoftext|>' begins a new text");
   MEZZO_CHECK_USAGE(options.tokens >= 0 && options.tokens <= kMostTokens, "generate",
                     "--tokens must be from 0 to {}, but is {}", kMostTokens, options.tokens);
   MEZZO_CHECK_USAGE(options.temperature >= 0 && std::isfinite(options.temperature), "generate",
@@ -91,6 +89,14 @@ void check(const GenerateOptions& options) {
                     options.top_k);
   MEZZO_CHECK_USAGE(options.seed >= 0, "generate", "--seed must be 0 or above, but is {}",
                     options.seed);
+}
+
+void check_prompt(const std::string& prompt, const data::Tokenizer& tokenizer) {
+  const std::optional<int32_t> end = tokenizer.end_of_text();
+  MEZZO_CHECK_USAGE(!prompt.empty(), "generate", "--prompt must not be empty{}",
+                    end ? fmt::format(". Hint: --prompt '{}' begins a new text",
+                                      tokenizer.decode(std::vector<int32_t>{*end}))
+                        : "");
 }
 
 }  // namespace
@@ -178,6 +184,7 @@ void generate(const GenerateOptions& options,
                     "{} has no tokenizer.json: the model was trained on tokens alone. Hint: put "
                     "its tokenizer.json there",
                     stored.tokenizer.parent_path().string());
+  check_prompt(options.prompt, *tokenizer);
 
   const PrecisionMode& mode = precision_mode(config.precision);
   const CastPolicyGuard policy(cast_policy_of(config));

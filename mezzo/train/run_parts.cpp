@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 
 #include "mezzo/amp/checkpoint.h"
@@ -36,6 +37,12 @@ models::ModelConfig model_config(const RunConfig& config) {
   if (config.rope_scaling) shape.rope.scaling = rope_scaling_of(*config.rope_scaling).value();
   models::validate(shape);
   return shape;
+}
+
+std::string model_name(const RunConfig& config) {
+  if (config.init.empty()) return config.model;
+  const std::filesystem::path place = std::filesystem::path(config.init).lexically_normal();
+  return (place.has_filename() ? place : place.parent_path()).filename().string();
 }
 
 void set_shape(RunConfig& config, const models::ModelConfig& shape) {

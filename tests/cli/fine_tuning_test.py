@@ -55,6 +55,11 @@ class FineTuning(Folder):
         self.assertEqual([row["step"] for row in self.rows("run") if "loss" in row], list(range(1, 7)))
         self.mezzo("generate", "--run", self.folder / "run", "--prompt", "def ", "--tokens", 5)
 
+    def test_the_doctor_goes_on_from_a_run_that_was_fine_tuned_on_text(self):
+        self.tune("run", self.exported(), "--steps", 4)
+        out = self.mezzo("doctor", "--resume", self.folder / "run", "--steps", 6)
+        self.assertIn("nothing found", out)
+
     def test_an_exported_folder_is_complete_and_writes_text(self):
         hf = self.exported()
         self.assertEqual(sorted(file.name for file in hf.iterdir()),

@@ -14,6 +14,7 @@
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/base/float_format.h"
 #include "mezzo/models/language_model.h"
+#include "mezzo/models/make_model.h"
 #include "mezzo/train/device.h"
 #include "mezzo/train/step.h"
 #include "tests/testing.h"
