@@ -81,7 +81,8 @@ class TrainedLlama(LlamaFolder):
         doctor = ["doctor", "--data", self.text, "--init", self.hf, *REST, "--steps", 1]
         said = self.mezzo(*doctor, "--precision", "amp-fp16", expect=1)
         self.assertRegex(said, r"\[fp16\], forward of layers\.1\.mlp: overflow")
-        self.assertIn('cast-rules = "layers.1.mlp:mezzo::residual_rms_norm_linear=fp32"', said)
+        self.assertIn('cast-rules = "layers.1.mlp:mezzo::residual_rms_norm_linear=fp32, '
+                      'layers.1.mlp:mezzo::swiglu_linear=fp32"', said)
         self.assertNotIn("forward of layers.0", said)
         self.assertIn("nothing found", self.mezzo(*doctor, "--precision", "amp-bf16"))
 
