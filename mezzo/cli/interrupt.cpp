@@ -29,6 +29,7 @@ void listen(sigset_t signals) {
   flag = true;
   acknowledge();
   const int second = next_of(signals);
+  std::signal(second, SIG_DFL);  // a shell's background jobs begin with SIGINT ignored
   ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   ::raise(second);
 }

@@ -113,18 +113,30 @@ class Commands(Folder):
         step = self.summary("run")["steps"]
         self.assertTrue((self.folder / "run" / "checkpoints" / f"step-{step:06}").exists())
 
+    # That a handler's frame harms a product shows once in some tens of times: this looks at the cause.
     def test_no_signal_is_handled_on_a_computing_threads_stack(self):
         process = self.started_run()
         threads = [dict(line.split(":", 1) for line in status.read_text().splitlines())
                    for status in pathlib.Path(f"/proc/{process.pid}/task").glob("*/status")]
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.2)
-        self.assertIn(process.wait(timeout=60), [-signal.SIGINT, 130])  # killed, unless it was done first
-        for number in [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
+        process.kill()
+        process.communicate()
+        heard = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        for number in [each for each in heard if not int(threads[0]["SigIgn"], 16) >> (each - 1) & 1]:
             open_to_it = [thread for thread in threads if not int(thread["SigBlk"], 16) >> (number - 1) & 1]
             self.assertEqual(len(open_to_it), 1, "the thread that waits for signals, and no other")
             self.assertFalse(int(threads[0]["SigCgt"], 16) >> (number - 1) & 1, "it has no handler")
+
+    def test_a_second_ctrl_c_ends_it_also_where_the_first_was_to_be_ignored(self):
+        process = subprocess.Popen([MEZZO, "train", "--data", self.text, "--out", self.folder / "run", *TINY, "--paced"],
+                                   env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+        while process.stdout.readline() != "at 0\n":  # it waits for its pacer, and cannot end by itself
+            self.assertIsNone(process.poll())
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        self.assertEqual(process.wait(timeout=60), -signal.SIGINT)
+        process.communicate()
 
     def test_a_run_outlives_the_reader_of_its_output(self):
         process = self.start("train", "--data", self.text, "--out", self.folder / "run", *TINY, "--steps", 300)
@@ -649,7 +661,7 @@ class Compare(Folder):
         self.assertGreater(pure["largest_batch"], fp32["largest_batch"])
         for row in capacity["rows"]:
             self.assertLessEqual(row["batch_peak_bytes"], 150 * 2**20)
-            batch, presets = row["largest_batch"], ["nano", "mini", "gpt2"]
+            batch, presets = row["largest_batch"], ["nano", "mini", "gpt2"]  # and no Llama
             next_model = presets[presets.index(row["largest_model"]) + 1]
             tries = [("nano", batch), ("nano", batch + 1), (row["largest_model"], 1), (next_model, 1)]
             self.assertEqual([self.fits(row["mode"], *one) for one in tries], [True, False, True, False])

@@ -110,14 +110,12 @@ class Llama(LlamaFolder):
         result = json.loads((self.folder / "cmp" / "compare.json").read_text())
         self.assertEqual([(run["mode"], run["status"], len(run["steps"]["loss"])) for run in result["runs"]],
                          [("fp32", "done", 2), ("amp-bf16", "done", 2)])
-        losses = [run["evals"]["val_loss"][-1] for run in result["runs"]]
-        self.assertAlmostEqual(*losses, delta=0.05)
 
-    def test_the_largest_preset_that_fits_is_of_the_runs_own_family(self):
+    def test_what_fits_is_found_for_a_llama(self):
         self.mezzo("compare", "--data", self.text, "--out", self.folder / "cmp", "--model", "llama-nano", "--modes",
                    "pure-bf16", "--seeds", 1, "--steps", 1, "--batch", 1, "--eval-batches", 1, "--memory", "40MiB")
         row, = json.loads((self.folder / "cmp" / "compare.json").read_text())["capacity"]["rows"]
-        self.assertEqual(row["largest_model"], "llama-nano")  # nano fits, too
+        self.assertEqual(row["largest_model"], "llama-nano")
         self.assertGreater(row["largest_batch"], 0)
 
     def test_bench_step_takes_its_presets(self):
