@@ -3,6 +3,7 @@
 #include <array>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string_view>
 #include <unordered_map>
 
@@ -52,6 +53,53 @@ std::string base_name(const std::string& op) {
   std::string name = colons == std::string::npos ? op : op.substr(colons + 2);
   while (name.ends_with('_')) name.pop_back();
   return name;
+}
+
+bool is_lowered(const std::string& op) {
+  static const std::set<std::string> lowered = {"_addmm_activation",
+                                                "_convolution",
+                                                "_native_multi_head_attention",
+                                                "_scaled_dot_product_flash_attention",
+                                                "_thnn_fused_gru_cell",
+                                                "_thnn_fused_lstm_cell",
+                                                "addbmm",
+                                                "addmm",
+                                                "addmv",
+                                                "addr",
+                                                "attention_linear",
+                                                "baddbmm",
+                                                "bmm",
+                                                "chain_matmul",
+                                                "conv1d",
+                                                "conv2d",
+                                                "conv3d",
+                                                "conv_tbc",
+                                                "conv_transpose1d",
+                                                "conv_transpose2d",
+                                                "conv_transpose3d",
+                                                "convolution",
+                                                "cudnn_convolution",
+                                                "cudnn_convolution_transpose",
+                                                "einsum",
+                                                "gelu_linear",
+                                                "gru_cell",
+                                                "linalg_multi_dot",
+                                                "linalg_vecdot",
+                                                "linear",
+                                                "linear_cross_entropy",
+                                                "lstm_cell",
+                                                "matmul",
+                                                "mkldnn_rnn_layer",
+                                                "mm",
+                                                "mv",
+                                                "prelu",
+                                                "residual_norm_linear",
+                                                "residual_rms_norm_linear",
+                                                "rnn_relu_cell",
+                                                "rnn_tanh_cell",
+                                                "scaled_dot_product_attention",
+                                                "swiglu_linear"};
+  return lowered.contains(base_name(op));
 }
 
 bool is_copy(const OpFacts& op) {

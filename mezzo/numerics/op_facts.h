@@ -26,6 +26,9 @@ struct OpFacts {
 /// "exp" of "aten::exp_": without namespace and without the underscore of the in-place form.
 std::string base_name(const std::string& op);
 
+/// Whether Autocast casts what the op reads to 16 bits ("lower" in amp/cast_table.h).
+bool is_lowered(const std::string& op);
+
 /// Whether it only copies numbers, into another dtype or not.
 bool is_copy(const OpFacts& op);
 

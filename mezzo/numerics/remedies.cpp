@@ -1,7 +1,6 @@
 #include "mezzo/numerics/remedies.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 
@@ -28,13 +27,6 @@ std::vector<std::string> modules_of(const Trace& trace, const std::set<int64_t>&
       modules.push_back(module);
   }
   return modules;
-}
-
-// By its name: of libtorch's, and of Mezzo's fused ones.
-bool is_product(const std::string& base) {
-  constexpr std::array kParts = {"linear", "mm", "matmul", "conv", "attention", "einsum"};
-  return std::any_of(kParts.begin(), kParts.end(),
-                     [&](const char* part) { return base.find(part) != base.npos; });
 }
 
 std::string place_of(const std::string& op, const std::vector<std::string>& modules) {
@@ -254,18 +246,18 @@ void add_precisions(std::vector<Trial>& trials, const std::vector<Root>& roots,
 }  // namespace
 
 Trial with_followers(Trial trial, const Trace& trace, const std::set<int64_t>& followers) {
-  std::map<std::string, std::set<int64_t>> products;
+  std::map<std::string, std::set<int64_t>> lowered;
   for (const int64_t i : followers) {
     const OpRecord& record = trace.record(i);
-    if (record.op != nullptr && is_product(base_name(record.op->name)))
-      products[record.op->name].insert(i);
+    if (record.op != nullptr && is_lowered(record.op->name)) lowered[record.op->name].insert(i);
   }
-  if (trial.rules.empty() || products.empty()) return trial;
-  for (const auto& [op, records] : products) {
+  if (trial.rules.empty() || lowered.empty()) return trial;
+  std::string places;
+  for (const auto& [op, records] : lowered) {
     trial.rules.push_back({op, modules_of(trace, records)});
-    trial.what +=
-        fmt::format(", and {}, which reads its result", place_of(op, trial.rules.back().modules));
+    places += fmt::format(", {}", place_of(op, trial.rules.back().modules));
   }
+  trial.what.insert(trial.what.find(" in fp32"), places);
   trial.advice = policy_lines(trial.rules);
   return trial;
 }

@@ -29,8 +29,8 @@ std::vector<Trial> trials_for(const std::vector<Root>& roots, const Replay& befo
 /// The same beside a loss scale far lower.
 Trial with_lower_scale(Trial trial, const Trace& trace);
 
-/// The same with the products that had to follow it (Replay::followers): under autocast each would
-/// cast its input down again.
+/// The same with those ops that had to follow it (Replay::followers) and that Autocast would have
+/// cast their input down again.
 Trial with_followers(Trial trial, const Trace& trace, const std::set<int64_t>& followers);
 
 bool is_overflow(Cause cause);
