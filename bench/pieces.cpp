@@ -17,7 +17,6 @@
 #include <ATen/Parallel.h>
 
 #include "bench/timing.h"
-#include "mezzo/base/check.h"
 #include "mezzo/base/cpu_allocator.h"
 #include "mezzo/kernels/adamw/adamw.h"
 #include "mezzo/kernels/attention/attention.h"
@@ -248,6 +247,12 @@ void print_pieces(std::vector<Piece>& pieces, const Limits& limits) {
 
 int main(int argc, char** argv) {
   const std::string model = argc > 1 ? argv[1] : "nano";
+  const mezzo::models::ModelConfig config = mezzo::models::model_preset(model);
+  if (config.family != mezzo::models::Family::kGPT2) {
+    std::fprintf(stderr, "pieces_bench: the model must be a GPT-2, but %s is none\n",
+                 model.c_str());
+    return 2;
+  }
   const std::string_view type = argc > 2 ? argv[2] : "bf16";
   const at::ScalarType dtype =
       type == "fp32" ? at::kFloat : (type == "fp16" ? at::kHalf : at::kBFloat16);
@@ -264,9 +269,6 @@ int main(int argc, char** argv) {
       "%.1f GB/s\n\n",
       model.c_str(), std::string(type).c_str(), at::get_num_threads(), limits.gflops,
       limits.gbytes);
-  const mezzo::models::ModelConfig config = mezzo::models::model_preset(model);
-  MEZZO_CHECK_USAGE(config.family == mezzo::models::Family::kGPT2, "pieces_bench",
-                    "the model must be a GPT-2, but {} is a {}", model, name_of(config.family));
   Step step(config, B, T, dtype);
   print_pieces(step.pieces(), limits);
 }

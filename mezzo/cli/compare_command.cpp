@@ -19,6 +19,7 @@
 #include "mezzo/train/run.h"
 #include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_options.h"
+#include "mezzo/train/run_parts.h"
 
 namespace mezzo::cli {
 namespace {
@@ -78,7 +79,8 @@ int run_compare(const CompareOptions& options) {
   train::check_compare(config);
   use_threads(config.run.threads);
   open_data(config.run);  // packed once, for all runs
-  if (config.out.empty()) config.out = train::make_dated_folder(config.run.model, "compare");
+  if (config.out.empty())
+    config.out = train::make_dated_folder(train::model_name(config.run), "compare");
   const auto say = [](const std::string& line) {
     std::puts(line.c_str());  // unlike fmt::print it does not end the runs if nobody reads
     std::fflush(stdout);

@@ -23,8 +23,8 @@ class Bpe {
   static constexpr int32_t kNoToken = -1;
 
   /// byte_tokens   the token of each byte, or kNoToken
-  /// merges        by rank; of a pair that comes twice the last counts, as in the tokenizers
-  /// package whole_pieces  a piece that is in here is that one token, whatever the merges say
+  /// merges        by rank; of a pair that comes twice the last counts, as tokenizers has it
+  /// whole_pieces  a piece that is in here is that one token, whatever the merges say
   Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& merges,
       std::unordered_map<std::string, int32_t> whole_pieces);
 

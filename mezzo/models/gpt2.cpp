@@ -1,8 +1,5 @@
 #include "mezzo/models/gpt2.h"
 
-#include <string_view>
-#include <tuple>
-
 #include <fmt/format.h>
 
 #include <ATen/ops/dropout.h>
@@ -19,13 +16,13 @@
 
 namespace mezzo::models {
 
-CausalSelfAttentionImpl::CausalSelfAttentionImpl(const ModelConfig& config)
+GPT2AttentionImpl::GPT2AttentionImpl(const ModelConfig& config)
     : heads_(config.heads), dropout_(config.dropout) {
   c_attn = register_module("c_attn", Linear(config.width, 3 * config.width, config.bias));
   c_proj = register_module("c_proj", Linear(config.width, config.width, config.bias));
 }
 
-at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv, const BlockOps& ops) {
+at::Tensor GPT2AttentionImpl::forward(const at::Tensor& qkv, const BlockOps& ops) {
   const Scope scope("attn");
   const int64_t B = qkv.size(0), T = qkv.size(1), C = qkv.size(2) / 3;
   // What the fused op saves, it saves in the backward pass.
@@ -43,12 +40,12 @@ at::Tensor CausalSelfAttentionImpl::forward(const at::Tensor& qkv, const BlockOp
   return c_proj(y.transpose(1, 2).reshape({B, T, C}));
 }
 
-MLPImpl::MLPImpl(const ModelConfig& config) {
+GPT2MLPImpl::GPT2MLPImpl(const ModelConfig& config) {
   c_fc = register_module("c_fc", Linear(config.width, 4 * config.width, config.bias));
   c_proj = register_module("c_proj", Linear(4 * config.width, config.width, config.bias));
 }
 
-at::Tensor MLPImpl::forward(const at::Tensor& hidden, const BlockOps& ops) {
+at::Tensor GPT2MLPImpl::forward(const at::Tensor& hidden, const BlockOps& ops) {
   const Scope scope("mlp");
   if (!ops.is_fused) return c_proj(at::gelu(hidden, "tanh"));
   if (c_proj->is_fp8_for(hidden))
@@ -57,21 +54,21 @@ at::Tensor MLPImpl::forward(const at::Tensor& hidden, const BlockOps& ops) {
   return kernels::gelu_linear(hidden, c_proj->weight, optional(c_proj->bias), ops.recomputes);
 }
 
-BlockImpl::BlockImpl(const ModelConfig& config) : dropout_(config.dropout) {
+GPT2BlockImpl::GPT2BlockImpl(const ModelConfig& config) : dropout_(config.dropout) {
   ln_1 = register_module("ln_1", LayerNorm(config.width, config.bias));
-  attn = register_module("attn", CausalSelfAttention(config));
+  attn = register_module("attn", GPT2Attention(config));
   ln_2 = register_module("ln_2", LayerNorm(config.width, config.bias));
-  mlp = register_module("mlp", MLP(config));
+  mlp = register_module("mlp", GPT2MLP(config));
 }
 
-Residual BlockImpl::forward(const Residual& in) {
+Residual GPT2BlockImpl::forward(const Residual& in) {
   const auto [middle, qkv] = norm_linear("attn", in, ln_1, attn->c_attn, ops);
   const at::Tensor attended = at::dropout(attn(qkv, ops), dropout_, is_training());
   const auto [out, hidden] = norm_linear("mlp", {middle, attended}, ln_2, mlp->c_fc, ops);
   return {out, at::dropout(mlp(hidden, ops), dropout_, is_training())};
 }
 
-std::vector<std::pair<std::string, Linear>> BlockImpl::linears() const {
+std::vector<std::pair<std::string, Linear>> GPT2BlockImpl::linears() const {
   return {{"attn.c_attn", attn->c_attn},
           {"attn.c_proj", attn->c_proj},
           {"mlp.c_fc", mlp->c_fc},
@@ -84,7 +81,7 @@ GPT2Impl::GPT2Impl(const ModelConfig& config, uint64_t seed)
   wpe = register_module("wpe", Embedding(config.context, config.width));
   h = register_module("h", torch::nn::ModuleList());
   for (int64_t i = 0; i < config.layers; ++i) {
-    const Block block(config);
+    const GPT2Block block(config);
     h->push_back(block);
     add_block(fmt::format("h.{}", i), block.ptr());
   }

@@ -18,9 +18,9 @@
 namespace mezzo::models {
 
 /// Each position attends to itself and those before it, in `heads` parallel heads.
-class CausalSelfAttentionImpl : public torch::nn::Module {
+class GPT2AttentionImpl : public torch::nn::Module {
  public:
-  explicit CausalSelfAttentionImpl(const ModelConfig& config);
+  explicit GPT2AttentionImpl(const ModelConfig& config);
   /// qkv [B, T, 3C], what c_attn gives -> [B, T, C]
   at::Tensor forward(const at::Tensor& qkv, const BlockOps& ops);
 
@@ -31,36 +31,36 @@ class CausalSelfAttentionImpl : public torch::nn::Module {
   int64_t heads_;
   double dropout_;
 };
-TORCH_MODULE(CausalSelfAttention);
+TORCH_MODULE(GPT2Attention);
 
 /// C -> 4C -> GELU (tanh approximation, GPT-2's) -> C at each position.
-class MLPImpl : public torch::nn::Module {
+class GPT2MLPImpl : public torch::nn::Module {
  public:
-  explicit MLPImpl(const ModelConfig& config);
+  explicit GPT2MLPImpl(const ModelConfig& config);
   /// hidden [B, T, 4C], what c_fc gives -> [B, T, C]
   at::Tensor forward(const at::Tensor& hidden, const BlockOps& ops);
 
   Linear c_fc{nullptr};
   Linear c_proj{nullptr};
 };
-TORCH_MODULE(MLP);
+TORCH_MODULE(GPT2MLP);
 
 /// x + attn(ln_1(x)), then that + mlp(ln_2(that)).
-class BlockImpl : public DecoderBlock {
+class GPT2BlockImpl : public DecoderBlock {
  public:
-  explicit BlockImpl(const ModelConfig& config);
+  explicit GPT2BlockImpl(const ModelConfig& config);
   Residual forward(const Residual& in) override;
   std::vector<std::pair<std::string, Linear>> linears() const override;
 
   LayerNorm ln_1{nullptr};
-  CausalSelfAttention attn{nullptr};
+  GPT2Attention attn{nullptr};
   LayerNorm ln_2{nullptr};
-  MLP mlp{nullptr};
+  GPT2MLP mlp{nullptr};
 
  private:
   double dropout_;
 };
-TORCH_MODULE(Block);
+TORCH_MODULE(GPT2Block);
 
 /// GPT-2 (pre-LayerNorm), with the head tied to the token embedding. Parameters are named as
 /// GPT-2's: wte.weight, wpe.weight, h.0.ln_1.weight, ..., ln_f.bias; matrices are [out, in].

@@ -1,5 +1,7 @@
 #include "mezzo/models/hf_checkpoint.h"
 
+#include <utility>
+
 #include "mezzo/base/check.h"
 #include "mezzo/models/hf_gpt2.h"
 #include "mezzo/models/hf_llama.h"

@@ -31,7 +31,8 @@ const Json* found_at(const Json& config, const std::string& key);
 /// A size of the model, from 1 to 2^31 - 1. Throws Error if it is not there or no such number.
 int64_t size_of(const Json& config, const std::string& key, const std::string& where);
 
-/// A finite number above 0. Throws Error for another value, and where none is there or taken then.
+/// A finite number above 0. Throws Error for another value, and for
+/// none without `if_absent`.
 double number_of(const Json& config, const std::string& key, std::optional<double> if_absent,
                  const std::string& where);
 

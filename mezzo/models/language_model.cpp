@@ -48,7 +48,7 @@ std::vector<std::pair<std::string_view, int64_t>> sizes_of_products(const ModelC
   const int64_t rows = (config.heads + 2 * config.kv_heads) * (config.width / config.heads);
   return {{"a width", config.width},
           {"an MLP's width", config.mlp_width},
-          {"queries, keys and values", rows}};
+          {"rows of queries, keys and values", rows}};
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "mezzo/models/norm_linear.h"
 
 namespace mezzo::models {
+
 RopeTable::RopeTable(const ModelConfig& config)
     : table_(kernels::rope_table(config.context, config.width / config.heads, config.rope)) {}
 

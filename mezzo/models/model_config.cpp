@@ -100,6 +100,23 @@ void validate_gpt2(const ModelConfig& config) {
                     "rope {} given", kWhose);
 }
 
+bool is_scaling(const kernels::Llama3Scaling& scaling) {
+  return scaling.factor > 0 && std::isfinite(scaling.factor) && scaling.low_freq_factor > 0 &&
+         scaling.high_freq_factor > scaling.low_freq_factor &&
+         std::isfinite(scaling.high_freq_factor) && scaling.original_context > 0;
+}
+
+void validate_rope(const kernels::RopeOptions& rope) {
+  MEZZO_CHECK_USAGE(rope.base > 0 && std::isfinite(rope.base), "ModelConfig",
+                    "rope.base must be above 0 and finite, but is {}", rope.base);
+  MEZZO_CHECK_USAGE(!rope.scaling || is_scaling(*rope.scaling), "ModelConfig",
+                    "rope.scaling must have finite numbers above 0, and a high_freq_factor above "
+                    "its low_freq_factor, but has factor {}, {} and {} and an original_context of "
+                    "{}",
+                    rope.scaling->factor, rope.scaling->high_freq_factor,
+                    rope.scaling->low_freq_factor, rope.scaling->original_context);
+}
+
 void validate_llama(const ModelConfig& config) {
   check_positive("kv_heads", config.kv_heads);
   check_positive("mlp_width", config.mlp_width);
@@ -109,17 +126,7 @@ void validate_llama(const ModelConfig& config) {
                     "{} / {} = {}",
                     config.width, config.heads, config.width / config.heads);
   MEZZO_CHECK_USAGE(!config.bias, "ModelConfig", "bias must be false in a Llama, but is true");
-  const kernels::RopeOptions& rope = config.rope;
-  MEZZO_CHECK_USAGE(rope.base > 0 && std::isfinite(rope.base), "ModelConfig",
-                    "rope.base must be above 0 and finite, but is {}", rope.base);
-  MEZZO_CHECK_USAGE(
-      !rope.scaling || (rope.scaling->factor > 0 && rope.scaling->original_context > 0 &&
-                        rope.scaling->high_freq_factor > rope.scaling->low_freq_factor),
-      "ModelConfig",
-      "rope.scaling must have a factor and an original_context above 0 and a "
-      "high_freq_factor above its low_freq_factor, but has {}, {}, {} and {}",
-      rope.scaling->factor, rope.scaling->original_context, rope.scaling->high_freq_factor,
-      rope.scaling->low_freq_factor);
+  validate_rope(config.rope);
   MEZZO_CHECK_USAGE(config.norm_eps > 0 && config.norm_eps < 1, "ModelConfig",
                     "norm_eps must be above 0 and below 1, but is {}", config.norm_eps);
 }

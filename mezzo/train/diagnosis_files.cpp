@@ -7,6 +7,7 @@
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/report/json_number.h"
 #include "mezzo/report/page.h"
+#include "mezzo/train/run_parts.h"
 
 namespace mezzo::train {
 namespace {
@@ -140,7 +141,7 @@ std::string diagnosis_page(const ExaminedStep& step) {
   const auto& findings = step.diagnosis.findings;
   Json page = {{"kind", "diagnosis"},
                {"step", step.number},
-               {"model", step.config.model},
+               {"model", model_name(step.config)},
                {"precision", step.config.precision},
                {"loss_scale", step.config.loss_scale},
                {"headlines", Json::array()},

@@ -8,6 +8,7 @@
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
+#include "mezzo/train/run_parts.h"
 
 namespace mezzo::train {
 namespace {
@@ -43,7 +44,7 @@ std::string make_dated_folder(const std::string& model, const std::string& kind)
 
 RunFolder::RunFolder(const RunConfig& config) : path_(config.out) {
   if (path_.empty()) {
-    path_ = make_dated_folder(config.model, config.precision);
+    path_ = make_dated_folder(model_name(config), config.precision);
     is_new_ = true;
   } else if (config.resume.empty()) {
     MEZZO_CHECK_USAGE(holds_nothing(path_), "train",

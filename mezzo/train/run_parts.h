@@ -19,7 +19,7 @@ namespace mezzo::train {
 models::ModelConfig model_config(const RunConfig& config);
 
 /// What the model is called in what a run shows: its preset, or the folder that its weights and
-/// shape came from.
+/// shape came from (of a checkpoint, its run's).
 std::string model_name(const RunConfig& config);
 
 /// Sets the overrides, all but dropout, so that model_config() is this shape whatever the preset of

@@ -34,7 +34,7 @@ struct LlamaBlock {
     const at::Tensor turned = rope(heads.narrow(2, 0, H + K), table);
     const at::Tensor attended = at::scaled_dot_product_attention(
         turned.narrow(2, 0, H).transpose(1, 2), turned.narrow(2, H, K).transpose(1, 2),
-        heads.narrow(2, H + K, K).transpose(1, 2), {}, 0.0, /*is_causal=*/true, {},
+        heads.narrow(2, H + K, K).contiguous().transpose(1, 2), {}, 0.0, /*is_causal=*/true, {},
         /*enable_gqa=*/true);
     const at::Tensor attention = at::linear(attended.transpose(1, 2).flatten(2), wo);
     const auto [out, gate_up] =

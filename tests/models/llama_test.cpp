@@ -204,7 +204,11 @@ TEST(Llama, RefusesAShapeThatCannotBe) {
   refused([](auto& c) { c.norm_eps = 0; }, "norm_eps must be above 0");
   refused([](auto& c) { c.rope.base = -1; }, "rope.base must be above 0 and finite, but is -1");
   refused([](auto& c) { c.rope.scaling = kernels::Llama3Scaling{.factor = 0}; },
-          "rope.scaling must have a factor and an original_context above 0");
+          "rope.scaling must have finite numbers above 0");
+  refused([](auto& c) { c.rope.scaling = kernels::Llama3Scaling{.factor = INFINITY}; },
+          "but has factor inf");
+  refused([](auto& c) { c.rope.scaling = kernels::Llama3Scaling{.low_freq_factor = 4.0}; },
+          "a high_freq_factor above its low_freq_factor");
   refused([](auto& c) { c.family = Family::kGPT2; }, "family must be Llama, but is GPT-2");
 }
 

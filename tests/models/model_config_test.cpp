@@ -81,6 +81,12 @@ TEST(ModelConfig, AGPT2TakesNothingOfALlama) {
   ModelConfig config;
   config.tied = false;
   EXPECT_THROW_WITH(validate(config), "tied must be left out of a GPT-2, but is false");
+  config = {};
+  config.norm_eps = 1e-6;
+  EXPECT_THROW_WITH(validate(config), "norm_eps must be left out of a GPT-2, but is 1e-06");
+  config = {};
+  config.rope.base = 5e5;
+  EXPECT_THROW_WITH(validate(config), "rope must be left out of a GPT-2, but is given");
 }
 
 TEST(ModelConfig, DropoutIsAProbabilityBelowOne) {

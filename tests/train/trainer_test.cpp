@@ -203,6 +203,27 @@ TEST(Trainer, RefusesFp8WhereNothingOfItCouldBe) {
   EXPECT_NO_THROW(refused([](RunConfig& config) { config.context = 12; })()) << "4 x 12 rows";
 }
 
+TEST(Trainer, SaysOnceThatEveryGradientIsZero) {
+  const TempDir dir;
+  TinyRun run(dir.path());
+  Heard heard;
+  Trainer trainer(run.config, dir / "run", run.tokens, heard.sinks);
+  {
+    const at::NoGradGuard no_grad;
+    for (const at::Tensor& weight : trainer.model()->parameters()) weight.zero_();
+  }
+  trainer.run(kNeverStop);
+  EXPECT_EQ(heard.steps.back().grad_norm, 0.0);
+  EXPECT_EQ(std::count_if(heard.notes.begin(), heard.notes.end(),
+                          [](const std::string& note) {
+                            return note.starts_with("step 1: every gradient is zero");
+                          }),
+            1);
+  EXPECT_TRUE(std::none_of(heard.notes.begin(), heard.notes.end(), [](const std::string& note) {
+    return note.starts_with("step 2: every gradient");
+  }));
+}
+
 TEST(Trainer, LearnsTheRuleOfItsTokens) {
   const TempDir dir;
   TinyRun run(dir.path());

@@ -17,9 +17,9 @@ namespace mezzo::kernels::flash {
 // and the gradient of scores, as operands; the results, once. fp16 is widened and rounds results
 // alone. The same bits come out for any number of threads.
 // Memory beside the results: a thread packs the operands of the key head that it works on, forward
-// 2 tensors of a head's size, backward 3 and 4 for each query head of the group (fp16 in fp32). Too
-// few heads for the threads are packed so many at a time that a thread has 4 tiles of 64 queries or
-// 128 keys.
+// 2 tensors of a head's size, backward 3 and, for each query head of the group, 4 and a gradient in
+// fp32 (fp16 all in fp32). Too few heads for the threads are packed so many at a time that a thread
+// has 4 tiles of 64 queries or 128 keys.
 
 /// Empty if forward() and backward() can compute this, otherwise why not.
 std::string refusal(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value);
