@@ -368,6 +368,7 @@ std::optional<OpRecord> Recorder::end(const Frame& frame, Call& call,
     for (const at::Tensor& result : call.results) poison(result);
   }
   if (frame.op.leaves_garbage || frame.garbage_maker >= 0) {
+    record.copies_empty = frame.garbage_maker >= 0;
     const int64_t maker = frame.op.leaves_garbage ? frame.index : frame.garbage_maker;
     for (size_t i = 0; i < call.results.size(); ++i)
       ledger_.made_garbage(call.results[i], record.outputs[i].kinds, maker);

@@ -169,6 +169,9 @@ std::string first_difference(const Trace& one, const Trace& other) {
     const OpRecord &a = *first[i], &b = *second[i];
     const std::string& name = a.op->name;
     if (a.op != b.op) return fmt::format("op {} was {} and then {}", i, name, b.op->name);
+    // A kernel that writes the very numbers that lay in its memory, as those of the run before do,
+    // does not show in this run, and does in another.
+    if (a.copies_empty || b.copies_empty) continue;
     if (a.hash != b.hash)
       return fmt::format("{} {}{}", to_string(a.direction) + " op", name,
                          a.module.empty() ? "" : " of " + a.module);

@@ -86,7 +86,8 @@ struct OpRecord {
   std::optional<Birth> birth;
   bool has_thrown = true;  // until it has come to its end
   std::optional<RoundedScalar> rounded_scalar;
-  uint64_t hash = 0;  // of its results' bits, where all are finite; else 0
+  uint64_t hash = 0;          // of its results' bits, where all are finite; else 0
+  bool copies_empty = false;  // what it copied nobody was seen to write: hash is not known
 };
 
 /// A tensor that was not finite before the step.

@@ -2,7 +2,9 @@
 
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <thread>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -19,6 +21,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/CPUAllocator.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "mezzo/base/error.h"
@@ -304,6 +307,47 @@ TEST(Diagnose, SeesThatAStepIsNotReproduced) {
     return loss;
   };
   EXPECT_THAT(diagnose(patient).not_reproduced, HasSubstr("not deterministic"));
+}
+
+/// Gives tensors of one size the same memory each time, as a general allocator may.
+class SameMemory : public c10::Allocator {
+ public:
+  explicit SameMemory(size_t bytes) : memory_(bytes) { c10::SetCPUAllocator(this, kPriority); }
+  ~SameMemory() override { c10::SetCPUAllocator(before_, kPriority); }
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes != memory_.size() || is_taken_) return before_->allocate(bytes);
+    is_taken_ = true;
+    const auto give_back = [](void* self) { static_cast<SameMemory*>(self)->is_taken_ = false; };
+    return {memory_.data(), this, give_back, at::kCPU};
+  }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+
+ private:
+  static constexpr uint8_t kPriority = 255;
+  std::vector<char> memory_;
+  bool is_taken_ = false;
+  c10::Allocator* before_ = c10::GetCPUAllocator();
+};
+
+// In the second run the kernel finds there what it wrote in the first.
+TEST(Diagnose, AKernelThatWritesWhatLayInItsMemoryMakesNoRunAnother) {
+  constexpr int64_t kNumbers = 1003;
+  const SameMemory memory(kNumbers * sizeof(float));
+  const at::Tensor w = at::ones({4}).set_requires_grad(true);
+  Patient patient;
+  patient.parameters = {{"w", w}};
+  patient.step = [&] {
+    const at::Tensor made = at::empty({kNumbers});  // written by code that is no op
+    std::iota(made.mutable_data_ptr<float>(), made.mutable_data_ptr<float>() + kNumbers, 1.0f);
+    const at::Tensor loss = (w * made.to(at::kDouble).mean()).sum();
+    loss.backward();
+    return loss;
+  };
+  const Diagnosis diagnosis = diagnose(patient);
+  EXPECT_EQ(diagnosis.is_reproduced, true) << diagnosis.not_reproduced;
+  EXPECT_TRUE(diagnosis.is_healthy()) << to_text(diagnosis);
 }
 
 // What overflows is written without an op of the dispatcher.
