@@ -131,21 +131,23 @@ void validate_llama(const ModelConfig& config) {
                     "norm_eps must be above 0 and below 1, but is {}", config.norm_eps);
 }
 
-int64_t parameters_of_gpt2(const ModelConfig& config) {
-  const int64_t C = config.width;
-  const int64_t embeddings = (config.vocab_size + config.context) * C;
-  const int64_t matrices = (3 + 1 + 4 + 4) * C * C;  // c_attn, c_proj, c_fc, mlp.c_proj
-  const int64_t biases = config.bias ? (3 + 1 + 4 + 1) * C : 0;
-  const int64_t norm = config.bias ? 2 * C : C;
-  return embeddings + config.layers * (matrices + biases + 2 * norm) + norm;
+double parameters_of_gpt2(const ModelConfig& config) {
+  const auto C = static_cast<double>(config.width);
+  const double embeddings = static_cast<double>(config.vocab_size + config.context) * C;
+  const double matrices = (3 + 1 + 4 + 4) * C * C;  // c_attn, c_proj, c_fc, mlp.c_proj
+  const double biases = config.bias ? (3 + 1 + 4 + 1) * C : 0;
+  const double norm = config.bias ? 2 * C : C;
+  return embeddings + static_cast<double>(config.layers) * (matrices + biases + 2 * norm) + norm;
 }
 
-int64_t parameters_of_llama(const ModelConfig& config) {
-  const int64_t C = config.width, D = C / config.heads;
-  const int64_t attention = (2 * C + 2 * config.kv_heads * D) * C;  // queries, keys, values, out
-  const int64_t mlp = 3 * config.mlp_width * C;                     // gate, up, down
-  const int64_t tables = config.tied ? 1 : 2;
-  return tables * config.vocab_size * C + config.layers * (attention + mlp + 2 * C) + C;
+double parameters_of_llama(const ModelConfig& config) {
+  const auto C = static_cast<double>(config.width);
+  const auto of_keys = static_cast<double>(config.kv_heads * (config.width / config.heads));
+  const double attention = (2 * C + 2 * of_keys) * C;                // queries, keys, values, out
+  const double mlp = 3 * static_cast<double>(config.mlp_width) * C;  // gate, up, down
+  const double table = static_cast<double>(config.vocab_size) * C;
+  return (config.tied ? 1 : 2) * table +
+         static_cast<double>(config.layers) * (attention + mlp + 2 * C) + C;
 }
 
 }  // namespace
@@ -162,8 +164,12 @@ void validate(const ModelConfig& config) {
   config.family == Family::kGPT2 ? validate_gpt2(config) : validate_llama(config);
 }
 
-int64_t parameter_count(const ModelConfig& config) {
+double parameters_of(const ModelConfig& config) {
   return config.family == Family::kGPT2 ? parameters_of_gpt2(config) : parameters_of_llama(config);
+}
+
+int64_t parameter_count(const ModelConfig& config) {
+  return static_cast<int64_t>(parameters_of(config));
 }
 
 std::string_view name_of(Family family) { return family == Family::kGPT2 ? "GPT-2" : "Llama"; }

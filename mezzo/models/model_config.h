@@ -39,6 +39,8 @@ void validate(const ModelConfig& config);
 
 /// Trainable numbers of the model, a tied head counted once.
 int64_t parameter_count(const ModelConfig& config);
+/// The same in fp64, for sizes that lead beyond int64.
+double parameters_of(const ModelConfig& config);
 
 /// "GPT-2" or "Llama".
 std::string_view name_of(Family family);

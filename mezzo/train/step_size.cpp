@@ -10,19 +10,6 @@ namespace {
 
 constexpr double kBytesOfToken = 2 * 8;  // as input and as target
 
-// models::parameter_count() without biases and norms, in numbers that cannot overflow.
-double parameters_of(const models::ModelConfig& model) {
-  const auto width = static_cast<double>(model.width), layers = static_cast<double>(model.layers),
-             vocabulary = static_cast<double>(model.vocab_size);
-  if (model.family == models::Family::kGPT2)
-    return (vocabulary + static_cast<double>(model.context)) * width +
-           12.0 * layers * width * width;
-  const double of_keys =
-      width / static_cast<double>(model.heads) * static_cast<double>(model.kv_heads);
-  const double block = 2.0 * width + 2.0 * of_keys + 3.0 * static_cast<double>(model.mlp_width);
-  return ((model.tied ? 1.0 : 2.0) * vocabulary + layers * block) * width;
-}
-
 }  // namespace
 
 double least_bytes(const StepSize& step, const PrecisionMode& mode) {
@@ -32,7 +19,7 @@ double least_bytes(const StepSize& step, const PrecisionMode& mode) {
   const double tokens = static_cast<double>(step.batch) * static_cast<double>(step.length);
   const double inputs =  // of 2 bytes at least
       2.0 * tokens * static_cast<double>(step.model.layers) * static_cast<double>(step.model.width);
-  const double parameters = parameters_of(step.model);
+  const double parameters = models::parameters_of(step.model);
   return parameters * (weight + moments) +
          kBytesOfToken * tokens * static_cast<double>(step.accumulate) +
          std::max(parameters * gradient, inputs);
@@ -41,7 +28,7 @@ double least_bytes(const StepSize& step, const PrecisionMode& mode) {
 void check_fits_machine(const StepSize& step, const PrecisionMode& mode, c10::Device device) {
   const models::ModelConfig& model = step.model;
   const double need =
-      device.is_cpu() ? least_bytes(step, mode) : parameters_of(model) * sizeof(float);
+      device.is_cpu() ? least_bytes(step, mode) : models::parameters_of(model) * sizeof(float);
   const double there = memory_bytes();
   MEZZO_CHECK_USAGE(
       need <= there, "memory",
