@@ -77,7 +77,6 @@ TEST(TokenizerJson, BrokenVocabulariesAreRefusedByTheirToken) {
   EXPECT_THROW_WITH(Tokenizer::parse("[]"), "must be an object");
 }
 
-// As SmolLM2's, whose vocabulary lacks control characters and bytes that UTF-8 has no use for.
 TEST(Tokenizer, AByteWithoutATokenIsAnErrorOfTheTextThatHasIt) {
   json root = golden("gpt2_kind.json");
   root["model"]["vocab"].erase("\u00FF");  // spells 0xFF

@@ -171,19 +171,22 @@ TEST_P(FlashDtypes, KeepsNaNInItsOwnQueryAndItsOwnHead) {
   EXPECT_FALSE(got.grad_key[0][0].isnan().any().item<bool>());
 }
 
-TEST_P(FlashDtypes, GivesTheSameBitsWithAnyNumberOfThreads) {
+void expect_same_bits_with_any_number_of_threads(const AttentionInputs& in) {
   const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  const Attention alone = compute(in);
+  for (const int threads : {2, 5}) {
+    at::set_num_threads(threads);
+    expect_same_bits(compute(in), alone);
+  }
+  at::set_num_threads(before);
+}
+
+TEST_P(FlashDtypes, GivesTheSameBitsWithAnyNumberOfThreads) {
   for (const int64_t heads : {1, 3, 8}) {
     const AttentionInputs in = inputs_of(1, heads, 290, 40, GetParam(), true);
     SKIP_IF_REFUSED(in);
-    at::set_num_threads(1);
-    const Attention alone = compute(in);
-    for (const int threads : {2, 5}) {
-      at::set_num_threads(threads);
-      const Attention together = compute(in);
-      expect_same_bits(together, alone);
-    }
-    at::set_num_threads(before);
+    expect_same_bits_with_any_number_of_threads(in);
   }
 }
 
@@ -291,15 +294,7 @@ TEST_P(FlashGroups, GiveTheSameBitsWithAnyNumberOfThreads) {
   const auto [dtype, heads] = GetParam();
   const AttentionInputs in = inputs_of(1, heads, 290, 40, dtype, true);
   SKIP_IF_REFUSED(in);
-  const int before = at::get_num_threads();
-  at::set_num_threads(1);
-  const Attention alone = compute(in);
-  for (const int threads : {2, 5}) {
-    at::set_num_threads(threads);
-    const Attention together = compute(in);
-    expect_same_bits(together, alone);
-  }
-  at::set_num_threads(before);
+  expect_same_bits_with_any_number_of_threads(in);
 }
 
 std::string group_name(const ::testing::TestParamInfo<FlashGroups::ParamType>& param) {
