@@ -19,7 +19,6 @@
 #include "mezzo/train/run.h"
 #include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_options.h"
-#include "mezzo/train/run_parts.h"
 
 namespace mezzo::cli {
 namespace {

@@ -7,7 +7,7 @@
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/report/json_number.h"
 #include "mezzo/report/page.h"
-#include "mezzo/train/run_parts.h"
+#include "mezzo/train/run_folder.h"
 
 namespace mezzo::train {
 namespace {

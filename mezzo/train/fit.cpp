@@ -12,7 +12,7 @@
 #include "mezzo/base/float_format.h"
 #include "mezzo/base/median.h"
 #include "mezzo/train/failed_step.h"
-#include "mezzo/train/run_parts.h"
+#include "mezzo/train/run_folder.h"
 #include "mezzo/train/trainer.h"
 
 namespace mezzo::train {

@@ -8,7 +8,6 @@
 
 #include "mezzo/base/atomic_file.h"
 #include "mezzo/base/check.h"
-#include "mezzo/train/run_parts.h"
 
 namespace mezzo::train {
 namespace {
@@ -27,6 +26,14 @@ bool holds_nothing(const fs::path& folder) {
   return std::all_of(
       fs::directory_iterator(folder, none), fs::directory_iterator(),
       [](const auto& entry) { return entry.path().filename() == FolderLock::kFile; });
+}
+
+std::string model_name(const RunConfig& config) {
+  if (config.init.empty()) return config.model;
+  std::filesystem::path place = std::filesystem::path(config.init).lexically_normal();
+  if (!place.has_filename()) place = place.parent_path();
+  const bool is_checkpoint = place.parent_path().filename() == kCheckpoints;
+  return (is_checkpoint ? run_of(place) : place).filename().string();
 }
 
 std::string make_dated_folder(const std::string& model, const std::string& kind) {

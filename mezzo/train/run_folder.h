@@ -21,6 +21,10 @@ inline std::filesystem::path run_of(const std::filesystem::path& checkpoint) {
   return checkpoint.parent_path().parent_path();
 }
 
+/// What the model is called in what a run shows: its preset, or the folder that its weights and
+/// shape came from (of a checkpoint, its run's).
+std::string model_name(const RunConfig& config);
+
 /// Makes runs/DATE-TIME-MODEL-KIND; where that is taken, -2 or the next number stands behind it, so
 /// that processes which begin in the same second have a folder each. Throws Error if it cannot.
 std::string make_dated_folder(const std::string& model, const std::string& kind);

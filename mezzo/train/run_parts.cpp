@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 
 #include "mezzo/amp/checkpoint.h"
 #include "mezzo/models/make_model.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/rope_scaling.h"
-#include "mezzo/train/run_folder.h"
 #include "mezzo/train/step_size.h"
 
 namespace mezzo::train {
@@ -38,14 +36,6 @@ models::ModelConfig model_config(const RunConfig& config) {
   if (config.rope_scaling) shape.rope.scaling = rope_scaling_of(*config.rope_scaling).value();
   models::validate(shape);
   return shape;
-}
-
-std::string model_name(const RunConfig& config) {
-  if (config.init.empty()) return config.model;
-  std::filesystem::path place = std::filesystem::path(config.init).lexically_normal();
-  if (!place.has_filename()) place = place.parent_path();
-  const bool is_checkpoint = place.parent_path().filename() == kCheckpoints;
-  return (is_checkpoint ? run_of(place) : place).filename().string();
 }
 
 void set_shape(RunConfig& config, const models::ModelConfig& shape) {

@@ -1,8 +1,6 @@
 // What a run is made of, as its configuration says.
 #pragma once
 
-#include <string>
-
 #include <c10/core/Device.h>
 
 #include "mezzo/amp/precision.h"
@@ -17,10 +15,6 @@ namespace mezzo::train {
 
 /// The model that a configuration names: the preset with the overrides applied.
 models::ModelConfig model_config(const RunConfig& config);
-
-/// What the model is called in what a run shows: its preset, or the folder that its weights and
-/// shape came from (of a checkpoint, its run's).
-std::string model_name(const RunConfig& config);
 
 /// Sets the overrides, all but dropout, so that model_config() is this shape whatever the preset of
 /// its family.

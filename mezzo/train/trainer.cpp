@@ -20,6 +20,7 @@
 #include "mezzo/train/device.h"
 #include "mezzo/train/fp8.h"
 #include "mezzo/train/initial_weights.h"
+#include "mezzo/train/run_folder.h"
 #include "mezzo/train/run_parts.h"
 #include "mezzo/train/saved_step.h"
 
